@@ -1,0 +1,26 @@
+"""The bus: durable publishing, pulling, bodies, policy and status over NATS JetStream.
+
+Nothing here loses mail by default: a publish returns only after the broker's acknowledgement and raises otherwise; a pulled message
+is let go only by the handler's explicit `ack`, which waits for the broker's confirmation.
+"""
+
+from postern_core.bus.bodies import BodyMissing, BodyStore
+from postern_core.bus.connection import Bus, connect
+from postern_core.bus.consumer import Consumer, Delivered
+from postern_core.bus.dispositions import DispositionLog
+from postern_core.bus.event_sink import EventSink
+from postern_core.bus.policy import PolicyWatch
+from postern_core.bus.status import StatusReporter
+
+__all__ = [
+    "BodyMissing",
+    "BodyStore",
+    "Bus",
+    "Consumer",
+    "Delivered",
+    "DispositionLog",
+    "EventSink",
+    "PolicyWatch",
+    "StatusReporter",
+    "connect",
+]

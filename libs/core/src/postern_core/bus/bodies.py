@@ -1,0 +1,84 @@
+"""Bodies over the inline limit: stored first, referred to by the envelope (claim check), in stream BODIES.
+
+Each job owns its body: it moves with the job from INTAKE to OUTBOUND to DEFERRED or QUARANTINE, and whoever settles the job deletes it.
+A body whose gate died before it published the envelope is an orphan; delivery's janitor finds those (docs/architecture.md).
+Why not the client library's object store: docs/adr/0003.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Final
+
+import msgspec
+
+from postern_core.bus.connection import Bus
+from postern_core.bus.topology import BODIES, body_subject
+from postern_core.envelope import BodyRef, Envelope
+from postern_core.errors import TransientError
+
+CHUNK_BYTES: Final = 1024 * 1024
+
+
+class BodyMissing(Exception):  # noqa: N818  (a state of the mail, not of the program)
+    """A stored body is gone or damaged: the message must be held with an alarm, never sent on empty."""
+
+
+class BodyStore:
+    """Puts, gets and deletes stored bodies, and decides which bodies travel inline."""
+
+    def __init__(self, bus: Bus, writer: str, inline_limit_bytes: int) -> None:
+        """`writer` is the service: it may write below its own name only, so that none can touch another's bodies."""
+        self._bus = bus
+        self._writer = writer
+        self._inline_limit = inline_limit_bytes
+
+    async def stow(
+        self, envelope: Envelope, name: str, body: bytes | bytearray | memoryview
+    ) -> tuple[Envelope, bytes | bytearray | memoryview]:
+        """The envelope to publish and the bytes to put behind it: `body` itself when it is small, else none and a reference to the
+        stored copy under `name` (the queue id, or the job id for a further copy). TransientError when it cannot be stored."""
+        if len(body) <= self._inline_limit:
+            return msgspec.structs.replace(envelope, body=None), body
+        return msgspec.structs.replace(envelope, body=await self.put(name, body)), b""
+
+    async def put(self, name: str, body: bytes | bytearray | memoryview) -> BodyRef:
+        """Store `body` durably; all chunks are acknowledged when this returns."""
+        view = memoryview(body)
+        digest = hashlib.sha256(view).hexdigest()
+        full_name = f"{self._writer}.{name}"
+        chunks = [bytes(view[start : start + CHUNK_BYTES]) for start in range(0, len(view), CHUNK_BYTES)]
+        await asyncio.gather(*(self._put_chunk(full_name, k, chunk, digest) for k, chunk in enumerate(chunks)))
+        return BodyRef(name=full_name, chunks=len(chunks), size_bytes=len(view), sha256=digest)
+
+    async def _put_chunk(self, name: str, k: int, chunk: bytes, digest: str) -> None:
+        subject = body_subject(name, k)
+        try:
+            # the digest is in the id: another body never passes for a copy of this one
+            await self._bus.publish(BODIES, subject, chunk, f"{name}:{k}:{digest[:16]}")
+        except TransientError:
+            # chunks cannot be overwritten (topology): after a crash this one may stand there already
+            stored = await self._bus.last(BODIES, subject)
+            if stored is None or stored.data != chunk:
+                raise
+
+    async def load(self, envelope: Envelope, inline: memoryview) -> bytes | memoryview:
+        """The whole body of a message. BodyMissing when a chunk is gone or the digest differs."""
+        if envelope.body is None:
+            return inline
+        return await self.get(envelope.body)
+
+    async def get(self, ref: BodyRef) -> bytes:
+        """The stored body, verified."""
+        stored = await asyncio.gather(*(self._bus.last(BODIES, body_subject(ref.name, k)) for k in range(ref.chunks)))
+        body = b"".join(chunk.data for chunk in stored if chunk is not None)
+        if len(body) != ref.size_bytes or hashlib.sha256(body).hexdigest() != ref.sha256:
+            missing = [k for k, chunk in enumerate(stored) if chunk is None]
+            raise BodyMissing(f"body {ref.name}: chunks {missing} missing" if missing else f"body {ref.name}: digest differs")
+        return body
+
+    async def delete(self, envelope: Envelope) -> None:
+        """Delete the body that this envelope refers to, if it refers to one."""
+        if envelope.body is not None:
+            await self._bus.purge(BODIES, f"body.{envelope.body.name}.*")

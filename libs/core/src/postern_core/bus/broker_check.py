@@ -1,0 +1,90 @@
+"""Refuses a broker that would acknowledge mail before it is on disk.
+
+JetStream flushes every two minutes by default and acknowledges before that. `varz.jetstream.config.sync_always` is true only when
+`sync_interval: always` is set; the field is absent otherwise. It is read from the monitoring port of every server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import structlog
+from nats.aio.client import Client as NatsClient
+
+from postern_core.errors import ConfigurationError
+from postern_core.settings import BusSettings, Unconfirmed
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+OLDEST_BROKER = (2, 12, 5)
+_TIMEOUT_S = 3.0
+_TRIES = 10
+
+
+async def confirm_broker(settings: BusSettings, client: NatsClient) -> None:
+    """ConfigurationError when a broker is too old, or does not sync, or cannot be asked (and the settings do not allow that)."""
+    version = client.connected_server_version
+    if (version.major, version.minor, version.patch) < OLDEST_BROKER:
+        oldest = ".".join(map(str, OLDEST_BROKER))
+        raise ConfigurationError(
+            f"nats-server {version.major}.{version.minor}.{version.patch} is too old: {oldest} is the oldest that keeps mail safe"
+        )
+    for url in settings.nats_monitor_url.split(","):
+        await _confirm_sync(url.strip().rstrip("/"), settings.broker_sync_unconfirmed)
+
+
+async def store_bytes(settings: BusSettings) -> int | None:
+    """The size of the broker's store (the smallest of a cluster) in bytes; None when no monitoring port answers."""
+    sizes = []
+    for url in settings.nats_monitor_url.split(","):
+        try:
+            varz = await _read_varz(url.strip().rstrip("/"))
+        except ConfigurationError as error:
+            log.warning("broker.store_unknown", reason=str(error))
+            return None
+        sizes.append(int(varz.get("jetstream", {}).get("config", {}).get("max_storage", 0)))
+    return min(sizes) or None
+
+
+async def _confirm_sync(url: str, unconfirmed: Unconfirmed) -> None:
+    try:
+        varz = await _read_varz(url)
+    except ConfigurationError as error:
+        if unconfirmed is Unconfirmed.REFUSE:
+            raise
+        log.warning("broker.sync_unconfirmed", reason=str(error))
+        return
+    jetstream = varz.get("jetstream", {}).get("config")
+    if not jetstream:
+        raise ConfigurationError(f"the broker at {url} runs without JetStream: enable `jetstream` in its configuration")
+    if jetstream.get("sync_always") is not True:
+        raise ConfigurationError(
+            f"the broker at {url} acknowledges before it syncs: set `sync_interval: always` in its `jetstream` block"
+        )
+
+
+async def _read_varz(url: str) -> dict[str, Any]:
+    """The server's /varz. The port may open a moment after the client port, so a refusal is tried again for a while."""
+    failure: Exception | None = None
+    for _ in range(_TRIES):
+        try:
+            return await asyncio.to_thread(_fetch, f"{url}/varz")
+        except (urllib.error.URLError, OSError, ValueError) as error:
+            failure = error
+        await asyncio.sleep(0.3)
+    raise ConfigurationError(
+        f"cannot confirm that the broker syncs before it acknowledges: {url}/varz does not answer ({failure}). "
+        "Set POSTERN_NATS_MONITOR_URL to its monitoring port, or POSTERN_BROKER_SYNC_UNCONFIRMED=allow to take the risk"
+    )
+
+
+def _fetch(url: str) -> dict[str, Any]:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"{url} is not an HTTP address")
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310  (scheme checked above)
+        decoded: dict[str, Any] = json.load(answer)
+        return decoded

@@ -1,0 +1,299 @@
+"""One connection to the broker, and the four things a service does with it: publish, read one message, request, delete.
+
+Reconnects for ever. While the broker is away a publish fails at once (nothing is buffered that could surface later as a ghost of
+a message that was refused). Should the client give up all the same, `closed` is set, and the service ends so that it is restarted.
+Sources: nats-py 2.16 client; shared rules in docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+import nats
+import nats.errors
+import structlog
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+from nats.js.client import JetStreamContext
+
+from postern_core.bus.broker_check import confirm_broker
+from postern_core.errors import TransientError
+from postern_core.settings import BusSettings
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+PUBLISH_DEADLINE_S: Final = 10.0
+_TRY_TIMEOUT_S: Final = 3.0
+_READ_TIMEOUT_S: Final = 5.0
+_RETRY_PAUSE_S: Final = 0.1
+# JetStream API error codes (nats-server errors.json): the stream, or its account or disk, has no room left
+_FULL: Final = frozenset({10023, 10026, 10028, 10047, 10049, 10054, 10077})
+
+
+class PubAck(msgspec.Struct, frozen=True):
+    """The broker's word that a message is stored; `duplicate` when it already was."""
+
+    stream: str
+    seq: int
+    duplicate: bool = False
+
+
+class _PubError(msgspec.Struct, frozen=True):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _PubReply(msgspec.Struct, frozen=True):
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    error: _PubError | None = None
+
+
+_decode_pub_reply = msgspec.json.Decoder(_PubReply).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as a stream holds it."""
+
+    subject: str
+    sequence: int
+    data: bytes
+    at: datetime  # when it was stored
+
+
+class Bus:
+    """See the module. Build it with `connect`."""
+
+    def __init__(self, client: NatsClient) -> None:
+        self.client = client
+        self.jetstream: JetStreamContext = client.jetstream(timeout=_READ_TIMEOUT_S)
+        self.closed = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        return bool(self.client.is_connected)
+
+    async def publish(
+        self, stream: str, subject: str, payload: bytes, msg_id: str, *, deadline_s: float = PUBLISH_DEADLINE_S
+    ) -> PubAck:
+        """Store `payload` in `stream`; returns after the broker's acknowledgement.
+
+        A time-out is tried again with the same `msg_id` until the deadline, so that a first try that was stored all the same is
+        recognised. Raises TransientError: 452 4.3.1 when there is no room, 451 4.3.0 for anything else.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + deadline_s
+        headers = {"Nats-Msg-Id": msg_id, "Nats-Expected-Stream": stream}
+        while True:
+            timeout = min(_TRY_TIMEOUT_S, deadline - loop.time())
+            try:
+                answer = await self.client.request(subject, payload, timeout=max(timeout, 0.05), headers=headers)
+            except (nats.errors.TimeoutError, TimeoutError) as error:
+                if loop.time() >= deadline:
+                    raise _unavailable(f"no acknowledgement from {stream} within {deadline_s:g} s") from error
+                continue
+            except nats.errors.MaxPayloadError as error:
+                raise _unavailable(f"payload of {len(payload)} bytes is over the broker's max_payload") from error
+            except nats.errors.NoRespondersError as error:
+                # also for a moment after a restart, until the stream has recovered
+                if loop.time() + _RETRY_PAUSE_S >= deadline:
+                    raise _unavailable(f"no stream takes {subject}") from error
+                await asyncio.sleep(_RETRY_PAUSE_S)
+                continue
+            except (nats.errors.Error, OSError) as error:
+                raise _unavailable(f"publish to {stream} failed: {type(error).__name__}: {error}") from error
+            reply = _decode_pub_reply(answer.data)
+            if reply.error is not None:
+                if _is_full(reply.error):
+                    raise TransientError(
+                        452, "4.3.1", "mail system full, try again later", reason=f"{stream}: {reply.error.description}"
+                    )
+                raise _unavailable(f"{stream} refused the message: {reply.error.err_code} {reply.error.description}")
+            if reply.stream != stream:
+                raise _unavailable(f"{subject} was stored in {reply.stream!r} instead of {stream!r}")
+            return PubAck(reply.stream, reply.seq, reply.duplicate)
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """The newest message on `subject` in `stream`, or None. TransientError 451 4.3.0 when the broker does not answer."""
+        return await self._direct_get(stream, f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+
+    async def at(self, stream: str, sequence: int) -> Stored | None:
+        """The message with this sequence number in `stream`, or None."""
+        return await self._direct_get(stream, f"$JS.API.DIRECT.GET.{stream}", json.dumps({"seq": sequence}).encode())
+
+    async def next_on(self, stream: str, subject_filter: str, from_sequence: int) -> Stored | None:
+        """The first message at or after `from_sequence` whose subject matches, or None: for walking a stream without a consumer."""
+        query = json.dumps({"seq": from_sequence, "next_by_subj": subject_filter}).encode()
+        return await self._direct_get(stream, f"$JS.API.DIRECT.GET.{stream}", query)
+
+    async def delete(self, stream: str, sequence: int) -> bool:
+        """Delete one message; False when it was gone already."""
+        answer = await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True}, tolerate_error=True)
+        return bool(answer.get("success"))
+
+    async def purge(self, stream: str, subject_filter: str) -> int:
+        """Delete every message of `stream` whose subject matches; returns how many."""
+        answer = await self.api(f"STREAM.PURGE.{stream}", {"filter": subject_filter})
+        return int(answer.get("purged", 0))
+
+    async def subjects(self, stream: str, subject_filter: str, *, offset: int = 0) -> dict[str, int]:
+        """Subjects of `stream` that match, with their message counts: a page (the broker caps it at 100,000)."""
+        answer = await self.api(f"STREAM.INFO.{stream}", {"subjects_filter": subject_filter, "offset": offset})
+        return answer.get("state", {}).get("subjects") or {}
+
+    async def stream_state(self, stream: str) -> dict[str, Any]:
+        """`messages`, `bytes`, `first_seq`, `first_ts`, `last_seq`, `consumer_count` … of a stream."""
+        answer = await self.api(f"STREAM.INFO.{stream}", {})
+        state: dict[str, Any] = answer["state"]
+        return state
+
+    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any]:
+        """`num_pending`, `num_ack_pending`, `delivered`, `ack_floor` … of a consumer."""
+        return await self.api(f"CONSUMER.INFO.{stream}.{consumer}", {})
+
+    async def consumer_names(self, stream: str) -> list[str]:
+        answer = await self.api(f"CONSUMER.NAMES.{stream}", {})
+        return list(answer.get("consumers") or ())
+
+    async def api(self, call: str, request: dict[str, Any], *, tolerate_error: bool = False) -> dict[str, Any]:
+        """One JetStream API call; TransientError 451 4.3.0 when it fails."""
+        try:
+            answer = await self.client.request(f"$JS.API.{call}", json.dumps(request).encode(), timeout=_READ_TIMEOUT_S)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise _unavailable(f"{call}: {type(error).__name__}: {error}") from error
+        decoded: dict[str, Any] = json.loads(answer.data)
+        if "error" in decoded and not tolerate_error:
+            raise _unavailable(f"{call}: {decoded['error'].get('description', decoded['error'])}")
+        return decoded
+
+    async def kv_get(self, bucket: str, key: str) -> bytes | None:
+        """The value of a key, None when there is none (or it was deleted, which stores an empty value)."""
+        stored = await self.last(f"KV_{bucket}", f"$KV.{bucket}.{key}")
+        return stored.data or None if stored else None
+
+    async def kv_put(self, bucket: str, key: str, value: bytes) -> int:
+        """Store a value, durably; returns its bucket revision. An empty value deletes."""
+        try:
+            answer = await self.client.request(f"$KV.{bucket}.{key}", value, timeout=_READ_TIMEOUT_S)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise _unavailable(f"bucket {bucket}: {type(error).__name__}: {error}") from error
+        reply = _decode_pub_reply(answer.data)
+        if reply.error is not None:
+            raise _unavailable(f"bucket {bucket}: {reply.error.description}")
+        return reply.seq
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """One plain request to another service. TransientError 451 4.3.0 when nobody answers in time."""
+        try:
+            answer = await self.client.request(subject, payload, timeout=timeout_s)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise _unavailable(f"{subject}: {type(error).__name__}: {error}") from error
+        return answer.data
+
+    async def close(self) -> None:
+        """Send what is written, then close."""
+        try:
+            async with asyncio.timeout(2):
+                if self.client.is_connected:
+                    await self.client.flush(timeout=1)
+                await self.client.close()
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            log.warning("bus.close_failed", reason=f"{type(error).__name__}: {error}")
+
+    async def _direct_get(self, stream: str, api_subject: str, query: bytes) -> Stored | None:
+        try:
+            answer: Msg = await self.client.request(api_subject, query, timeout=_READ_TIMEOUT_S)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise _unavailable(f"reading {stream}: {type(error).__name__}: {error}") from error
+        status = header(answer, "Status")
+        if status == "404":
+            return None
+        if status:
+            raise _unavailable(f"reading {stream}: {status} {header(answer, 'Description')}")
+        return Stored(header(answer, "Nats-Subject"), int(header(answer, "Nats-Sequence")), answer.data, _stored_at(answer))
+
+
+def header(msg: Msg, name: str) -> str:
+    """The first value of a header of `msg`, "" when it has none (the client gives text or a list, depending on the message)."""
+    value: str | list[str] = (msg.headers or {}).get(name, "")
+    return value if isinstance(value, str) else value[0]
+
+
+def _stored_at(msg: Msg) -> datetime:
+    # RFC 3339 with nanoseconds, of which datetime takes six digits
+    text, _, fraction = header(msg, "Nats-Time-Stamp").removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{text}.{fraction[:6].ljust(6, '0')}+00:00")
+
+
+def _unavailable(reason: str) -> TransientError:
+    return TransientError(451, "4.3.0", "mail system temporarily unavailable, try again later", reason=reason)
+
+
+def _is_full(error: _PubError) -> bool:
+    text = error.description.lower()
+    return error.err_code in _FULL or any(
+        sign in text for sign in ("maximum bytes", "insufficient", "no space left", "resource limits exceeded")
+    )
+
+
+async def connect(settings: BusSettings, service: str) -> Bus:
+    """Connect, and refuse a broker that does not sync before it acknowledges.
+
+    Waits for a broker that is not there yet. ConfigurationError when the broker is too old, or its sync setting is wrong or cannot be
+    confirmed (unless the settings allow that).
+    """
+    client = NatsClient()
+    bus = Bus(client)
+
+    async def on_error(error: Exception) -> None:
+        log.warning("bus.error_reported", reason=f"{type(error).__name__}: {error}")
+
+    async def on_disconnect() -> None:
+        if not client.is_closed:
+            log.warning("bus.disconnected")
+
+    async def on_reconnect() -> None:
+        log.info("bus.reconnected", server=client.connected_url.netloc if client.connected_url else "")
+
+    async def on_close() -> None:
+        bus.closed.set()
+
+    password = settings.nats_password()
+    tls = None
+    if settings.nats_ca_file is not None:
+        tls = ssl.create_default_context(cafile=str(settings.nats_ca_file))
+    await client.connect(
+        servers=[url.strip() for url in settings.nats_url.split(",")],
+        name=f"postern-{service}/{settings.instance}",
+        user=settings.nats_user or None,
+        password=password.get_secret_value() if password else None,
+        tls=tls,
+        error_cb=on_error,
+        disconnected_cb=on_disconnect,
+        reconnected_cb=on_reconnect,
+        closed_cb=on_close,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=1,
+        connect_timeout=2,
+        ping_interval=10,
+        max_outstanding_pings=2,
+        pending_size=-1,
+        inbox_prefix=inbox_prefix(service),
+    )
+    bus.closed.clear()
+    await confirm_broker(settings, client)
+    return bus
+
+
+def inbox_prefix(service: str) -> str:
+    """Each service has its own inbox space, so that none can listen to another's replies."""
+    return f"_INBOX_{service.replace('-', '_')}"

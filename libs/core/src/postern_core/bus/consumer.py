@@ -1,0 +1,213 @@
+"""Pulls from a durable consumer and hands each message to a handler, as many at once as `concurrency` allows.
+
+Pull requests are short and carry a heartbeat; a pull that falls silent is given up and a new one is sent under a new reply subject,
+so that no restart of the broker leaves the consumer deaf. A handler ends in exactly one of `ack`, `retry` or an exception (which is
+logged, and retried after a pause): nothing is ever let go because of a fault.
+Sources: JetStream pull API (ADR-13), docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+
+from postern_core.bus.connection import Bus, header
+from postern_core.errors import TransientError
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_EXPIRES_S: Final = 5.0
+_HEARTBEAT_S: Final = 1.0
+_SILENCE_S: Final = 3 * _HEARTBEAT_S
+_ACK_TIMEOUT_S: Final = 5.0
+_FAULT_PAUSE_S: Final = 5.0
+
+Handler = Callable[["Delivered"], Awaitable[None]]
+
+
+class Delivered:
+    """One message in a handler's hands."""
+
+    __slots__ = ("_keeper", "_msg", "data", "settled", "stream_sequence", "subject", "tries")
+
+    def __init__(self, msg: Msg) -> None:
+        # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<timestamp>.<pending>, or with domain and account in front
+        tokens = msg.reply.split(".")
+        base = 4 if len(tokens) < 12 else 6
+        self._msg = msg
+        self._keeper: asyncio.Task[None] | None = None
+        self.subject = msg.subject
+        self.data = msg.data
+        self.tries = int(tokens[base])  # 1 at first; more after a crash, a time-out or `retry`
+        self.stream_sequence = int(tokens[base + 1])
+        self.settled = False
+
+    async def ack(self) -> None:
+        """Let go: only after the output has its own acknowledgement. Waits until the broker confirms.
+
+        When the confirmation does not come the message may be delivered again, which is harmless: the output is recognised.
+        """
+        self.settled = True
+        try:
+            await self._msg.ack_sync(timeout=_ACK_TIMEOUT_S)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            log.warning("bus.ack_unconfirmed", subject=self.subject, reason=f"{type(error).__name__}: {error}")
+
+    async def retry(self, delay_s: float) -> None:
+        """Hand back; it is delivered again after `delay_s` seconds."""
+        self.settled = True
+        try:
+            await self._msg.nak(delay=max(delay_s, 0.001))
+        except (nats.errors.Error, OSError) as error:
+            log.warning("bus.nak_failed", subject=self.subject, reason=f"{type(error).__name__}: {error}")
+
+    async def keep(self) -> None:
+        """Tell the broker that work goes on: restarts the ack-wait clock once."""
+        try:
+            await self._msg.in_progress()
+        except (nats.errors.Error, OSError) as error:
+            log.warning("bus.keep_failed", subject=self.subject, reason=f"{type(error).__name__}: {error}")
+
+
+class Consumer:
+    """See the module. `keep_every_s` sends `keep` for a handler that runs long, for at most `keep_for_s`."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        consumer: str,
+        handler: Handler,
+        *,
+        concurrency: int,
+        keep_every_s: float | None = None,
+        keep_for_s: float = 900.0,
+    ) -> None:
+        self._bus = bus
+        self._api = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self.name = f"{stream}/{consumer}"
+        self._handler = handler
+        self._concurrency = concurrency
+        self._keep_every_s = keep_every_s
+        self._keep_for_s = keep_for_s
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._requested = 0  # messages asked for by the open pull and not yet delivered
+        self._pull = 0  # names the open pull; a status for an older one is void
+        self._heard_at = 0.0
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._in_flight)
+
+    async def run(self, stop: asyncio.Event, drain_s: float) -> None:
+        """Pull until `stop`; then finish what is in flight, for at most `drain_s` seconds, and hand back the rest."""
+        loop = asyncio.get_running_loop()
+        inbox = self._bus.client.new_inbox()
+        subscription = await self._bus.client.subscribe(
+            f"{inbox}.*", cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+        stopped = asyncio.ensure_future(stop.wait())
+        stopped.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not stop.is_set():
+                self._wake.clear()
+                free = self._concurrency - len(self._in_flight)
+                silent = loop.time() - self._heard_at > _SILENCE_S
+                if self._bus.connected and free > 0 and (self._requested == 0 or silent):
+                    await self._request(inbox, free)
+                try:
+                    async with asyncio.timeout(_HEARTBEAT_S):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            stopped.cancel()
+            self._stopping = True
+            await self._drain(drain_s)
+            if self._bus.connected:
+                await subscription.unsubscribe()
+
+    async def _request(self, inbox: str, batch: int) -> None:
+        self._pull += 1
+        self._requested = batch
+        self._heard_at = asyncio.get_running_loop().time()
+        request = {"batch": batch, "expires": int(_EXPIRES_S * 1e9), "idle_heartbeat": int(_HEARTBEAT_S * 1e9)}
+        try:
+            await self._bus.client.publish(self._api, json.dumps(request).encode(), reply=f"{inbox}.{self._pull}")
+        except (nats.errors.Error, OSError) as error:
+            self._requested = 0
+            log.debug("bus.pull_failed", consumer=self.name, reason=f"{type(error).__name__}: {error}")
+
+    async def _receive(self, msg: Msg) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+        if not msg.reply.startswith("$JS.ACK."):
+            self._status(msg)
+            return
+        if self._requested > 0:
+            self._requested -= 1
+        delivered = Delivered(msg)
+        if self._stopping:
+            await delivered.retry(0.001)
+            return
+        task = asyncio.create_task(self._handle(delivered), name=f"{self.name}#{delivered.stream_sequence}")
+        self._in_flight.add(task)
+        task.add_done_callback(self._finished)
+        if self._requested == 0:
+            self._wake.set()
+
+    def _status(self, msg: Msg) -> None:
+        status, description = header(msg, "Status"), header(msg, "Description")
+        if status == "100" or msg.subject.rpartition(".")[2] != str(self._pull):
+            return
+        if status not in ("404", "408"):
+            log.warning("bus.pull_ended", consumer=self.name, status=status, reason=description)
+        if status == "503" or (status == "409" and "Batch Completed" not in description):
+            return  # wait for the silence to pass before asking again: do not spin
+        self._requested = 0
+        self._wake.set()
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        if self._requested == 0:
+            self._wake.set()
+
+    async def _handle(self, delivered: Delivered) -> None:
+        keeper = asyncio.create_task(self._keep(delivered, self._keep_every_s)) if self._keep_every_s else None
+        try:
+            await self._handler(delivered)
+        except TransientError as error:
+            log.warning("bus.handler_postponed", subject=delivered.subject, tries=delivered.tries, reason=error.reason)
+            await delivered.retry(_FAULT_PAUSE_S)
+        except Exception:  # the one handler of a task: the message goes back, the fault is logged, nothing is lost
+            log.exception("bus.handler_failed", subject=delivered.subject, tries=delivered.tries)
+            await delivered.retry(_FAULT_PAUSE_S)
+        finally:
+            if keeper is not None:
+                keeper.cancel()
+
+    async def _keep(self, delivered: Delivered, every_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._keep_for_s
+        while loop.time() < until:
+            await asyncio.sleep(every_s)
+            if delivered.settled:
+                return
+            await delivered.keep()
+
+    async def _drain(self, drain_s: float) -> None:
+        if not self._in_flight:
+            return
+        _, pending = await asyncio.wait(self._in_flight, timeout=drain_s)
+        for task in pending:
+            log.warning("bus.handler_interrupted", consumer=self.name, task=task.get_name())
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending, timeout=1)

@@ -1,0 +1,33 @@
+"""What lies in KV USERS (read by ingress-auth alone) and KV SECRETS (read by delivery alone)."""
+
+from __future__ import annotations
+
+import base64
+
+import msgspec
+
+
+class SmtpUser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One SMTP user, KV USERS key `user_key(name)`."""
+
+    name: str
+    password_hash: str  # argon2id, PHC string
+    enabled: bool = True
+
+
+class RouteSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """Credentials for a route's smart host, KV SECRETS key `route.<name>`."""
+
+    user: str
+    password: str
+
+
+def user_key(name: str) -> str:
+    """KV key of an SMTP user: names are caseless, and may hold characters that a key may not."""
+    encoded = base64.b32encode(name.casefold().encode()).decode("ascii").rstrip("=").lower()
+    return f"user.{encoded}"
+
+
+def route_secret_key(route: str) -> str:
+    """KV key of a route's credentials."""
+    return f"route.{route}"

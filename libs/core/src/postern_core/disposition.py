@@ -1,0 +1,52 @@
+"""Dispositions: the end of each recipient of each accepted message (stream DISPOSITIONS, `disposition.<queue-id>.<n>`).
+
+Written, and confirmed by the broker, before the job that led to it is let go. The ledger reads this stream.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+
+import msgspec
+
+from postern_core.envelope import CONTRACT_VERSION, Gate
+from postern_core.ids import QueueId
+
+
+class DispositionKind(enum.StrEnum):
+    """How a recipient ended."""
+
+    DELIVERED = "delivered"  # the next hop took responsibility
+    BOUNCED = "bounced"  # refused for good; an NDR was queued
+    EXPIRED = "expired"  # not delivered in time; an NDR was queued
+    DELETED = "deleted"  # by rule, or by an administrator
+    HELD = "held"  # in quarantine
+    FORWARDED = "forwarded"  # sent to another address instead, by rule or by an administrator
+    BADMAIL = "badmail"  # neither delivered nor returned; kept in BADMAIL
+    RELEASED = "released"  # no end: a held recipient is on its way again under the next generation
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens unless an administrator acts."""
+        return self is not DispositionKind.RELEASED
+
+
+class Disposition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The end of recipient `n`. The one with the highest (generation, is_final) counts."""
+
+    version: int = CONTRACT_VERSION
+    id: QueueId
+    n: int  # Recipient.n
+    recipients_total: int  # of the envelope, so that a reader knows when it has seen all of them
+    kind: DispositionKind
+    gate: Gate
+    accepted_at: datetime
+    at: datetime
+    recipient: str
+    generation: int = 0
+    route: str = ""
+    next_hop: str = ""  # host:port that answered
+    reply: str = ""  # its last reply, at most 500 characters
+    detail: str = ""  # rule, operator or reason, one sentence
+    successor_id: str = ""  # queue id of the NDR or of the forwarded copy, where one was made

@@ -1,0 +1,114 @@
+"""The envelope: what SMTP says about a message, apart from the message (RFC 5321 section 2.3.1).
+
+It travels in the payload in front of the message's bytes, as a length-prefixed block (`frame`, `unframe`): broker headers
+count towards `max_payload` on the server but not in the client, and one message over it closes the connection.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from datetime import datetime
+from typing import TypeVar
+
+import msgspec
+
+from postern_core.ids import QueueId
+
+CONTRACT_VERSION = 1
+_PREFIX = struct.Struct(">4sI")
+_MAGIC = b"PSTN"
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Gate(enum.StrEnum):
+    """Where the mail came in."""
+
+    ANON = "anon"  # ingress-anon: from anybody, for relay domains only
+    AUTH = "auth"  # ingress-auth: from our own people, to anywhere
+    INTERNAL = "internal"  # made by Postern itself: NDRs and delay notices
+
+
+class BodyType(enum.StrEnum):
+    """The BODY parameter of MAIL (RFC 6152)."""
+
+    SEVEN_BIT = "7BIT"
+    EIGHT_BIT_MIME = "8BITMIME"
+
+
+class Recipient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One forward-path, with its DSN parameters as received (RFC 3461 section 4).
+
+    `n` is its place in the order of RCPT, from 0: it names the recipient for ever, also after the message was split by route.
+    """
+
+    n: int
+    address: str  # local-part "@" domain; the domain in lower case, the local-part as received
+    notify: str = ""  # NOTIFY=, e.g. "FAILURE,DELAY" or "NEVER"
+    orcpt: str = ""  # ORCPT=, still in xtext
+
+    @property
+    def domain(self) -> str:
+        """The domain part, lower case, without the @."""
+        return self.address.rpartition("@")[2]
+
+
+class Client(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who handed the message in."""
+
+    address: str  # IP address, textual
+    helo: str = ""
+    tls: str = ""  # protocol and cipher, "" without TLS
+    user: str = ""  # the authenticated user, "" when anonymous
+
+
+class BodyRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a body over the inline limit lies: BODIES subjects `body.<name>.<k>`, k = 0 … chunks-1."""
+
+    name: str  # `<writer>.<queue-id or job-id>`
+    chunks: int
+    size_bytes: int
+    sha256: str  # hex, over the whole body
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One accepted message. A new field has a default; anything else is a new version."""
+
+    version: int = CONTRACT_VERSION
+    id: QueueId
+    gate: Gate
+    reverse_path: str  # "" is the null reverse-path of a DSN: never bounce it (RFC 5321 section 4.5.5)
+    recipients: tuple[Recipient, ...]  # at least one, in the order of RCPT
+    size_bytes: int  # as stored, our Received: field included
+    accepted_at: datetime
+    client: Client
+    body_type: BodyType = BodyType.SEVEN_BIT
+    smtputf8: bool = False
+    ret: str = ""  # RET= (RFC 3461 section 4.3): "FULL" or "HDRS"
+    envid: str = ""  # ENVID=, still in xtext
+    body: BodyRef | None = None  # None: the bytes follow inline
+
+
+def frame(head: msgspec.Struct, body: bytes | bytearray | memoryview = b"") -> bytes:
+    """`head` and `body` as one payload: magic, length of the head in bytes (big-endian), head as JSON, body."""
+    encoded = msgspec.json.encode(head)
+    return b"".join((_PREFIX.pack(_MAGIC, len(encoded)), encoded, body))
+
+
+def unframe(payload: bytes, head_type: type[T]) -> tuple[T, memoryview]:
+    """The head and a view of the body behind it. ValueError for anything that `frame` did not make."""
+    if len(payload) < _PREFIX.size:
+        raise ValueError("payload is shorter than its prefix")
+    magic, length = _PREFIX.unpack_from(payload)
+    if magic != _MAGIC or len(payload) < _PREFIX.size + length:
+        raise ValueError("payload is not framed as Postern frames it")
+    view = memoryview(payload)
+    try:
+        head = msgspec.json.decode(view[_PREFIX.size : _PREFIX.size + length], type=head_type)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"payload head does not decode: {error}") from error
+    version = getattr(head, "version", CONTRACT_VERSION)
+    if version != CONTRACT_VERSION:
+        raise ValueError(f"payload has contract version {version}, this program knows {CONTRACT_VERSION}")
+    return head, view[_PREFIX.size + length :]

@@ -1,0 +1,55 @@
+"""Queue ids: what our 250 tells the client, and what every log line, event and trace repeats.
+
+A queue id is a UUIDv7 (RFC 9562 section 5.7) written as 26 characters of Crockford's base32 in lower case: it sorts by
+the time of acceptance, reads well aloud and fits a NATS subject token.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from datetime import UTC, datetime
+from typing import NewType
+
+QueueId = NewType("QueueId", str)
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PATTERN = re.compile(r"[0-7][0-9abcdefghjkmnpqrstvwxyz]{25}")
+
+
+def new_queue_id(now_ms: int | None = None) -> QueueId:
+    """A fresh id for mail accepted at `now_ms` (milliseconds since the epoch; default: now)."""
+    return _format(time.time_ns() // 1_000_000 if now_ms is None else now_ms, os.urandom(10))
+
+
+def derived_queue_id(accepted: datetime, seed: bytes) -> QueueId:
+    """The id of mail that we make ourselves, the same for the same `seed` (16 bytes or more of a digest).
+
+    A repeated attempt to write the same NDR then gets the same id, and the copy is recognised.
+    """
+    if len(seed) < 16:
+        raise ValueError("seed must have at least 16 bytes")
+    return _format(int(accepted.timestamp() * 1000), seed[:10])
+
+
+def _format(milliseconds: int, tail: bytes) -> QueueId:
+    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(tail)
+    value = value & ~(0xF << 76) | 0x7 << 76  # version 7
+    value = value & ~(0x3 << 62) | 0x2 << 62  # variant of RFC 9562
+    return QueueId("".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5)))
+
+
+def parse_queue_id(text: str) -> QueueId:
+    """`text` as a queue id; ValueError when it is none."""
+    if not _PATTERN.fullmatch(text):
+        raise ValueError(f"{text!r} is not a queue id (26 characters of Crockford base32, lower case)")
+    return QueueId(text)
+
+
+def accepted_at(queue_id: QueueId) -> datetime:
+    """When the mail with this id was accepted, to the millisecond (it is the first 48 bits of the UUID)."""
+    value = 0
+    for character in queue_id:
+        value = value << 5 | _ALPHABET.index(character)
+    return datetime.fromtimestamp((value >> 80) / 1000, tz=UTC)

@@ -1,0 +1,43 @@
+"""The compiled policy: three immutable sections of one revision, each readable only by the services that need it.
+
+The api makes a revision from its editable objects, compiles all three sections, and publishes them to KV POLICY under the keys
+of `Section`. Services watch their own key (`postern_core.bus.policy`), compile off the loop and swap.
+"""
+
+from postern_core.policy.codec import Section, SectionStruct, decode_section, encode_section
+from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule, Route, RouteTls
+from postern_core.policy.domains import DomainTable, RelayDomain
+from postern_core.policy.gates import BareNewline, GateLimits, GatePolicy
+from postern_core.policy.screening import (
+    AttachmentCondition,
+    AttachmentMatch,
+    KeywordCondition,
+    KeywordScope,
+    Rule,
+    ScreeningPolicy,
+    SenderCondition,
+)
+
+__all__ = [
+    "AttachmentCondition",
+    "AttachmentMatch",
+    "BareNewline",
+    "DeliveryPolicy",
+    "DomainTable",
+    "GateLimits",
+    "GatePolicy",
+    "KeywordCondition",
+    "KeywordScope",
+    "NextHop",
+    "RelayDomain",
+    "RetrySchedule",
+    "Route",
+    "RouteTls",
+    "Rule",
+    "ScreeningPolicy",
+    "Section",
+    "SectionStruct",
+    "SenderCondition",
+    "decode_section",
+    "encode_section",
+]

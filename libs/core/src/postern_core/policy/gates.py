@@ -1,0 +1,44 @@
+"""What the two gates need to know: relay domains and limits. No rule, route, user or secret stands here."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from postern_core.policy.domains import RelayDomain
+
+
+class BareNewline(enum.StrEnum):
+    """What to do with a CR or LF that stands alone in message data (RFC 5321 section 2.3.8)."""
+
+    REJECT = "reject"  # 550 5.5.2 after the end of data
+    NORMALISE = "normalise"  # make it CRLF; never does it end the data
+
+
+class GateLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one gate. None switches a limit off."""
+
+    max_message_bytes: int | None = 2048 * 1024  # OLD-PRODUCT 5.01
+    max_session_bytes: int | None = 10240 * 1024  # sum of message bytes of a session, 5.02
+    max_messages: int | None = 20  # transactions a connection, 5.03
+    max_recipients: int | None = 100  # a transaction, 5.04; RFC 5321 section 4.5.3.1.8 asks for 100 at least
+    max_errors: int | None = 10  # rejected commands a session, then 421
+    max_connections: int | None = 1000
+    max_connections_per_client: int | None = 100
+    idle_timeout_s: float = 600.0  # between commands, and between blocks of data
+    session_timeout_s: float | None = 3600.0  # whole session
+    max_hops: int | None = 50  # Received: fields, then 554 5.4.6
+    tls_deadline_s: float = 60.0  # authenticated gate: STARTTLS within this time …
+    tls_deadline_commands: int = 10  # … and this many commands, else the connection is dropped
+    bare_newline: BareNewline = BareNewline.REJECT
+
+
+class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Section `gates`."""
+
+    revision: int
+    hostname: str  # banner, HELO reply and Received: field
+    relay_domains: tuple[RelayDomain, ...] = ()
+    anon: GateLimits = GateLimits()
+    auth: GateLimits = GateLimits()

@@ -1,0 +1,67 @@
+"""Findings and verdicts: what the screener saw in a message, and what follows from it."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from postern_core.envelope import Envelope
+
+
+class Action(enum.StrEnum):
+    """What a rule does with a message that it matches."""
+
+    DELETE = "delete"  # end it without a trace but the disposition; nobody is told (no backscatter)
+    HOLD = "hold"  # keep it in QUARANTINE until somebody decides
+    FORWARD = "forward"  # send it to another address instead of its recipients
+
+
+class Decision(enum.StrEnum):
+    """What the whole verdict comes to."""
+
+    PASS = "pass"
+    DELETE = "delete"
+    HOLD = "hold"
+    FORWARD = "forward"
+
+
+class HoldReason(enum.StrEnum):
+    """Why a message lies in quarantine."""
+
+    RULE = "rule"  # a rule said hold
+    MALFORMED = "malformed"  # it does not parse
+    POISON = "poison"  # screening it crashed or timed out too often
+    BODY_MISSING = "body-missing"  # its stored body is gone or damaged: an alarm
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One match: which rule, where in the message, and on what."""
+
+    rule_id: str
+    rule_name: str
+    part: str  # MIME part path as IMAP numbers it ("1.2"), "header", or "envelope"
+    offset: int = 0  # bytes into the decoded part (or the header block)
+    excerpt: str = ""  # at most 72 characters of what matched, controls removed
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The outcome of screening one message under one policy revision."""
+
+    revision: int
+    decision: Decision
+    findings: tuple[Finding, ...] = ()  # the first is the one that decided
+    hold_reason: HoldReason | None = None
+    forward_to: str = ""
+    detail: str = ""  # one sentence for an administrator
+    screening_ms: float = 0.0
+
+
+class HeldMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Head of a QUARANTINE entry, subject `quarantine.<queue-id>`; the body follows inline or by reference."""
+
+    version: int = 1
+    envelope: Envelope
+    verdict: Verdict
+    subject: str = ""  # decoded Subject:, at most 200 characters, for lists
+    generation: int = 0  # of the `held` disposition; release and forward use the next one
