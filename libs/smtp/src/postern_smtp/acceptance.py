@@ -1,0 +1,119 @@
+"""Acceptance: durable first, then 250 (RFC 5321 section 4.2.5, RFC 1047).
+
+Between the final dot and the 250 stands the durable write and nothing else: no look-up, no screening. What goes wrong is a 4yz, and
+the client keeps the mail. A write whose outcome is unknown when the time is up may surface all the same; then the client's second try is
+a second message (RFC 1047), which the log line `message.refused` with `stored=unknown` lets one count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from postern_core.bus import BodyStore, Bus, EventSink
+from postern_core.bus.topology import INTAKE, intake_subject
+from postern_core.envelope import Client, Envelope, Gate, frame
+from postern_core.errors import MailError, Reply
+from postern_core.events import EventKind
+from postern_core.ids import QueueId, accepted_at, new_queue_id
+from postern_smtp import replies
+from postern_smtp.session import Transaction
+from postern_smtp.trace import count_hops, received_field
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+# well under the ten minutes of RFC 5321 section 4.5.3.2.6; the bus itself gives up a publish after ten seconds
+ACCEPTANCE_CAP_S: Final = 25.0
+_SHOWN_RECIPIENTS: Final = 5
+
+
+class Acceptance:
+    """Takes responsibility for messages of one gate."""
+
+    def __init__(self, bus: Bus, bodies: BodyStore, events: EventSink, gate: Gate, *, cap_s: float = ACCEPTANCE_CAP_S) -> None:
+        self._bus = bus
+        self._bodies = bodies
+        self._events = events
+        self._gate = gate
+        self._cap_s = cap_s
+
+    def unavailable(self) -> Reply | None:
+        """The reply while nothing can be stored, so that no client sends a message in vain; None when it can."""
+        return None if self._bus.connected else replies.UNAVAILABLE
+
+    async def accept(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> Reply:
+        """Store the message and return its 250; or return the reply that leaves it with the client. Never raises but when cancelled."""
+        limit = transaction.rules.limits.max_hops
+        if limit is not None and count_hops(body) > limit:
+            log.info("message.refused", reverse_path=transaction.mail.reverse_path.address, reply=str(replies.TOO_MANY_HOPS))
+            return replies.TOO_MANY_HOPS
+        queue_id = new_queue_id()
+        try:
+            async with asyncio.timeout(self._cap_s):
+                size = await self._store(queue_id, transaction, client, body, extended=extended)
+        except MailError as error:
+            log.warning("message.refused", id=queue_id, reply=str(error.reply), reason=error.reason)
+            return error.reply
+        except TimeoutError:
+            log.warning("message.refused", id=queue_id, reply=str(replies.UNAVAILABLE), stored="unknown", after_s=self._cap_s)
+            return replies.UNAVAILABLE
+        except Exception:  # unclassified is transient: the client keeps the mail
+            log.exception("message.refused", id=queue_id, reply=str(replies.LOCAL_ERROR), stored="unknown")
+            return replies.LOCAL_ERROR
+        self._tell(queue_id, transaction, client, size)
+        return replies.queued(queue_id)
+
+    async def _store(self, queue_id: QueueId, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> int:
+        mail, recipients = transaction.mail, tuple(transaction.recipients)
+        at = accepted_at(queue_id)
+        field = received_field(
+            client=client,
+            extended=extended,
+            hostname=transaction.rules.hostname,
+            queue_id=queue_id,
+            at=at,
+            only_recipient=recipients[0].address if len(recipients) == 1 else "",
+        )
+        stored = field + body
+        envelope = Envelope(
+            id=queue_id,
+            gate=self._gate,
+            reverse_path=mail.reverse_path.address,
+            recipients=recipients,
+            size_bytes=len(stored),
+            accepted_at=at,
+            client=client,
+            body_type=mail.body_type,
+            ret=mail.ret,
+            envid=mail.envid,
+        )
+        envelope, inline = await self._bodies.stow(envelope, queue_id, stored)
+        await self._bus.publish(INTAKE, intake_subject(self._gate, queue_id), frame(envelope, inline), f"{queue_id}:intake")
+        return len(stored)
+
+    def _tell(self, queue_id: QueueId, transaction: Transaction, client: Client, size_bytes: int) -> None:
+        recipients = transaction.recipients
+        log.info(
+            "message.accepted",
+            id=queue_id,
+            size_bytes=size_bytes,
+            reverse_path=transaction.mail.reverse_path.address,
+            recipients=len(recipients),
+            client=client.address,
+            user=client.user,
+        )
+        self._events.tell(
+            queue_id,
+            EventKind.ACCEPTED,
+            gate=self._gate.value,
+            reverse_path=transaction.mail.reverse_path.address,
+            recipients=len(recipients),
+            to=", ".join(recipient.address for recipient in recipients[:_SHOWN_RECIPIENTS]),
+            size_bytes=size_bytes,
+            client=client.address,
+            helo=client.helo[:100],
+            tls=client.tls,
+            user=client.user,
+        )

@@ -1,0 +1,194 @@
+"""Replies, extensions and commands as bytes; no socket in it.
+
+The parser takes replies in any chunking and is bounded: a line of at most 2 KiB, 128 lines a reply; a bare LF ends a line too.
+Whatever does not read as a reply is an error that stays, for behind it nobody knows which reply belongs to which command.
+Commands are built from checked parts: no CR, LF or other control gets into one.
+Standards: RFC 5321 sections 4.1.1 and 4.2, RFC 2034 and 3463 (status), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 3461 (DSN).
+Known gap: SMTPUTF8 (RFC 6531) is not spoken; a message with a non-ASCII address is refused with 553 5.6.7.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass
+
+from postern_core.envelope import BodyType, Recipient
+from postern_smtp.client_data import WireMessage
+from postern_smtp.client_types import ServerReply, Transaction
+
+MAX_LINE_BYTES = 2048
+MAX_LINES = 128
+MAX_TEXT = 500
+
+_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+_STATUS = re.compile(r"([245])\.\d{1,3}\.\d{1,3}(?= |$)")
+_PLAIN_PATH = re.compile(r"[^\x00-\x20\x7f<>\"]*")
+_QUOTED_PATH = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\[^\x00-\x1f\x7f])*"@[^\x00-\x20\x7f<>"]+')
+_XTEXT = re.compile(r"[\x21-\x7e]{1,500}")
+_NOTIFY = re.compile(r"[A-Za-z,]{1,64}")
+
+TOO_LARGE = ServerReply(552, "5.3.4", "message size exceeds the limit that the next hop announced")
+EIGHT_BIT_REFUSED = ServerReply(554, "5.6.3", "message holds 8-bit data and the next hop does not offer 8BITMIME")
+BAD_REVERSE_PATH = ServerReply(553, "5.1.7", "reverse-path cannot be written in a command")
+BAD_FORWARD_PATH = ServerReply(553, "5.1.3", "forward-path cannot be written in a command")
+NON_ASCII_PATH = ServerReply(553, "5.6.7", "address is not ASCII and the session does not use SMTPUTF8")
+
+
+@dataclass(frozen=True, slots=True)
+class RawReply:
+    """One complete reply: the code of its last line, and the text of each line."""
+
+    code: int
+    lines: tuple[bytes, ...]
+
+    def decoded(self) -> ServerReply:
+        """The reply for logs, reports and decisions."""
+        status = ""
+        texts = []
+        for line in self.lines:
+            text = line.decode("utf-8", "replace")
+            if not text.isprintable():
+                text = "".join(c if c.isprintable() else " " for c in text)
+            found = _STATUS.match(text)
+            if found and int(found[1]) == self.code // 100:
+                status = status or found[0]
+                text = text[found.end() + 1 :]
+            texts.append(text)
+        joined = texts[0] if len(texts) == 1 else " ".join(texts)
+        return ServerReply(self.code, status, joined[:MAX_TEXT].strip())
+
+
+class ReplyParser:
+    """Bytes in, complete replies out (`replies`, oldest first). `error` is set once, for good, by what is no reply."""
+
+    def __init__(self) -> None:
+        self.replies: deque[RawReply] = deque()
+        self.error = ""
+        self._rest = b""
+        self._lines: list[bytes] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is waiting to be read, not even part of a reply."""
+        return not (self.replies or self._rest or self._lines or self.error)
+
+    def feed(self, data: bytes) -> None:
+        """Take what arrived."""
+        if self.error:
+            return
+        *complete, self._rest = (self._rest + data).split(b"\n")
+        for line in complete:
+            if not self._take_line(line):
+                return
+        if len(self._rest) > MAX_LINE_BYTES:
+            self.error = "reply line is too long"
+
+    def _take_line(self, line: bytes) -> bool:
+        """False, and `error` is set, when that was none."""
+        if len(line) > MAX_LINE_BYTES:
+            self.error = "reply line is too long"
+            return False
+        found = _LINE.fullmatch(line.removesuffix(b"\r"))
+        if found is None:
+            self.error = f"not a reply: {line[:80]!r}"
+            return False
+        self._lines.append(found[3] or b"")
+        if found[2] == b"-":
+            if len(self._lines) >= MAX_LINES:
+                self.error = "reply has too many lines"
+            return not self.error
+        # the lines of one reply bear one code (RFC 5321 section 4.2.1); where they do not, the last one counts
+        self.replies.append(RawReply(int(found[1]), tuple(self._lines)))
+        self._lines.clear()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """What the reply to EHLO offers, as far as we use it. The default is what HELO gets: nothing."""
+
+    pipelining: bool = False
+    eight_bit_mime: bool = False
+    starttls: bool = False
+    dsn: bool = False
+    size: bool = False
+    max_size_bytes: int | None = None  # None: no limit announced
+    auth: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, reply: RawReply) -> Extensions:
+        """From the lines of the reply; the first one is the greeting. Keywords are caseless."""
+        offered: dict[str, str] = {}
+        auth: set[str] = set()
+        for line in reply.lines[1:]:
+            keyword, _, parameters = line.decode("ascii", "replace").strip().upper().partition(" ")
+            if keyword.startswith("AUTH="):  # before RFC 2554 was final; still seen
+                keyword, parameters = "AUTH", f"{keyword[5:]} {parameters}"
+            if keyword == "AUTH":
+                auth.update(parameters.split())
+            offered.setdefault(keyword, parameters)
+        limit = offered.get("SIZE", "").strip()
+        return cls(
+            pipelining="PIPELINING" in offered,
+            eight_bit_mime="8BITMIME" in offered,
+            starttls="STARTTLS" in offered,
+            dsn="DSN" in offered,
+            size="SIZE" in offered,
+            # SIZE or SIZE 0: no fixed limit (RFC 1870 section 4); 20 digits is the most that the grammar allows
+            max_size_bytes=(int(limit) or None) if limit.isascii() and limit.isdigit() and len(limit) <= 20 else None,
+            auth=frozenset(auth),
+        )
+
+
+def refuse_path(address: str, refusal: ServerReply) -> ServerReply | None:
+    """None when `address` (without angle brackets) may stand in a command, else what to say about it."""
+    if not address.isascii():
+        return NON_ASCII_PATH
+    return None if _PLAIN_PATH.fullmatch(address) or _QUOTED_PATH.fullmatch(address) else refusal
+
+
+def refuse_message(transaction: Transaction, wire: WireMessage, extensions: Extensions) -> ServerReply | None:
+    """What this peer cannot be offered at all, said in its place; None when all is well.
+
+    8-bit data towards a peer without 8BITMIME has to be re-encoded or returned (RFC 6152 section 3).
+    todo: re-encode it; until then it is returned.
+    """
+    if wire.eight_bit and not extensions.eight_bit_mime:
+        return EIGHT_BIT_REFUSED
+    if extensions.max_size_bytes is not None and wire.size_bytes > extensions.max_size_bytes:
+        return TOO_LARGE
+    return refuse_path(transaction.reverse_path, BAD_REVERSE_PATH)
+
+
+def mail_command(transaction: Transaction, wire: WireMessage, extensions: Extensions) -> bytes:
+    """MAIL with the parameters that the peer offers."""
+    command = f"MAIL FROM:<{transaction.reverse_path}>"
+    if extensions.size:
+        command += f" SIZE={wire.size_bytes}"
+    if extensions.eight_bit_mime and (wire.eight_bit or transaction.body_type is BodyType.EIGHT_BIT_MIME):
+        command += " BODY=8BITMIME"
+    if extensions.dsn:
+        if transaction.ret in {"FULL", "HDRS"}:
+            command += f" RET={transaction.ret}"
+        if _XTEXT.fullmatch(transaction.envid):
+            command += f" ENVID={transaction.envid}"
+    return command.encode("ascii") + b"\r\n"
+
+
+def rcpt_command(recipient: Recipient, extensions: Extensions) -> bytes:
+    """RCPT with its DSN parameters where the peer offers DSN."""
+    command = f"RCPT TO:<{recipient.address}>"
+    if extensions.dsn:
+        if _NOTIFY.fullmatch(recipient.notify):
+            command += f" NOTIFY={recipient.notify}"
+        if _XTEXT.fullmatch(recipient.orcpt):
+            command += f" ORCPT={recipient.orcpt}"
+    return command.encode("ascii") + b"\r\n"
+
+
+def hello_command(verb: str, name: str) -> bytes:
+    """EHLO or HELO. ValueError when `name` is no domain or address literal."""
+    if not name.isascii() or not name or not _PLAIN_PATH.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be the name in {verb}")
+    return f"{verb} {name}\r\n".encode("ascii")

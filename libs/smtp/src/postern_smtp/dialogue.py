@@ -1,0 +1,238 @@
+"""The dialogue: one command line in, one answer out, and what to do next. Pure: no socket, no clock, no bus.
+
+Enforces the order of commands (session.py), the limits of the policy, and the recipients that the gate takes. A transaction keeps the
+rules under which it began; the next one sees the newest. Limits, each with its reply: errors a session (421 4.7.0), transactions a connection
+(421 4.7.0 to the MAIL after the last), bytes a session (421 4.7.0: the client comes back on a new connection), SIZE= (552 5.3.4),
+recipients (452 4.5.3, earlier ones kept: RFC 5321 section 4.5.3.1.10), commands before TLS (421 4.7.0).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from postern_core.envelope import Recipient
+from postern_core.errors import Reply
+from postern_core.policy import GateLimits
+from postern_smtp import replies
+from postern_smtp.commands import Auth, Command, CommandRefused, Hello, Mail, Plain, Rcpt, Verb, parse, split_verb
+from postern_smtp.data import DataReader
+from postern_smtp.gate import GateProfile, GateRules
+from postern_smtp.session import Session, Transaction
+
+# a transaction's RCPT lines together; the envelope must fit one broker message, whatever max_recipients says
+_MAX_PATH_OCTETS: Final = 1024 * 1024
+
+
+_SIMPLE: Final = {Verb.NOOP: replies.OK, Verb.VRFY: replies.CANNOT_VERIFY, Verb.HELP: replies.HELP}
+
+
+class Then(enum.Enum):
+    """What follows an answer."""
+
+    GO_ON = enum.auto()  # read the next command
+    CLOSE = enum.auto()
+    READ_DATA = enum.auto()
+    START_TLS = enum.auto()
+    AUTHENTICATE = enum.auto()  # with `auth`
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to write, and what to do then. `reply` is None where there is more than one line (EHLO), or nothing to say yet."""
+
+    reply: Reply | None
+    wire: bytes
+    then: Then = Then.GO_ON
+    auth: Auth | None = None
+
+
+def say(reply: Reply, then: Then = Then.GO_ON) -> Answer:
+    """`reply` as an answer; 421 closes, whoever gives it (RFC 5321 section 4.2.1)."""
+    return Answer(reply, reply.line(), Then.CLOSE if reply.code == 421 else then)
+
+
+class Dialogue:
+    """One session's dialogue. `newest_rules` gives the policy in force, None when there is none yet; `unavailable` the reply to
+    MAIL while mail cannot be stored, None when it can."""
+
+    def __init__(
+        self,
+        session: Session,
+        profile: GateProfile,
+        newest_rules: Callable[[], GateRules | None],
+        unavailable: Callable[[], Reply | None],
+    ) -> None:
+        self.session = session
+        self._profile = profile
+        self._newest_rules = newest_rules
+        self._unavailable = unavailable
+
+    @property
+    def limits(self) -> GateLimits:
+        """The limits in force: the transaction's, else the newest."""
+        if self.session.transaction is not None:
+            return self.session.transaction.rules.limits
+        rules = self._newest_rules()
+        return rules.limits if rules is not None else GateLimits()
+
+    @property
+    def hostname(self) -> str:
+        rules = self._newest_rules()
+        return rules.hostname if rules is not None else self._profile.fallback_hostname
+
+    def greeting(self) -> Answer:
+        return say(replies.greeting(self.hostname))
+
+    def take(self, line: bytes, *, more_waits: bool = False) -> Answer:
+        """The answer to one line (without its CRLF). `more_waits`: the client did not wait for it."""
+        session = self.session
+        session.commands += 1
+        try:
+            answer = self._take(line)
+        except CommandRefused as refused:
+            answer = say(refused.reply)
+        # STARTTLS and QUIT are always allowed, they are what we wait for
+        if self._before_tls and session.commands > self.limits.tls_deadline_commands and answer.then is Then.GO_ON:
+            return say(replies.NO_TLS_IN_TIME)
+        if more_waits and answer.reply is not None and answer.reply.code >= 500 and _is_data(line):
+            # message text must not be read as commands (RFC 2920 section 3.1: DATA is the last of its group)
+            return say(replies.OUT_OF_STEP, Then.CLOSE)
+        return self.counted(answer)
+
+    def counted(self, answer: Answer) -> Answer:
+        """`answer`, or 421 when it is one refusal too many."""
+        if answer.reply is not None and answer.reply.code >= 500:
+            self.session.errors += 1
+            limit = self.limits.max_errors
+            if limit is not None and self.session.errors > limit:
+                return say(replies.TOO_MANY_ERRORS)
+        return answer
+
+    def data_reader(self) -> DataReader:
+        """For the message that the transaction waits for."""
+        session, limits = self.session, self.limits
+        message_limit, session_left = _message_limit(limits), _session_left(session, limits)
+        if session_left is not None and (message_limit is None or session_left < message_limit):
+            return DataReader(session_left, bare_newline=limits.bare_newline, over_limit=replies.SESSION_TOO_BIG)
+        return DataReader(message_limit, bare_newline=limits.bare_newline)
+
+    @property
+    def _before_tls(self) -> bool:
+        return self._profile.tls_required and not self.session.tls
+
+    def _take(self, line: bytes) -> Answer:
+        try:
+            verb, argument = split_verb(line)
+        except CommandRefused as refused:
+            # RFC 3207 section 4: before TLS all but a few commands get 530, known or not
+            raise CommandRefused(replies.TLS_FIRST if self._before_tls else refused.reply) from refused
+        # before the argument is looked at: credentials sent too early are never read
+        refusal = self.session.refusal(verb, self._profile)
+        if refusal is not None:
+            raise CommandRefused(refusal)
+        return self._obey(parse(verb, argument, dsn=self._profile.dsn))
+
+    def _obey(self, command: Command) -> Answer:
+        match command:
+            case Mail():
+                return say(self._mail(command))
+            case Rcpt():
+                return say(self._rcpt(command))
+            case Hello():
+                return self._hello(command)
+            case Auth():
+                return Answer(None, b"", Then.AUTHENTICATE, command)
+            case Plain(verb):
+                return self._plain(verb)
+
+    def _plain(self, verb: Verb) -> Answer:
+        match verb:
+            case Verb.DATA:
+                unavailable = self._unavailable()
+                return say(unavailable) if unavailable else say(replies.START_MAIL, Then.READ_DATA)
+            case Verb.QUIT:
+                return say(replies.BYE, Then.CLOSE)
+            case Verb.STARTTLS:
+                return say(replies.START_TLS, Then.START_TLS)
+            case Verb.RSET:
+                self.session.transaction = None
+                return say(replies.OK)
+            case _:
+                return say(_SIMPLE[verb])
+
+    def _hello(self, command: Hello) -> Answer:
+        session = self.session
+        session.host, session.extended, session.transaction = command.host, command.extended, None
+        if not command.extended:
+            return say(replies.hello(self.hostname))
+        return Answer(None, replies.ehlo(self.hostname, self._extensions()))
+
+    def _extensions(self) -> list[str]:
+        profile, session = self._profile, self.session
+        limit = _message_limit(self.limits)
+        offered = ["PIPELINING", f"SIZE {limit}" if limit is not None else "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES"]
+        if profile.dsn:
+            offered.append("DSN")
+        if profile.tls is not None and not session.tls:
+            offered.append("STARTTLS")
+        if profile.authenticator is not None and (session.tls or not profile.tls_required):
+            offered.append(f"AUTH {' '.join(profile.authenticator.mechanisms)}")
+        return offered
+
+    def _mail(self, command: Mail) -> Reply:
+        session = self.session
+        rules = self._newest_rules()
+        if rules is None:
+            return replies.NO_POLICY
+        limits = rules.limits
+        if limits.max_messages is not None and session.transactions >= limits.max_messages:
+            return replies.TOO_MANY_MESSAGES
+        unavailable = self._unavailable()
+        if unavailable is not None:
+            return unavailable
+        size, limit, left = command.size_bytes or 0, _message_limit(limits), _session_left(session, limits)
+        if limit is not None and size > limit:
+            return replies.TOO_BIG
+        if left is not None and (size > left or left <= 0):
+            return replies.SESSION_TOO_BIG
+        session.transactions += 1
+        session.transaction = Transaction(command, rules)
+        return replies.SENDER_OK
+
+    def _rcpt(self, command: Rcpt) -> Reply:
+        transaction = self.session.transaction
+        if transaction is None:  # session.refusal saw to it
+            return replies.BAD_SEQUENCE
+        limit = transaction.rules.limits.max_recipients
+        decided = transaction.rules.decide_recipient(command.forward_path)
+        if isinstance(decided, Reply):
+            return decided
+        octets = len(decided) + len(command.orcpt) + len(command.notify)
+        if limit is not None and len(transaction.recipients) >= limit:
+            return replies.TOO_MANY_RECIPIENTS
+        if transaction.path_octets + octets > _MAX_PATH_OCTETS:
+            return replies.TOO_MANY_RECIPIENTS
+        transaction.path_octets += octets
+        transaction.recipients.append(
+            Recipient(n=len(transaction.recipients), address=decided, notify=command.notify, orcpt=command.orcpt)
+        )
+        return replies.RECIPIENT_OK
+
+
+def _is_data(line: bytes) -> bool:
+    return line[:4].upper() == b"DATA"
+
+
+def _message_limit(limits: GateLimits) -> int | None:
+    """The largest message that can pass at all: one over the session's limit could on no connection."""
+    switched_on = [limit for limit in (limits.max_message_bytes, limits.max_session_bytes) if limit is not None]
+    return min(switched_on, default=None)
+
+
+def _session_left(session: Session, limits: GateLimits) -> int | None:
+    if limits.max_session_bytes is None:
+        return None
+    return max(limits.max_session_bytes - session.received_bytes, 0)

@@ -1,0 +1,64 @@
+"""What the two gates have in common, and where they differ: a profile that is fixed at start, and rules that follow the policy.
+
+Import this to build a gate; the sessions ask nothing else of it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from postern_core.envelope import Gate
+from postern_core.errors import Reply
+from postern_core.policy import GateLimits, GatePolicy
+from postern_smtp.paths import ForwardPath
+
+# the mailbox to send to, or the reply that refuses it
+DecideRecipient = Callable[[ForwardPath], str | Reply]
+
+
+class Authenticator(Protocol):
+    """Checks a name and a password."""
+
+    mechanisms: tuple[str, ...]
+    max_attempts: int  # a session
+
+    async def verify(self, name: str, password: str, client_address: str) -> str | Reply:
+        """The user's name, or the reply that refuses: 535 for anything wrong, 454 when it cannot be checked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateProfile:
+    """What does not change while the service runs."""
+
+    gate: Gate
+    fallback_hostname: str  # while there is no policy
+    tls: ssl.SSLContext | None = None  # None: STARTTLS is not offered
+    tls_required: bool = False
+    authenticator: Authenticator | None = None
+    dsn: bool = True  # offer RFC 3461
+    memory_bytes: int = 256 * 1024 * 1024  # message data of all sessions together, then 452 4.3.1
+
+    @property
+    def auth_required(self) -> bool:
+        return self.authenticator is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRules:
+    """One policy revision as a gate needs it. A transaction keeps the rules that it began with."""
+
+    revision: int
+    hostname: str
+    limits: GateLimits
+    decide_recipient: DecideRecipient
+
+
+def postmaster_domain(policy: GatePolicy) -> str:
+    """Where mail for `<Postmaster>` without a domain goes (RFC 5321 section 4.5.1): the first relay domain that mail is accepted for
+    and that is no wildcard, "" when there is none. Never a domain that is not the administrator's own."""
+    own = (domain.pattern for domain in policy.relay_domains if domain.accept and not domain.pattern.startswith("*."))
+    return next(own, "")

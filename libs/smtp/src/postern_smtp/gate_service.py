@@ -1,0 +1,82 @@
+"""What both gates do as a service: watch the policy, listen, and at the end let every message in hand be finished.
+
+Needs the bus to accept mail and the api for nothing: without the bus it answers 451 4.3.0, without a policy 451 4.3.5, and it goes on by
+itself when they are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from postern_core.bus import BodyStore, Bus, EventSink, PolicyWatch, StatusReporter
+from postern_core.policy import GatePolicy, Section
+from postern_core.settings import BusSettings
+from postern_smtp.acceptance import Acceptance
+from postern_smtp.gate import GateProfile, GateRules
+from postern_smtp.listener import ListenAddress, Listener
+
+# of the drain time: for the last events and the status, after the last session
+_FAREWELL_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateService:
+    """One gate, ready to be served."""
+
+    name: str  # on the bus
+    settings: BusSettings
+    profile: GateProfile
+    compile_rules: Callable[[GatePolicy], GateRules]  # ValueError for a policy that it cannot use
+    ports: Sequence[tuple[ListenAddress, ssl.SSLContext | None]]  # with a context: TLS from the first octet
+    background: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = field(default=())  # run until their event is set
+
+
+async def serve_gate(
+    bus: Bus, stop: asyncio.Event, gate: GateService, *, on_open: Callable[[Listener], None] = lambda _: None
+) -> None:
+    """Serve until `stop`, then drain. `on_open` is told of the listener once its ports are open.
+
+    ConfigurationError when a port cannot be opened.
+    """
+    settings = gate.settings
+    events = EventSink(bus, gate.name)
+    bodies = BodyStore(bus, gate.name, settings.inline_limit_bytes)
+
+    def on_change(_: GateRules) -> None:
+        status.poke()
+
+    policy = PolicyWatch(bus, Section.GATES, GatePolicy, gate.compile_rules, state_dir=settings.state_dir, on_change=on_change)
+    listener = Listener(gate.profile, lambda: policy.current, Acceptance(bus, bodies, events, gate.profile.gate))
+
+    def probe() -> dict[str, object]:
+        return {
+            "ready": policy.current is not None and not listener.is_draining,
+            "revision": policy.revision,
+            "policy_error": policy.error,
+            "in_flight": listener.connections,
+        }
+
+    status = StatusReporter(bus, gate.name, settings.instance, probe, ready_file=settings.ready_file)
+    for address, implicit_tls in gate.ports:
+        await listener.listen(address, implicit_tls=implicit_tls)
+    on_open(listener)
+
+    drained = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(policy.run(drained), name="policy")
+        tasks.create_task(events.run(drained), name="events")
+        tasks.create_task(status.run(drained), name="status")
+        for run in gate.background:
+            tasks.create_task(_run(run, drained), name="background")
+        await stop.wait()
+        status.poke()
+        await listener.drain(max(settings.drain_s - _FAREWELL_S, 0.5))
+        drained.set()
+
+
+async def _run(work: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
+    await work(stop)

@@ -1,0 +1,67 @@
+"""What a connection needs of the gate that took it; listener.py is the one that has it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from postern_core.envelope import Client
+from postern_core.errors import Reply
+from postern_smtp.gate import GateProfile, GateRules
+from postern_smtp.session import Session, Transaction
+
+
+@dataclass(slots=True)
+class Memory:
+    """How much message data all sessions hold, and may hold."""
+
+    limit_bytes: int
+    used_bytes: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.used_bytes > self.limit_bytes
+
+
+class Connection(Protocol):
+    """What the gate needs of a connection."""
+
+    session: Session
+    is_busy: bool  # message data is being read or stored
+
+    def expire(self, reply: Reply) -> None:
+        """End the session with `reply`; a message that is being stored gets its answer first."""
+        ...
+
+    def abort(self) -> None:
+        """End the session without a word."""
+        ...
+
+
+class Reception(Protocol):
+    """See the module."""
+
+    profile: GateProfile
+    memory: Memory
+    is_draining: bool
+
+    def newest_rules(self) -> GateRules | None:
+        """The policy in force, None while there is none."""
+        ...
+
+    def unavailable(self) -> Reply | None:
+        """The reply while nothing can be stored, None when it can."""
+        ...
+
+    def admit(self, connection: Connection) -> Reply | None:
+        """Count a connection in; the reply that turns it away, or None."""
+        ...
+
+    def release(self, connection: Connection) -> None:
+        """Count a connection out; more than once does no harm."""
+        ...
+
+    def store(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> asyncio.Task[Reply]:
+        """Begin to store a message. It runs to its end, whatever becomes of the connection; its result is the reply."""
+        ...

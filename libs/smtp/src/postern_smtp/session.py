@@ -1,0 +1,117 @@
+"""The state of one session, and the one table that says which command is legal in which state (RFC 5321 section 4.1.4). Pure."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from postern_core.envelope import Client, Recipient
+from postern_core.errors import Reply
+from postern_smtp import replies
+from postern_smtp.commands import Mail, Verb
+from postern_smtp.gate import GateProfile, GateRules
+
+
+class State(enum.Enum):
+    """Where the dialogue is."""
+
+    START = enum.auto()  # no HELO or EHLO yet, or forgotten after STARTTLS
+    READY = enum.auto()  # between transactions
+    MAIL = enum.auto()  # a reverse-path, no recipient
+    RCPT = enum.auto()  # at least one recipient
+
+
+_ANY: Final = frozenset(State)
+_GREETED: Final = _ANY - {State.START}
+
+LEGAL: Final[Mapping[Verb, frozenset[State]]] = {
+    Verb.HELO: _ANY,
+    Verb.EHLO: _ANY,
+    Verb.NOOP: _ANY,
+    Verb.RSET: _ANY,
+    Verb.QUIT: _ANY,
+    Verb.HELP: _ANY,
+    Verb.VRFY: _ANY,
+    Verb.STARTTLS: frozenset({State.START, State.READY}),  # RFC 3207 section 4; not inside a transaction
+    Verb.AUTH: frozenset({State.READY}),  # RFC 4954 section 4
+    Verb.MAIL: frozenset({State.READY}),
+    Verb.RCPT: frozenset({State.MAIL, State.RCPT}),
+    Verb.DATA: frozenset({State.RCPT}),
+}
+# RFC 3207 section 4; HELO and RSET do no harm
+BEFORE_TLS: Final = frozenset({Verb.HELO, Verb.EHLO, Verb.NOOP, Verb.RSET, Verb.QUIT, Verb.STARTTLS})
+BEFORE_AUTH: Final = BEFORE_TLS | {Verb.AUTH, Verb.HELP}
+
+
+@dataclass(slots=True)
+class Transaction:
+    """From MAIL to the end of data."""
+
+    mail: Mail
+    rules: GateRules
+    recipients: list[Recipient] = field(default_factory=list)
+    path_octets: int = 0
+
+
+@dataclass(slots=True)
+class Session:
+    """One connection. Counters are for its whole life; TLS makes it forget all else that the client said (RFC 3207 section 4.2)."""
+
+    client_address: str
+    tls: str = ""  # protocol and cipher
+    host: str = ""  # what the client called itself
+    extended: bool = False
+    user: str = ""
+    transaction: Transaction | None = None
+    commands: int = 0
+    errors: int = 0
+    transactions: int = 0
+    accepted: int = 0
+    received_bytes: int = 0
+    auth_attempts: int = 0
+
+    @property
+    def state(self) -> State:
+        if not self.host:
+            return State.START
+        if self.transaction is None:
+            return State.READY
+        return State.RCPT if self.transaction.recipients else State.MAIL
+
+    @property
+    def client(self) -> Client:
+        """What the envelope says of the client."""
+        return Client(address=self.client_address, helo=self.host, tls=self.tls, user=self.user)
+
+    def refusal(self, verb: Verb, profile: GateProfile) -> Reply | None:
+        """Why `verb` is not legal now; None when it is."""
+        return self._extension_refusal(verb, profile) or self._security_refusal(verb, profile) or self._order_refusal(verb)
+
+    def _extension_refusal(self, verb: Verb, profile: GateProfile) -> Reply | None:
+        if verb is Verb.STARTTLS:
+            if profile.tls is None:
+                return replies.NOT_IMPLEMENTED
+            return replies.ALREADY_SECURE if self.tls else None
+        if verb is Verb.AUTH:
+            if profile.authenticator is None:
+                return replies.NOT_IMPLEMENTED
+            return replies.ALREADY_AUTHENTICATED if self.user else None
+        return None
+
+    def _security_refusal(self, verb: Verb, profile: GateProfile) -> Reply | None:
+        if profile.tls_required and not self.tls and verb not in BEFORE_TLS:
+            return replies.AUTH_NEEDS_TLS if verb is Verb.AUTH else replies.TLS_FIRST
+        if profile.auth_required and not self.user and verb not in BEFORE_AUTH:
+            return replies.AUTH_FIRST
+        return None
+
+    def _order_refusal(self, verb: Verb) -> Reply | None:
+        if self.state in LEGAL[verb]:
+            return None
+        return replies.NO_RECIPIENTS if verb is Verb.DATA and self.state is State.MAIL else replies.BAD_SEQUENCE
+
+    def secured(self, tls: str) -> None:
+        """TLS has begun: what was said in the clear is forgotten."""
+        self.tls, self.host, self.extended, self.user, self.transaction = tls, "", False, "", None

@@ -1,0 +1,73 @@
+"""The Received: field that a gate puts in front of a message, and the count of those that are there (RFC 5321 section 4.4 and 6.3).
+
+Whatever the client said goes in only after it was checked or cleaned: the field cannot be broken out of, and it has a maximal length.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from datetime import datetime
+from email.utils import format_datetime
+from typing import Final
+
+from postern_core.envelope import Client
+from postern_core.ids import QueueId
+
+_MAX_TOKEN = 100
+_UNSAFE = re.compile(r"[^A-Za-z0-9._:\[\]-]")
+_DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_HOP = re.compile(rb"(?:^|\n)received[ \t]*:", re.IGNORECASE)
+_MAX_HEADER_OCTETS: Final = 1024 * 1024
+
+
+def received_field(
+    *,
+    client: Client,
+    extended: bool,
+    hostname: str,
+    queue_id: QueueId,
+    at: datetime,
+    only_recipient: str = "",
+) -> bytes:
+    """The whole field with its CRLF. `only_recipient` is shown when it is the only one (else it would tell one recipient of another)."""
+    recipient = f"\r\n\tfor <{only_recipient}>" if only_recipient and len(only_recipient) <= 2 * _MAX_TOKEN else ""
+    tls = f" ({' '.join(map(_clean, client.tls[:_MAX_TOKEN].split(' ')))})" if client.tls else ""
+    return (
+        f"Received: from {_from_domain(client)}\r\n\tby {hostname} (Postern) with {_protocol(client, extended=extended)}{tls}\r\n"
+        f"\tid {queue_id}{recipient};\r\n\t{format_datetime(at)}\r\n"
+    ).encode("ascii")
+
+
+def _from_domain(client: Client) -> str:
+    """`host ([address])`; a host that is no domain stands in a comment, cleaned."""
+    literal = _literal(client.address)
+    if _DOMAIN.fullmatch(client.helo) and len(client.helo) <= _MAX_TOKEN:
+        return f"{client.helo} ({literal})"
+    return f"{literal} (helo={_clean(client.helo)})"
+
+
+def _literal(address: str) -> str:
+    try:
+        return f"[{address}]" if ipaddress.ip_address(address).version == 4 else f"[IPv6:{address}]"
+    except ValueError:
+        return "unknown"
+
+
+def _protocol(client: Client, *, extended: bool) -> str:
+    """RFC 3848."""
+    if not extended:
+        return "SMTP"
+    return f"ESMTP{'S' if client.tls else ''}{'A' if client.user else ''}"
+
+
+def _clean(text: str) -> str:
+    return _UNSAFE.sub("?", text[:_MAX_TOKEN])
+
+
+def count_hops(message: bytes) -> int:
+    """How many Received: fields the header holds; looks at its first megabyte."""
+    if message.startswith(b"\r\n"):
+        return 0
+    end = message.find(b"\r\n\r\n", 0, _MAX_HEADER_OCTETS)
+    return len(_HOP.findall(message, 0, end if end >= 0 else min(len(message), _MAX_HEADER_OCTETS)))

@@ -1,0 +1,294 @@
+"""The dialogue without a socket: which command is legal when, and every limit's reply."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postern_core.envelope import Gate
+from postern_core.errors import Reply
+from postern_core.policy import GateLimits
+from postern_smtp import replies
+from postern_smtp.commands import Verb
+from postern_smtp.dialogue import Answer, Dialogue, Then
+from postern_smtp.gate import GateProfile, GateRules
+from postern_smtp.paths import ForwardPath
+from postern_smtp.session import LEGAL, Session, State
+
+
+def decide(path: ForwardPath) -> str | Reply:
+    return path.address if path.domain == "relay.example" else replies.RELAY_DENIED
+
+
+RULES = GateRules(revision=1, hostname="mx.example", limits=GateLimits(), decide_recipient=decide)
+ANON = GateProfile(gate=Gate.ANON, fallback_hostname="fallback.example")
+
+
+class EverybodyIsIn:
+    mechanisms = ("PLAIN", "LOGIN")
+    max_attempts = 3
+
+    async def verify(self, name: str, password: str, client_address: str) -> str | Reply:
+        return name
+
+
+AUTH = GateProfile(
+    gate=Gate.AUTH,
+    fallback_hostname="fallback.example",
+    tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+    tls_required=True,
+    authenticator=EverybodyIsIn(),
+)
+
+
+class Talk:
+    """A dialogue, and the rules that it sees next."""
+
+    def __init__(self, profile: GateProfile = ANON, **limits: object) -> None:
+        self.rules: GateRules | None = replace(RULES, limits=GateLimits(**limits))  # type: ignore[arg-type]
+        self.unavailable: Reply | None = None
+        self.session = Session("192.0.2.1")
+        self.dialogue = Dialogue(self.session, profile, lambda: self.rules, lambda: self.unavailable)
+
+    def say(self, line: str, *, more_waits: bool = False) -> Answer:
+        return self.dialogue.take(line.encode(), more_waits=more_waits)
+
+    def reply(self, line: str) -> str:
+        """Code and enhanced status."""
+        return self.say(line).wire[:9].decode().strip()
+
+    def script(self, *lines: str) -> list[str]:
+        return [self.reply(line)[:3] for line in lines]
+
+    def message(self, octets: int) -> None:
+        """As if a message of that size had come and been stored."""
+        self.session.received_bytes += octets
+        self.session.transaction = None
+
+
+def test_a_whole_transaction() -> None:
+    talk = Talk()
+    assert talk.script("EHLO c.example", "MAIL FROM:<a@x.example>", "RCPT TO:<b@relay.example>") == ["250"] * 3
+    answer = talk.say("DATA")
+    assert (answer.wire[:4], answer.then) == (b"354 ", Then.READ_DATA)
+    transaction = talk.session.transaction
+    assert transaction is not None
+    assert [recipient.address for recipient in transaction.recipients] == ["b@relay.example"]
+
+
+def test_ehlo_offers_what_the_gate_can_do() -> None:
+    assert Talk(max_message_bytes=1000).say("EHLO c").wire.decode().split("\r\n") == [
+        "250-mx.example",
+        "250-PIPELINING",
+        "250-SIZE 1000",
+        "250-8BITMIME",
+        "250-ENHANCEDSTATUSCODES",
+        "250 DSN",
+        "",
+    ]
+    talk = Talk(AUTH)
+    before = talk.say("EHLO c").wire
+    assert b"STARTTLS" in before
+    assert b"AUTH" not in before
+    talk.session.secured("TLSv1.3 x")
+    after = talk.say("EHLO c").wire
+    assert b"STARTTLS" not in after
+    assert b"AUTH PLAIN LOGIN" in after
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("verb", Verb)
+def test_the_table_of_states_is_kept(state: State, verb: Verb) -> None:
+    talk = Talk()
+    opening = {
+        State.START: [],
+        State.READY: ["EHLO c"],
+        State.MAIL: ["EHLO c", "MAIL FROM:<>"],
+        State.RCPT: ["EHLO c", "MAIL FROM:<>", "RCPT TO:<b@relay.example>"],
+    }[state]
+    talk.script(*opening)
+    assert talk.session.state is state
+    argument = {
+        "EHLO": " c",
+        "HELO": " c",
+        "MAIL": " FROM:<>",
+        "RCPT": " TO:<c@relay.example>",
+        "VRFY": " x",
+        "AUTH": " PLAIN",
+    }.get(verb.value, "")
+    code = talk.reply(f"{verb}{argument}")[:3]
+    if verb in (Verb.STARTTLS, Verb.AUTH):
+        assert code == "502"  # this gate has neither
+    elif state in LEGAL[verb]:
+        assert code in ("250", "354", "221", "252", "214")
+    else:
+        assert code == "503"
+
+
+def test_before_tls_only_a_few_commands_are_answered() -> None:
+    talk = Talk(AUTH, max_errors=None, tls_deadline_commands=100)
+    assert talk.script("EHLO c", "HELO c", "NOOP", "RSET") == ["250"] * 4
+    for line in ("MAIL FROM:<>", "RCPT TO:<a@b.example>", "DATA", "VRFY x", "HELP", "EXPN x", "FROB", "\x01"):
+        assert talk.reply(line) == "530 5.7.0"
+    assert talk.reply("AUTH PLAIN AGEAYg==") == "538 5.7.11"[:9]
+    assert talk.say("STARTTLS").then is Then.START_TLS
+    talk.session.secured("TLSv1.3")
+    assert talk.reply("MAIL FROM:<>") == "530 5.7.0"
+    assert talk.reply("AUTH PLAIN") == "503 5.5.1"
+    assert talk.reply("STARTTLS") == "503 5.5.1"
+    talk.say("EHLO c")
+    assert talk.reply("MAIL FROM:<>") == "530 5.7.0"
+    assert talk.say("AUTH PLAIN").then is Then.AUTHENTICATE
+    talk.session.user = "somebody"
+    assert talk.reply("AUTH PLAIN") == "503 5.5.1"
+    assert talk.script("MAIL FROM:<>", "RCPT TO:<b@relay.example>") == ["250", "250"]
+
+
+def test_tls_makes_the_session_forget() -> None:
+    talk = Talk(replace(ANON, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)))
+    talk.script("EHLO secret.example")
+    talk.session.secured("TLSv1.3")
+    assert talk.session.host == ""
+    assert talk.reply("MAIL FROM:<>") == "503 5.5.1"
+
+
+def test_a_client_that_does_not_start_tls_in_time_is_dropped() -> None:
+    talk = Talk(AUTH, tls_deadline_commands=3)
+    assert talk.script("NOOP", "NOOP", "NOOP") == ["250"] * 3
+    answer = talk.say("NOOP")
+    assert (answer.wire[:9], answer.then) == (b"421 4.7.0", Then.CLOSE)
+    assert Talk(AUTH, tls_deadline_commands=0).say("STARTTLS").then is Then.START_TLS
+
+
+def test_without_a_policy_mail_is_deferred() -> None:
+    talk = Talk()
+    rules, talk.rules = talk.rules, None
+    assert talk.dialogue.greeting().wire.startswith(b"220 fallback.example ")
+    talk.say("EHLO c")
+    assert talk.reply("MAIL FROM:<>") == "451 4.3.5"
+    talk.rules = rules
+    assert talk.reply("MAIL FROM:<>") == "250 2.1.0"
+
+
+def test_while_nothing_can_be_stored_mail_is_deferred() -> None:
+    talk = Talk()
+    talk.script("EHLO c")
+    talk.unavailable = replies.UNAVAILABLE
+    assert talk.reply("MAIL FROM:<>") == "451 4.3.0"
+    talk.unavailable = None
+    talk.script("MAIL FROM:<>", "RCPT TO:<b@relay.example>")
+    talk.unavailable = replies.UNAVAILABLE
+    assert talk.reply("DATA") == "451 4.3.0"
+    talk.unavailable = None
+    assert talk.reply("DATA")[:3] == "354"
+
+
+def test_a_transaction_keeps_the_rules_that_it_began_with() -> None:
+    talk = Talk()
+    talk.script("EHLO c", "MAIL FROM:<>")
+    talk.rules = replace(RULES, decide_recipient=lambda _: replies.RELAY_DENIED, limits=GateLimits(max_recipients=1))
+    assert talk.script("RCPT TO:<b@relay.example>", "RCPT TO:<c@relay.example>", "RSET", "MAIL FROM:<>") == ["250"] * 4
+    assert talk.reply("RCPT TO:<b@relay.example>") == "550 5.7.1"
+
+
+def test_too_large_by_its_own_word() -> None:
+    talk = Talk(max_message_bytes=1000)
+    talk.say("EHLO c")
+    assert talk.reply("MAIL FROM:<> SIZE=1001") == "552 5.3.4"
+    assert talk.reply("MAIL FROM:<> SIZE=1000") == "250 2.1.0"
+    talk = Talk(max_message_bytes=None, max_session_bytes=None)
+    assert b"250-SIZE\r\n" in talk.say("EHLO c").wire
+    assert talk.reply("MAIL FROM:<> SIZE=99999999999999999999") == "250 2.1.0"
+
+
+def test_a_message_over_the_session_limit_alone_is_refused_for_good() -> None:
+    talk = Talk(max_message_bytes=None, max_session_bytes=5000)
+    assert b"250-SIZE 5000\r\n" in talk.say("EHLO c").wire
+    assert talk.reply("MAIL FROM:<> SIZE=5001") == "552 5.3.4"
+
+
+def test_a_session_that_has_sent_enough_is_ended() -> None:
+    talk = Talk(max_message_bytes=1000, max_session_bytes=1500)
+    talk.script("EHLO c", "MAIL FROM:<> SIZE=1000")
+    talk.message(1000)
+    assert talk.say("MAIL FROM:<> SIZE=501").wire[:9] == b"421 4.7.0"
+    assert talk.reply("MAIL FROM:<>") == "250 2.1.0"
+    reader = talk.dialogue.data_reader()
+    assert reader.feed(b"x" * 501 + b"\r\n.\r\n")
+    assert reader.message() is replies.SESSION_TOO_BIG
+
+
+def test_recipient_101_waits_for_the_next_transaction() -> None:
+    talk = Talk(max_errors=0)
+    talk.script("EHLO c", "MAIL FROM:<>")
+    asked = [talk.reply(f"RCPT TO:<r{n}@relay.example>") for n in range(150)]
+    assert asked == ["250 2.1.5"] * 100 + ["452 4.5.3"] * 50
+    transaction = talk.session.transaction
+    assert transaction is not None
+    assert [recipient.n for recipient in transaction.recipients] == list(range(100))
+
+
+def test_recipients_fit_the_envelope_even_without_a_limit() -> None:
+    talk = Talk(max_recipients=None)
+    talk.script("EHLO c", "MAIL FROM:<>")
+    refused = [n for n in range(6000) if talk.reply(f"RCPT TO:<{'x' * 200}{n}@relay.example>")[:3] != "250"]
+    assert refused
+    assert refused[0] > 4000
+
+
+def test_the_mail_after_the_last_message_gets_421() -> None:
+    talk = Talk(max_messages=2)
+    talk.say("EHLO c")
+    for _ in range(2):
+        assert talk.reply("MAIL FROM:<>") == "250 2.1.0"
+        talk.message(10)
+    answer = talk.say("MAIL FROM:<>")
+    assert (answer.wire[:9], answer.then) == (b"421 4.7.0", Then.CLOSE)
+
+
+def test_one_error_too_many_ends_the_session() -> None:
+    talk = Talk(max_errors=2)
+    assert talk.script("FROB", "NOOP", "DATA", "NOOP") == ["500", "250", "503", "250"]
+    answer = talk.say("FROB")
+    assert (answer.wire[:9], answer.then) == (b"421 4.7.0", Then.CLOSE)
+
+
+def test_data_that_nobody_asked_for_is_not_read_as_commands() -> None:
+    talk = Talk()
+    talk.script("EHLO c", "MAIL FROM:<>", "RCPT TO:<b@elsewhere.example>")
+    answer = talk.say("DATA", more_waits=True)
+    assert (answer.wire[:9], answer.then) == (b"554 5.5.0", Then.CLOSE)
+
+
+lines = st.sampled_from(
+    [
+        "EHLO c",
+        "HELO c",
+        "MAIL FROM:<a@b.example>",
+        "RCPT TO:<a@relay.example>",
+        "RCPT TO:<a@b.example>",
+        "RSET",
+        "NOOP",
+        "FROB",
+        "DATA",
+        "STARTTLS",
+        "AUTH LOGIN",
+    ]
+)
+
+
+@given(st.lists(lines, max_size=40), st.sampled_from([ANON, AUTH]))
+def test_data_is_asked_for_only_with_a_sender_and_a_recipient(script: list[str], profile: GateProfile) -> None:
+    talk = Talk(profile, max_errors=None, tls_deadline_commands=1000)
+    for line in script:
+        if talk.say(line).then is Then.READ_DATA:
+            assert not profile.tls_required
+            transaction = talk.session.transaction
+            assert transaction is not None
+            assert transaction.recipients
+            assert all(recipient.domain == "relay.example" for recipient in transaction.recipients)
+            talk.message(1)
