@@ -1,0 +1,51 @@
+"""Which recipients the anonymous gate takes: mailboxes of relay domains, and no way around that.
+
+Refused with 550 5.7.1, whatever their domain: source routes (`@a:b@c`), address literals, and local-parts, quoted or not, that a
+mail server behind us might read as another route: with `%` (percent hack), `!` (bang path) or `@` in them. `<Postmaster>` alone, which
+RFC 5321 section 4.5.1 asks everybody to take, goes to the first relay domain. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from postern_core.errors import Reply
+from postern_core.policy import DomainTable, GatePolicy
+from postern_core.policy.domains import normalise_domain, normalise_pattern
+from postern_smtp import replies
+from postern_smtp.gate import GateRules, postmaster_domain
+from postern_smtp.paths import ForwardPath
+
+_ROUTING = frozenset("%!@")
+
+
+@dataclass(frozen=True, slots=True)
+class RelayRecipients:
+    """Decides for one policy revision."""
+
+    domains: DomainTable[bool]
+    postmaster_domain: str
+
+    def decide(self, path: ForwardPath) -> str | Reply:
+        """The mailbox, or the refusal."""
+        if path.has_source_route or path.is_literal:
+            return replies.RELAY_DENIED
+        if not path.domain:
+            if not self.postmaster_domain:
+                return replies.NO_POSTMASTER_DOMAIN
+            return f"{path.local_part}@{self.postmaster_domain}"
+        if not _ROUTING.isdisjoint(path.unquoted_local_part):
+            return replies.RELAY_DENIED
+        return path.address if self.domains.find(path.domain) else replies.RELAY_DENIED
+
+
+def compile_rules(policy: GatePolicy) -> GateRules:
+    """The policy as this gate needs it. ValueError for a hostname or pattern that is no domain name."""
+    domains = DomainTable((normalise_pattern(domain.pattern), domain.accept) for domain in policy.relay_domains)
+    recipients = RelayRecipients(domains, postmaster_domain(policy))
+    return GateRules(
+        revision=policy.revision,
+        hostname=normalise_domain(policy.hostname),
+        limits=policy.anon,
+        decide_recipient=recipients.decide,
+    )

@@ -1,0 +1,47 @@
+"""The authenticated gate, put together from its settings."""
+
+from __future__ import annotations
+
+import socket
+
+from postern_core.bus import Bus
+from postern_core.envelope import Gate
+from postern_core.errors import ConfigurationError
+from postern_ingress_auth.credentials import UserCredentials
+from postern_ingress_auth.recipients import compile_rules
+from postern_ingress_auth.settings import Settings
+from postern_ingress_auth.throttle import Throttle
+from postern_smtp.gate import GateProfile
+from postern_smtp.gate_service import GateService
+from postern_smtp.listener import parse_listen
+from postern_smtp.tls import ServerTls
+
+
+def gate_of(settings: Settings, bus: Bus) -> GateService:
+    """The gate to serve. ConfigurationError when the certificate cannot be used, or there is nothing to listen on."""
+    tls = ServerTls(settings.tls_cert_file, settings.tls_key_file)
+    starttls = parse_listen(settings.listen_starttls) if settings.listen_starttls else ()
+    implicit = parse_listen(settings.listen_tls) if settings.listen_tls else ()
+    if not starttls and not implicit:
+        raise ConfigurationError("set POSTERN_LISTEN_STARTTLS or POSTERN_LISTEN_TLS: there is no address to listen on")
+    credentials = UserCredentials(
+        bus,
+        Throttle(settings.auth_failure_delay_s, settings.auth_failure_limit),
+        concurrency=settings.auth_concurrency,
+        max_attempts=settings.auth_attempts,
+    )
+    return GateService(
+        name="ingress-auth",
+        settings=settings,
+        profile=GateProfile(
+            gate=Gate.AUTH,
+            fallback_hostname=socket.gethostname(),
+            tls=tls.context,
+            tls_required=True,
+            authenticator=credentials,
+            memory_bytes=settings.memory_bytes,
+        ),
+        compile_rules=compile_rules,
+        ports=[*((address, None) for address in starttls), *((address, tls.context) for address in implicit)],
+        background=[tls.watch],
+    )

@@ -1,0 +1,48 @@
+"""Settings of the authenticated gate, beside those of the bus."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from postern_core.settings import BusSettings, ExistingFile
+from postern_smtp.listener import parse_listen
+
+
+class Settings(BusSettings):
+    """POSTERN_* of the authenticated gate."""
+
+    listen_starttls: str = Field(
+        default="127.0.0.1:2587",
+        description="Addresses where the client starts TLS by STARTTLS, host:port, separated by commas; empty: none.",
+    )
+    listen_tls: str = Field(
+        default="127.0.0.1:2465",
+        description="Addresses where TLS starts at once, host:port, separated by commas; empty: none.",
+    )
+    tls_cert_file: ExistingFile = Field(description="Certificate chain (PEM), issued for the name that clients use.")
+    tls_key_file: ExistingFile = Field(description="Key of the certificate (PEM, no passphrase).")
+    memory_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        ge=4 * 1024 * 1024,
+        description="Message data that all sessions together may hold, in bytes; over it, senders get 452 4.3.1.",
+    )
+    auth_concurrency: int = Field(
+        default=2, ge=1, le=64, description="Passwords verified at the same time; each takes a core and 64 MiB for a moment."
+    )
+    auth_attempts: int = Field(default=3, ge=1, le=20, description="Failed AUTH commands a session, then 421.")
+    auth_failure_delay_s: float = Field(
+        default=1.0,
+        ge=0,
+        le=30,
+        description="Delay of the answer to a failed AUTH, in seconds; it doubles with each further failure of the address or the user.",
+    )
+    auth_failure_limit: int = Field(
+        default=50, ge=1, description="Failures of one client address in ten minutes, then 454 without a look at the password."
+    )
+
+    @field_validator("listen_starttls", "listen_tls")
+    @classmethod
+    def _listen(cls, value: str) -> str:
+        if value.strip():
+            parse_listen(value)
+        return value.strip()

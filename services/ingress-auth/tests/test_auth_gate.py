@@ -1,0 +1,183 @@
+"""The authenticated gate over real sockets: TLS, then AUTH, then mail to anywhere; nothing before its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import signal
+import ssl
+import warnings
+
+import pytest
+
+from fixtures.gates import GateUnderTest, Wire
+
+MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n"
+NAME, PASSWORD = "anna@example.com", "wörd pass"
+
+
+def b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def plain(name: str = NAME, password: str = PASSWORD) -> str:
+    return b64(f"\0{name}\0{password}")
+
+
+async def secured(gate: GateUnderTest, tls: ssl.SSLContext) -> Wire:
+    """Inside TLS, past EHLO."""
+    wire = await gate.session()
+    await wire.start_tls(tls)
+    await wire.expect("EHLO client.example", "250 ")
+    return wire
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+async def test_after_tls_and_auth_mail_goes_anywhere(gate: GateUnderTest, client_tls: ssl.SSLContext, implicit: bool) -> None:
+    wire = await (await gate.connect(1, client_tls)).greeted() if implicit else await secured(gate, client_tls)
+    await wire.expect("MAIL FROM:<anna@example.com>", "530 5.7.0")
+    await wire.expect(f"AUTH PLAIN {plain()}", "235 2.7.0")
+    await wire.transaction("somebody@elsewhere.example", "a%b@third.example")
+    await wire.expect("RCPT TO:<a@[127.0.0.1]>", "550 5.1.2")
+    await wire.expect("DATA", "354")
+    await wire.send(MESSAGE + b".\r\n")
+    envelope, body = await gate.stored(await wire.reply())
+    assert [recipient.address for recipient in envelope.recipients] == ["somebody@elsewhere.example", "a%b@third.example"]
+    assert envelope.client.user == "Anna@example.com"
+    assert envelope.client.tls.startswith("TLSv1.3 TLS_")
+    assert b" with ESMTPSA (TLSv1.3 TLS_" in body
+    assert b"nna@" not in body[: body.index(b"Subject:")]
+    await wire.expect("QUIT", "221")
+    assert await wire.is_closed()
+
+
+async def test_before_tls_nothing_else_is_answered(gate: GateUnderTest) -> None:
+    await gate.policy(max_errors=None, tls_deadline_commands=100)
+    wire = await gate.session()
+    for line in ("MAIL FROM:<a@b.example>", "RCPT TO:<a@b.example>", "DATA", "VRFY x", "FROB"):
+        await wire.expect(line, "530 5.7.0")
+    await wire.expect(f"AUTH PLAIN {plain()}", "538 5.7.11")
+    await wire.expect("AUTH LOGIN", "538 5.7.11")
+    for line in ("HELO x", "EHLO x", "NOOP", "RSET"):
+        await wire.expect(line, "250")
+
+
+async def test_a_client_that_does_not_start_tls_is_dropped(gate: GateUnderTest) -> None:
+    wire = await gate.session()
+    for _ in range(9):
+        await wire.expect("NOOP", "250")
+    await wire.expect("NOOP", "421 4.7.0")
+    assert await wire.is_closed()
+
+
+async def test_a_client_that_takes_too_long_to_start_tls_is_dropped(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    await gate.policy(tls_deadline_s=0.3)
+    wire, in_time = await gate.session(), await secured(gate, client_tls)
+    assert (await wire.reply()).startswith("421 4.7.0")
+    assert await wire.is_closed()
+    await in_time.expect("NOOP", "250")
+
+
+async def test_what_is_pipelined_behind_starttls_is_discarded(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    wire = await gate.session()
+    await wire.send(b"STARTTLS\r\nEHLO injected.example\r\nNOOP\r\n" + f"AUTH PLAIN {plain()}\r\n".encode())
+    assert (await wire.reply()).startswith("220")
+    await wire.writer.start_tls(client_tls, server_hostname="localhost")
+    # HELO is forgotten, and nothing that was injected is answered
+    await wire.expect("AUTH PLAIN", "503 5.5.1")
+    await wire.expect("MAIL FROM:<a@b.example>", "530 5.7.0")
+    await wire.expect("QUIT", "221")
+
+
+async def test_a_failed_handshake_ends_the_session_and_nothing_else(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    wire = await gate.session()
+    await wire.expect("STARTTLS", "220")
+    await wire.send(b"NOOP\r\nthis is no TLS\r\n")
+    assert await wire.is_closed()
+    await gate.wait_for(lambda: gate.listener.connections == 0)
+    assert (await (await secured(gate, client_tls)).say("NOOP")).startswith("250")
+
+
+async def test_old_tls_is_refused(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    client_tls.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the client says itself that this is old
+        client_tls.minimum_version = ssl.TLSVersion.TLSv1
+        client_tls.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(OSError):
+        await gate.connect(1, client_tls)
+
+
+async def test_every_form_of_auth(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    for script in (
+        [f"AUTH PLAIN {plain()}"],
+        ["AUTH PLAIN", plain()],
+        ["auth login", b64(NAME), b64(PASSWORD)],
+        [f"AUTH LOGIN {b64(NAME)}", b64(PASSWORD)],
+        [f"AUTH PLAIN {plain('ANNA@EXAMPLE.COM')}"],
+    ):
+        wire = await secured(gate, client_tls)
+        for line in script[:-1]:
+            await wire.expect(line, "334 ")
+        await wire.expect(script[-1], "235 2.7.0")
+        await wire.expect("AUTH PLAIN", "503 5.5.1")
+        await wire.expect("QUIT", "221")
+
+
+@pytest.mark.parametrize(
+    ("script", "refusal"),
+    [
+        (["AUTH PLAIN", "*"], "501 5.5.2"),
+        (["AUTH LOGIN", "*"], "501 5.5.2"),
+        (["AUTH PLAIN not,base64"], "501 5.5.2"),
+        (["AUTH LOGIN", "%%%"], "501 5.5.2"),
+        (["AUTH PLAIN", "A" * 20_000], "500 5.5.6"),
+        (["AUTH PLAIN " + "A" * 20_000], "500 5.5.2"),
+        (["AUTH CRAM-MD5"], "504 5.5.4"),
+        ([f"AUTH PLAIN {plain(password='wrong')}"], "535 5.7.8"),
+        ([f"AUTH PLAIN {plain(name='nobody')}"], "535 5.7.8"),
+        ([f"AUTH PLAIN {plain(name='gone')}"], "535 5.7.8"),
+        ([f"AUTH PLAIN {plain(name='broken')}"], "535 5.7.8"),
+        ([f"AUTH PLAIN {plain(name='')}"], "535 5.7.8"),
+    ],
+)
+async def test_refused_auth_leaves_the_session_in_step(
+    gate: GateUnderTest, client_tls: ssl.SSLContext, script: list[str], refusal: str
+) -> None:
+    wire = await secured(gate, client_tls)
+    for line in script[:-1]:
+        await wire.expect(line, "334 ")
+    await wire.expect(script[-1], refusal)
+    await wire.expect("MAIL FROM:<a@b.example>", "530 5.7.0")
+    await wire.expect(f"AUTH PLAIN {plain()}", "235 2.7.0")
+
+
+async def test_attempts_are_limited_in_a_session_and_for_an_address(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    wrong = f"AUTH PLAIN {plain(password='wrong')}"
+    for _ in range(2):
+        wire = await secured(gate, client_tls)
+        for _ in range(3):
+            await wire.expect(wrong, "535 5.7.8")
+        assert (await wire.reply()).startswith("421 4.7.0")
+        assert await wire.is_closed()
+    wire = await secured(gate, client_tls)
+    await wire.expect(f"AUTH PLAIN {plain()}", "454 4.7.0")
+
+
+async def test_without_a_broker_nobody_is_let_in_until_it_is_back(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    wire = await secured(gate, client_tls)
+    gate.broker.stop(signal.SIGKILL)
+    await gate.wait_for(lambda: gate.listener.unavailable() is not None)
+    await wire.expect(f"AUTH PLAIN {plain()}", "454 4.7.0")
+    await asyncio.to_thread(gate.broker.restart)
+    await gate.wait_for(lambda: gate.listener.unavailable() is None)
+    await wire.expect(f"AUTH PLAIN {plain()}", "235 2.7.0")
+    assert (await wire.message(MESSAGE)).startswith("250")
+
+
+async def test_a_large_message_inside_tls(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    wire = await secured(gate, client_tls)
+    await wire.expect(f"AUTH PLAIN {plain()}", "235")
+    envelope, _ = await gate.stored(await wire.message(b"Subject: big\r\n\r\n" + (b"x" * 70 + b"\r\n") * 20_000))
+    assert envelope.body is not None
+    assert envelope.body.name.startswith("ingress-auth.")
