@@ -1,0 +1,13 @@
+"""The screener: inspects each accepted message and passes, deletes, holds or forwards it.
+
+    worker.py      pulls a message, has it inspected, carries the verdict out, lets go
+    mime.py        bytes → part tree      charsets.py, html_text.py, filenames.py, text.py: what a reader would see of it
+    checks/        one file a rule family: message → hits      ruleset.py: policy → compiled checks
+    screening.py   hits → verdict
+    actions.py     verdict → publish      sandbox.py: the same inspection in a child that may die
+    supervisor.py  several worker processes
+
+It trusts no message: whatever does not parse is held, and a message that hangs or crashes its inspection is convicted in a child process
+and held as poison, while the others go on. It has no database, and no access to users, secrets or delivery's policy.
+Standards: RFC 5322 (message format), RFC 2045-2047 and 2231 (MIME), RFC 3501 section 6.4.5 (part numbers).
+"""

@@ -1,0 +1,172 @@
+"""Verdict → publish: what each decision writes, and in which order.
+
+Everything here is durable when `carry_out` returns, and only then may the caller let go of the input. All outputs have ids that derive
+from the message, so that a second run over a redelivered message is recognised; a stored body is given away last, because whoever takes it
+may delete it as soon as it is done.
+    pass     a job for each route: OUTBOUND
+    hold     QUARANTINE, then dispositions `held`
+    delete   dispositions `deleted`, then the stored body goes
+    forward  a new message: OUTBOUND, then dispositions `forwarded` that name it, then the stored body goes
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from postern_core.bus import BodyStore, Bus, DispositionLog
+from postern_core.bus.topology import (
+    DISPOSITIONS,
+    OUTBOUND,
+    QUARANTINE,
+    disposition_subject,
+    outbound_subject,
+    quarantine_subject,
+)
+from postern_core.disposition import Disposition, DispositionKind
+from postern_core.envelope import Envelope, Gate, Recipient, frame
+from postern_core.ids import QueueId, derived_queue_id
+from postern_core.job import Job
+from postern_core.policy.domains import normalise_domain
+from postern_core.verdict import Decision, HeldMessage, Verdict
+from postern_screener.ruleset import Ruleset
+from postern_screener.screening import FORWARDED_BY_FIELD, ORIGINAL_RECIPIENTS_FIELD, Screened
+
+_GENERATION: Final = 0  # of what the screener writes; only a release from quarantine makes another
+
+Body = bytes | memoryview
+
+
+class Actions:
+    """Publishes outcomes. TransientError from any of its methods: nothing may be let go, run it again later."""
+
+    def __init__(self, bus: Bus, bodies: BodyStore) -> None:
+        self._bus = bus
+        self._bodies = bodies
+        self._dispositions = DispositionLog(bus)
+
+    async def carry_out(self, envelope: Envelope, body: Body, screened: Screened, ruleset: Ruleset, *, redelivered: bool) -> None:
+        """Do what the verdict says. `body` is the whole message as received, wherever it lies."""
+        verdict = screened.verdict
+        if verdict.decision is Decision.PASS:
+            await self._pass(envelope, body, ruleset, redelivered=redelivered)
+        elif verdict.decision is Decision.HOLD:
+            await self._hold(envelope, body, screened)
+        elif verdict.decision is Decision.DELETE:
+            await self._write(envelope, DispositionKind.DELETED, verdict)
+            await self._bodies.delete(envelope)
+        else:
+            await self._forward(envelope, body, verdict, ruleset, redelivered=redelivered)
+
+    async def is_settled(self, envelope: Envelope) -> bool:
+        """Whether the outcome of an earlier run has already come to an end somewhere.
+
+        Tells a body that its new owner deleted after use from one that is lost: an owner writes dispositions before it deletes.
+        """
+        for recipient in envelope.recipients:
+            if await self._bus.last(DISPOSITIONS, disposition_subject(envelope.id, recipient.n)) is not None:
+                return True
+        return False
+
+    async def _pass(self, envelope: Envelope, body: Body, ruleset: Ruleset, *, redelivered: bool) -> None:
+        jobs = split_by_route(envelope, ruleset, redelivered=redelivered)
+        if envelope.body is None:
+            for job in jobs:
+                await self._publish_job(job, body)
+            return
+        for job in jobs[1:]:
+            own = msgspec.structs.replace(envelope, body=await self._bodies.put(job.id, body))
+            await self._publish_job(msgspec.structs.replace(job, envelope=own), b"")
+        # last: from here on the body is this job's, and may be gone before we get to our ack
+        await self._publish_job(jobs[0], b"")
+
+    async def _publish_job(self, job: Job, body: Body) -> None:
+        subject = outbound_subject(job.route, job.queue_id)
+        await self._bus.publish(OUTBOUND, subject, frame(job, body), f"{job.id}:outbound")
+
+    async def _hold(self, envelope: Envelope, body: Body, screened: Screened) -> None:
+        held = HeldMessage(envelope=envelope, verdict=screened.verdict, subject=screened.subject, generation=_GENERATION)
+        inline = body if envelope.body is None else b""
+        msg_id = f"{envelope.id}:quarantine:{_GENERATION}"
+        await self._bus.publish(QUARANTINE, quarantine_subject(envelope.id), frame(held, inline), msg_id)
+        await self._write(envelope, DispositionKind.HELD, screened.verdict)
+
+    async def _forward(self, envelope: Envelope, body: Body, verdict: Verdict, ruleset: Ruleset, *, redelivered: bool) -> None:
+        head = forwarding_header(envelope, verdict)
+        copy = head + body
+        forwarded = forwarded_envelope(envelope, verdict.forward_to, len(copy))
+        route = ruleset.route_of(forwarded.recipients[0].domain)
+        # is_dsn: when it cannot be delivered it is kept in BADMAIL, and the sender is not told where his mail went
+        job = Job(route=route, envelope=forwarded, recipients=forwarded.recipients, maybe_duplicate=redelivered, is_dsn=True)
+        stowed, inline = await self._bodies.stow(forwarded, job.id, copy)
+        await self._publish_job(msgspec.structs.replace(job, envelope=stowed), bytes(inline))
+        await self._write(envelope, DispositionKind.FORWARDED, verdict, successor_id=forwarded.id)
+        await self._bodies.delete(envelope)
+
+    async def _write(self, envelope: Envelope, kind: DispositionKind, verdict: Verdict, successor_id: str = "") -> None:
+        now = datetime.now(UTC)
+        await self._dispositions.write(
+            Disposition(
+                id=envelope.id,
+                n=recipient.n,
+                recipients_total=len(envelope.recipients),
+                kind=kind,
+                gate=envelope.gate,
+                accepted_at=envelope.accepted_at,
+                at=now,
+                recipient=recipient.address,
+                generation=_GENERATION,
+                detail=verdict.detail,
+                successor_id=successor_id,
+            )
+            for recipient in envelope.recipients
+        )
+
+
+def split_by_route(envelope: Envelope, ruleset: Ruleset, *, redelivered: bool) -> list[Job]:
+    """One job for each route that the recipients take, in the order of RCPT."""
+    by_route: dict[str, list[Recipient]] = {}
+    for recipient in envelope.recipients:
+        by_route.setdefault(ruleset.route_of(recipient.domain), []).append(recipient)
+    return [
+        Job(route=route, envelope=envelope, recipients=tuple(recipients), maybe_duplicate=redelivered)
+        for route, recipients in by_route.items()
+    ]
+
+
+def forwarded_id(envelope: Envelope, forward_to: str) -> QueueId:
+    """The queue id of the copy that goes to `forward_to`: the same for each attempt to make it."""
+    digest = hashlib.sha256(b"forward" + envelope.id.encode() + forward_to.encode()).digest()
+    return derived_queue_id(envelope.accepted_at, digest)
+
+
+def forwarded_envelope(envelope: Envelope, forward_to: str, size_bytes: int) -> Envelope:
+    """The envelope of the copy (OLD-PRODUCT 2.42): new recipient, the sender's reverse-path, none of his DSN wishes."""
+    local_part, _, domain = forward_to.rpartition("@")
+    return Envelope(
+        id=forwarded_id(envelope, forward_to),
+        gate=Gate.INTERNAL,
+        reverse_path=envelope.reverse_path,
+        recipients=(Recipient(n=0, address=f"{local_part}@{normalise_domain(domain)}"),),
+        size_bytes=size_bytes,
+        accepted_at=envelope.accepted_at,
+        client=envelope.client,
+        body_type=envelope.body_type,
+        smtputf8=envelope.smtputf8 or not forward_to.isascii(),
+    )
+
+
+def forwarding_header(envelope: Envelope, verdict: Verdict) -> bytes:
+    """The fields in front of the copy, CRLF at the end of each; one original recipient a line (RFC 5322 section 2.1.1)."""
+    recipients = ",\r\n ".join(_printable([recipient.address for recipient in envelope.recipients]))
+    rule_id = "".join(_printable([verdict.findings[0].rule_id])) if verdict.findings else ""
+    fields = f"{ORIGINAL_RECIPIENTS_FIELD}: {recipients}\r\n{FORWARDED_BY_FIELD}: {rule_id}\r\n"
+    return fields.encode("utf-8")
+
+
+def _printable(texts: Sequence[str]) -> list[str]:
+    return ["".join(character for character in text if character.isprintable()) for text in texts]

@@ -1,0 +1,95 @@
+"""Transfer encodings and charsets, read as generously as mail clients read them (RFC 2045 section 6, RFC 2046 section 4.1.2).
+
+Whatever is damaged is decoded as far as it goes, never refused: a client would show it too.
+"""
+
+from __future__ import annotations
+
+import binascii
+import codecs
+import re
+from typing import Final
+
+_BASE64_JUNK: Final = re.compile(rb"[^A-Za-z0-9+/=]+")
+_ENCODING_TOKEN: Final = re.compile(r"[a-z0-9-]+")
+# text codecs of Python that no mail uses, some of them slow by design
+_NO_CHARSETS: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
+# charsets in which ASCII bytes may mean something else
+_NOT_ASCII: Final = re.compile(
+    r"utf[-_]?(?:7|16|32)|ucs|iso[-_]?2022|hz|(?:ibm|cp)0?(?:37|273|424|500|875|1026|1140)|ebcdic", re.IGNORECASE
+)
+_AS_WINDOWS: Final = {"iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp1254"}  # as every client does (WHATWG Encoding)
+
+
+def transfer_encoding(field_value: str) -> str:
+    """The encoding that a Content-Transfer-Encoding field names, "" for none: blanks, quotes and comments around it do not count."""
+    found = _ENCODING_TOKEN.search(re.sub(r"\([^()]*\)", " ", field_value).lower())
+    return found.group() if found else ""
+
+
+def decode_transfer(raw: bytes, encoding: str) -> bytes:
+    """`raw` decoded as far as it goes; bytes in an encoding that is not known are returned as they are."""
+    if encoding == "base64":
+        return decode_base64(raw)
+    if encoding == "quoted-printable":
+        return binascii.a2b_qp(raw)
+    return raw
+
+
+def decode_base64(raw: bytes) -> bytes:
+    """Base64 with everything outside its alphabet ignored (RFC 2045 section 6.8); what follows padding is decoded as well."""
+    pieces = []
+    for piece in _BASE64_JUNK.sub(b"", raw).split(b"="):
+        usable = piece[: len(piece) - 1] if len(piece) % 4 == 1 else piece
+        pieces.append(binascii.a2b_base64(usable + b"=" * (-len(usable) % 4)))
+    return b"".join(pieces)
+
+
+def is_plain_ascii(content: bytes, charset: str) -> bool:
+    """Whether `content` reads as ASCII whatever a client makes of its charset."""
+    return content.isascii() and b"\x1b" not in content and b"\x00" not in content and not _NOT_ASCII.match(charset)
+
+
+def text_readings(content: bytes, charset: str) -> list[tuple[str, str]]:
+    """The texts that `content` can be read as, each with the codec that gave it: the declared charset first, then what the bytes suggest."""
+    is_utf8 = _is_utf8(content)
+    declared = _codec(charset) if charset or not is_utf8 else "utf-8"
+    codecs_in_order = [declared] if declared else []
+    if content.startswith(codecs.BOM_UTF8):
+        codecs_in_order.append("utf-8")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        codecs_in_order.append("utf-16")
+    elif b"\x00" in content[:4096]:
+        codecs_in_order += ["utf-16-le", "utf-16-be"]
+    if b"\x1b$" in content or b"\x1b(" in content:
+        codecs_in_order.append("iso2022_jp")
+    if declared != "utf-8" and is_utf8:
+        codecs_in_order.append("utf-8")
+    if not codecs_in_order or (declared == "utf-8" and not is_utf8):
+        codecs_in_order.append("cp1252")
+    return [(content.decode(codec, "replace"), codec) for codec in dict.fromkeys(codecs_in_order)]
+
+
+def decode_text(content: bytes, charset: str) -> str:
+    """`content` in its declared charset, or in the first that fits."""
+    return text_readings(content, charset)[0][0]
+
+
+def _codec(charset: str) -> str:
+    """Python's name for a charset, "" when there is none (RFC 2046 section 4.1.2: US-ASCII is the default)."""
+    try:
+        name = codecs.lookup(charset.strip().strip("'\"") or "ascii").name
+        b" ".decode(name, "replace")  # an empty one is not looked at
+    except (LookupError, ValueError, UnicodeError):
+        return ""
+    if name in _NO_CHARSETS:
+        return ""
+    return _AS_WINDOWS.get(name, name)
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

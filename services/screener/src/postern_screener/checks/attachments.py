@@ -1,0 +1,68 @@
+"""Attachment rules: file name, extension, decoded size (OLD-PRODUCT 2.10).
+
+Names and extensions look at every name that a part gives itself; extensions at inner ones too (`a.exe.txt` has txt and exe), so that
+neither a double extension nor trailing dots and blanks evade them. Sizes look at what has a name, is marked as an attachment or is not text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from postern_core.policy import AttachmentCondition, AttachmentMatch
+from postern_screener.checks.hit import Hit, at_start
+from postern_screener.filenames import extensions, normalise_name
+from postern_screener.mime import Part
+
+
+class AttachmentCheck:
+    """All attachment rules in three tables."""
+
+    def __init__(self, rules: Iterable[tuple[int, AttachmentCondition]]) -> None:
+        """`rules`: index and condition. ValueError for a value that could never match."""
+        self._names: dict[str, list[int]] = {}
+        self._extensions: dict[str, list[int]] = {}
+        self._compound: dict[str, list[int]] = {}  # "tar.gz"
+        self._sizes: list[tuple[int, int]] = []  # rule, larger than bytes
+        for rule, condition in rules:
+            if condition.match is AttachmentMatch.SIZE:
+                self._sizes.append((rule, condition.larger_than_bytes))
+                continue
+            for value in condition.values:
+                self._add(rule, condition.match, value)
+
+    def _add(self, rule: int, match: AttachmentMatch, value: str) -> None:
+        normalised = normalise_name(value)
+        if match is AttachmentMatch.EXTENSION:
+            normalised = normalised.removeprefix("*").lstrip(".")
+        if not normalised:
+            raise ValueError(f"attachment rule: {value!r} is no file {match.value}")
+        if match is AttachmentMatch.NAME:
+            self._names.setdefault(normalised, []).append(rule)
+        elif "." in normalised:
+            self._compound.setdefault(f".{normalised}.", []).append(rule)
+        else:
+            self._extensions.setdefault(normalised, []).append(rule)
+
+    def check(self, part: Part) -> Iterator[Hit]:
+        """Hits on one part."""
+        if part.names and (self._names or self._extensions or self._compound):
+            for name in part.names:
+                normalised = normalise_name(name)
+                for rule in self._matching(normalised):
+                    yield Hit(rule, part.path, at_start(name))
+        if self._sizes and part.is_attachment:
+            size = len(part.content())
+            for rule, larger_than in self._sizes:
+                if size > larger_than:
+                    yield Hit(rule, part.path, at_start(f"{size} bytes"))
+
+    def _matching(self, name: str) -> Iterator[int]:
+        yield from self._names.get(name, ())
+        found = extensions(name)
+        for extension in found:
+            yield from self._extensions.get(extension, ())
+        if self._compound:
+            chain = "." + ".".join(reversed(found)) + "."
+            for value, rules in self._compound.items():
+                if value in chain:
+                    yield from rules

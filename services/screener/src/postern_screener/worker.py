@@ -1,0 +1,146 @@
+"""One message at a time from INTAKE to its outcome: load, inspect, carry out, let go.
+
+A first delivery is inspected in this process, under a watchdog that ends it should the inspection hang. A message that comes again (it, or
+one that was in flight beside it, ended a process) is a suspect and is inspected in the sandbox, which convicts only the culprit: after
+`max_deliveries` it is held as poison. Whatever goes wrong on our side, the message is delivered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import structlog
+
+from postern_core.bus import BodyMissing, BodyStore, Delivered, EventSink
+from postern_core.envelope import Envelope, unframe
+from postern_core.errors import TransientError
+from postern_core.events import EventKind
+from postern_core.verdict import Decision, HoldReason, Verdict
+from postern_screener.actions import Actions
+from postern_screener.ruleset import Ruleset
+from postern_screener.sandbox import ConvictedError, Sandbox
+from postern_screener.screening import Screened
+from postern_screener.watchdog import Watchdog
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+# over this size an inspection may take milliseconds: off the loop with it
+THREAD_OVER_BYTES: Final = 256 * 1024
+_LARGE_AT_ONCE: Final = 2  # bodies of up to 100 MiB each
+MAX_INSPECTION_S: Final = 20.0  # whatever the policy says: the work must end before the broker's ack-wait of 30 s
+_UNREADABLE_RETRY_S: Final = 60.0
+_CONVICTED_RETRY_S: Final = 1.0
+
+Inspect = Callable[[Envelope, bytes, Ruleset], Screened]
+
+
+class Worker:
+    """Handles deliveries of INTAKE. `ruleset` gives the one in force; `inspect` is `screening.screen`, or a test's."""
+
+    def __init__(
+        self,
+        *,
+        bodies: BodyStore,
+        actions: Actions,
+        events: EventSink,
+        sandbox: Sandbox,
+        watchdog: Watchdog,
+        ruleset: Callable[[], Ruleset | None],
+        inspect: Inspect,
+    ) -> None:
+        self._bodies = bodies
+        self._actions = actions
+        self._events = events
+        self._sandbox = sandbox
+        self._watchdog = watchdog
+        self._ruleset = ruleset
+        self._inspect = inspect
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+
+    async def handle(self, delivered: Delivered) -> None:
+        """See the module. Raises TransientError when the outcome could not be made durable: nothing was let go."""
+        ruleset = self._ruleset()
+        if ruleset is None:
+            raise TransientError(451, "4.3.5", "mail system not ready, try again later", reason="no policy yet")
+        try:
+            envelope, inline = unframe(delivered.data, Envelope)
+        except ValueError as error:
+            # a newer contract, or not ours: it stays where it is, for a program that understands it
+            log.error("message.unreadable", subject=delivered.subject, tries=delivered.tries, reason=str(error))
+            await delivered.retry(_UNREADABLE_RETRY_S)
+            return
+        if envelope.size_bytes > THREAD_OVER_BYTES:
+            async with self._large:
+                await self._process(delivered, envelope, inline, ruleset)
+        else:
+            await self._process(delivered, envelope, inline, ruleset)
+
+    async def _process(self, delivered: Delivered, envelope: Envelope, inline: memoryview, ruleset: Ruleset) -> None:
+        started = time.perf_counter()
+        try:
+            body = bytes(await self._bodies.load(envelope, inline))
+            screened = await self._screen(delivered, envelope, body, ruleset)
+        except BodyMissing as error:
+            if await self._actions.is_settled(envelope):
+                log.info("message.already_settled", id=envelope.id, tries=delivered.tries)
+                await delivered.ack()
+                return
+            log.error("message.body_missing", id=envelope.id, alarm=True, reason=str(error))
+            body, screened = b"", Screened(verdict=_held(ruleset, HoldReason.BODY_MISSING, str(error)))
+        except ConvictedError as error:
+            if delivered.tries < ruleset.policy.max_deliveries:
+                log.warning("message.inspection_failed", id=envelope.id, tries=delivered.tries, reason=str(error))
+                await delivered.retry(_CONVICTED_RETRY_S)
+                return
+            log.error("message.poison", id=envelope.id, tries=delivered.tries, reason=str(error))
+            detail = f"screening failed {delivered.tries} times, at last: {error}"
+            screened = Screened(verdict=_held(ruleset, HoldReason.POISON, detail))
+        screened = _timed(screened, (time.perf_counter() - started) * 1000)
+        await self._actions.carry_out(envelope, body, screened, ruleset, redelivered=delivered.tries > 1)
+        self._tell(envelope, screened.verdict)
+        await delivered.ack()
+
+    async def _screen(self, delivered: Delivered, envelope: Envelope, body: bytes, ruleset: Ruleset) -> Screened:
+        limit_s = min(ruleset.policy.screening_timeout_s, MAX_INSPECTION_S)
+        if delivered.tries > 1:
+            return await self._sandbox.inspect(envelope, body, ruleset, limit_s, wait_s=limit_s)
+        if len(body) > THREAD_OVER_BYTES:
+            return await asyncio.to_thread(self._guarded, envelope, body, ruleset, limit_s)
+        return self._guarded(envelope, body, ruleset, limit_s)
+
+    def _guarded(self, envelope: Envelope, body: bytes, ruleset: Ruleset, limit_s: float) -> Screened:
+        with self._watchdog.guard(limit_s):
+            return self._inspect(envelope, body, ruleset)
+
+    def _tell(self, envelope: Envelope, verdict: Verdict) -> None:
+        fields: dict[str, str | int | float | bool] = {
+            "decision": verdict.decision.value,
+            "revision": verdict.revision,
+            "ms": round(verdict.screening_ms, 3),
+        }
+        if verdict.findings:
+            deciding = verdict.findings[0]
+            fields |= {
+                "rule_id": deciding.rule_id,
+                "rule_name": deciding.rule_name,
+                "part": deciding.part,
+                "offset": deciding.offset,
+            }
+        if verdict.hold_reason is not None:
+            fields["hold_reason"] = verdict.hold_reason.value
+        log.info("message.screened", id=envelope.id, gate=envelope.gate.value, size_bytes=envelope.size_bytes, **fields)
+        if verdict.decision is not Decision.PASS:
+            fields["detail"] = verdict.detail
+        self._events.tell(envelope.id, EventKind.SCREENED, **fields)
+
+
+def _held(ruleset: Ruleset, reason: HoldReason, detail: str) -> Verdict:
+    return Verdict(revision=ruleset.revision, decision=Decision.HOLD, hold_reason=reason, detail=detail)
+
+
+def _timed(screened: Screened, milliseconds: float) -> Screened:
+    return msgspec.structs.replace(screened, verdict=msgspec.structs.replace(screened.verdict, screening_ms=milliseconds))

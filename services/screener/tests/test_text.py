@@ -1,0 +1,155 @@
+"""Texts as keywords are compared in, and the way back to the bytes of the part."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postern_screener.charsets import decode_base64, text_readings, transfer_encoding
+from postern_screener.html_text import source_index, visible_text
+from postern_screener.text import HtmlText, PlainText, UnicodeText, fold
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("a<b>b</b>c", "abc"),
+        ("free<br>money", "free money"),
+        ("free</td><td>money", "free  money"),
+        ("lot<!-- x > y -->tery", "lottery"),
+        ("lot<!-->tery", "lottery"),
+        ("lot<style>p{}</style>tery", "lottery"),
+        ('lot<span title="a>b">tery', "lottery"),
+        ("lot<span title='<'>tery", "lottery"),
+        ("l&#111;tter&#x79;", "lottery"),
+        ("a&nbsp;b", "a\xa0b"),
+        ("&amp;nbsp;", "&nbsp;"),
+        ("1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
+        ("lot<P CLASS=x>tery", "lot tery"),
+        ("lot<wbr>tery", "lottery"),
+        ("cut <a href=", "cut "),
+    ],
+)
+def test_visible_text_is_what_a_reader_sees(source: str, text: str) -> None:
+    assert visible_text(source) == text
+
+
+@pytest.mark.parametrize("junk", ["<a", '<a "', '<a ="', "<!--", "<script", "<style ", "&#", "<br", "<a =' "])
+def test_unclosed_markup_takes_linear_time(junk: str) -> None:
+    visible_text(junk * 200_000)  # the test's time-out is the assertion: quadratic would take hours
+
+
+@given(st.text(alphabet="<>/=\"' abp!-&;#x0", max_size=200))
+def test_any_markup_is_read(source: str) -> None:
+    text = visible_text(source)
+    for index in range(len(text)):
+        assert 0 <= source_index(source, index) <= len(source)
+
+
+def test_an_index_in_visible_text_leads_back_to_the_source() -> None:
+    source = "<html><p>one <b>two</b> &amp; three</p>"
+    text = visible_text(source)
+    for word in ("one", "two", "three"):
+        assert source.startswith(word, source_index(source, text.index(word)))
+
+
+@pytest.mark.parametrize(
+    ("text", "folded"),
+    [
+        ("LOTTERY", "lottery"),
+        ("ＬＯＴＴＥＲＹ", "lottery"),
+        ("lot\u00adtery", "lottery"),
+        ("lot\u200btery", "lottery"),
+        ("lot\u2062tery", "lottery"),
+        ("STRASSE Straße", "strasse strasse"),
+        ("cafe\u0301", "café"),
+        ("free\xa0money", "free money"),
+        ("ΣΊΣΥΦΟΣ", "σίσυφοσ"),
+    ],
+)
+def test_folding(text: str, folded: str) -> None:
+    assert fold(text) == folded
+
+
+@given(st.text())
+def test_folding_twice_changes_nothing_more_for_compatible_text(text: str) -> None:
+    once = fold(text)
+    if once.isascii():
+        assert fold(once) == once
+
+
+def test_a_match_is_located_in_the_bytes_of_the_part() -> None:
+    plain = PlainText(b"Dear LOTTERY winner")
+    assert plain.locate(5, 12) == (5, "LOTTERY")
+    text = "\u00adGrüße: ＬＯＴ\u00adTERY!"
+    for codec in ("utf-8", "utf-16-le"):
+        where = UnicodeText(text, codec)
+        start = where.data.index(b"lottery")
+        assert where.locate(start, start + 7) == (len(text[: text.index("Ｌ")].encode(codec)), "ＬＯＴ\u00adTERY")
+    source = "<p>é <b>LOT</b>TERY</p>"
+    html = HtmlText(source, "utf-8")
+    start = html.data.index(b"lottery")
+    assert html.locate(start, start + 7) == (len("<p>é <b>".encode()), "LOTTERY")
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60), st.text(max_size=60))
+def test_a_needle_is_located_between_any_two_texts(before: str, after: str) -> None:
+    where = UnicodeText(before + " needle " + after, "utf-8")
+    start = where.data.rindex(b" needle ") if " needle " not in fold(after) else where.data.index(b" needle ")
+    offset, excerpt = where.locate(start, start + 8)
+    assert 0 <= offset <= len((before + " needle " + after).encode("utf-8", "replace"))
+    if before.isascii():
+        assert "needle" in excerpt
+
+
+@pytest.mark.parametrize(
+    ("content", "charset", "expected"),
+    [
+        ("é".encode("latin-1"), "iso-8859-1", "é"),
+        (b"\x93x\x94", "iso-8859-1", "“x”"),
+        ("é".encode(), "", "é"),
+        ("é".encode(), "no-such-charset", "é"),
+        ("é".encode(), "us-ascii", "é"),
+        ("lottery".encode("utf-16"), "", "lottery"),
+        ("lottery".encode("utf-16-le"), "us-ascii", "lottery"),
+        (b"+AGw-ottery", "utf-7", "lottery"),
+        ("日本".encode("iso2022_jp"), "us-ascii", "日本"),
+        ("日本".encode("shift_jis"), "shift_jis", "日本"),
+        ("lottery".encode("cp500"), "cp500", "lottery"),
+        (b"x", "punycode", "x"),
+        (b"x", "zip", "x"),
+    ],
+)
+def test_text_is_read_in_the_declared_charset_and_in_the_one_it_seems_to_be(content: bytes, charset: str, expected: str) -> None:
+    assert expected in [text.removeprefix("\ufeff") for text, _ in text_readings(content, charset)]
+
+
+@given(st.binary(max_size=200), st.sampled_from(["", "utf-8", "utf-16", "utf-7", "hz", "iso-2022-jp", "big5", "x"]))
+def test_any_bytes_are_read_in_any_charset(content: bytes, charset: str) -> None:
+    assert text_readings(content, charset)
+
+
+@pytest.mark.parametrize(
+    ("raw", "decoded"),
+    [
+        (b"aGVsbG8=", b"hello"),
+        (b"aGVs!!bG8", b"hello"),
+        (b"aGVs\r\n bG8=\r\n", b"hello"),
+        (b"aGVsbG8=d29ybGQ=", b"helloworld"),
+        (b"aGVsbG8=A", b"hello"),
+        (b"", b""),
+    ],
+)
+def test_base64_is_decoded_as_far_as_it_goes(raw: bytes, decoded: bytes) -> None:
+    assert decode_base64(raw) == decoded
+
+
+@given(st.binary())
+def test_any_bytes_decode_as_base64(raw: bytes) -> None:
+    decode_base64(raw)
+
+
+@pytest.mark.parametrize("value", ["base64", "BASE64 ", '"base64"', "base64 (c)", "(c) base64", "base64;"])
+def test_transfer_encodings_are_read_through_blanks_quotes_and_comments(value: str) -> None:
+    assert transfer_encoding(value) == "base64"
