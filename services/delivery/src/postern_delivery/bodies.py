@@ -1,0 +1,54 @@
+"""Stored bodies of jobs: who refers to one, and when it may go.
+
+A job's body is its own, but the job may lie in two places for a moment, or for good: partly deferred and partly badmail, or on its way from
+one stream to the next. So a body goes only when neither DEFERRED nor BADMAIL refers to it; what a crash leaves behind is the
+janitor's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import structlog
+
+from postern_core.bus import BodyStore, Bus
+from postern_core.bus.topology import BADMAIL, DEFERRED, badmail_subject, deferred_subject
+from postern_core.errors import TransientError
+from postern_core.job import Job
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class JobBodies:
+    """Loads bodies and lets go of them."""
+
+    def __init__(self, bus: Bus, store: BodyStore) -> None:
+        self._bus = bus
+        self._store = store
+
+    async def load(self, job: Job, inline: memoryview) -> bytes | memoryview:
+        """The job's message. Raises BodyMissing, and TransientError when the bus is away."""
+        return await self._store.load(job.envelope, inline)
+
+    async def let_go(self, job: Job) -> None:
+        """Delete the body of a job that is settled, unless something still refers to it. A failure leaves it to the janitor."""
+        if job.envelope.body is None:
+            return
+        try:
+            deferred, bad = await asyncio.gather(
+                self._bus.last(DEFERRED, deferred_subject(job.id)), self._bus.last(BADMAIL, badmail_subject(job.id))
+            )
+            if deferred is None and bad is None:
+                await self._store.delete(job.envelope)
+        except TransientError as error:
+            log.warning("body.delete_failed", id=job.queue_id, name=job.envelope.body.name, reason=error.reason)
+
+
+async def every_subject(bus: Bus, stream: str, subject_filter: str) -> AsyncIterator[str]:
+    """All subjects of `stream` that match, page by page. Raises TransientError."""
+    offset = 0
+    while page := await bus.subjects(stream, subject_filter, offset=offset):
+        for subject in page:
+            yield subject
+        offset += len(page)

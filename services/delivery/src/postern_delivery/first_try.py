@@ -1,0 +1,146 @@
+"""The first attempt at a job from OUTBOUND. Mail that is delivered here never touches a database.
+
+    look up what is done already (only for a redelivered or marked job) → attempt → settle → defer the rest → acknowledge
+
+The acknowledgement is the last step of every way through; whatever fails before it brings the job back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from postern_core.bus import BodyMissing, Delivered, DispositionLog
+from postern_core.disposition import DispositionKind
+from postern_core.envelope import Recipient, unframe
+from postern_core.errors import TransientError
+from postern_core.job import Job
+from postern_delivery.attempt import Attempts
+from postern_delivery.bodies import JobBodies
+from postern_delivery.deferral import Deferral
+from postern_delivery.outcome import Fate, Results, reopened, retry_all
+from postern_delivery.settlement import Settlement
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_BUSY_S: Final = 5.0  # until a job that is in hand already is offered again
+_POSTPONE_S: Final = 60.0  # until a job that could not be settled is offered again: DEFERRED is full, or the broker away
+_UNREADABLE_S: Final = 600.0
+
+
+class FirstTry:
+    """Handles jobs of OUTBOUND. See the module."""
+
+    def __init__(
+        self,
+        *,
+        dispositions: DispositionLog,
+        bodies: JobBodies,
+        attempts: Attempts,
+        settlement: Settlement,
+        deferral: Deferral,
+        janitor_wanted: asyncio.Event,
+    ) -> None:
+        self._dispositions = dispositions
+        self._bodies = bodies
+        self._attempts = attempts
+        self._settlement = settlement
+        self._deferral = deferral
+        self._janitor_wanted = janitor_wanted
+        self._in_hand: set[str] = set()
+
+    async def handle(self, delivered: Delivered) -> None:
+        """One job. Ends in `ack` or `retry`."""
+        try:
+            job, inline = unframe(delivered.data, Job)
+        except ValueError as error:
+            log.error("job.unreadable", subject=delivered.subject, tries=delivered.tries, reason=str(error))
+            await delivered.retry(_UNREADABLE_S)
+            return
+        if job.id in self._in_hand:
+            # the broker gave it out once more while it was away; the one that has it will write down how it ends
+            await delivered.retry(_BUSY_S)
+            return
+        self._in_hand.add(job.id)
+        try:
+            await self._handle(delivered, job, inline)
+        except TransientError as error:
+            log.warning("job.postponed", id=job.queue_id, route=job.route, tries=delivered.tries, reason=error.reason)
+            await delivered.retry(_POSTPONE_S)
+        except asyncio.CancelledError:
+            log.info("job.handed_back", id=job.queue_id, route=job.route, tries=delivered.tries)
+            await delivered.retry(0.001)
+            raise
+        finally:
+            self._in_hand.discard(job.id)
+
+    async def _handle(self, delivered: Delivered, job: Job, inline: memoryview) -> None:
+        repeated = job.maybe_duplicate or delivered.tries > 1
+        recipients = job.recipients
+        if repeated:
+            # in this order: a deferred job that is settled in between leaves DEFERRED after its dispositions are written
+            if await self._deferral.has(job):
+                self._janitor_wanted.set()  # its row may be missing
+                await delivered.ack()
+                return
+            recipients = await self._open_recipients(job)
+        if recipients:
+            await self._settle(job, inline, recipients, repeated=repeated)
+        else:
+            await self._bodies.let_go(job)
+        await delivered.ack()
+
+    async def _settle(self, job: Job, inline: memoryview, recipients: tuple[Recipient, ...], *, repeated: bool) -> None:
+        try:
+            body = await self._bodies.load(job, inline)
+        except BodyMissing as error:
+            await self._set_aside(job, inline, str(error))
+            return
+        results = await self._attempt(job, inline, body, recipients, repeated=repeated)
+        if any(result.is_open for result in results):
+            await self._deferral.defer(job, inline, results)
+        else:
+            await self._bodies.let_go(job)
+
+    async def _open_recipients(self, job: Job) -> tuple[Recipient, ...]:
+        settled = await self._dispositions.settled(job.queue_id, job.recipients, job.generation)
+        if settled:
+            log.info("job.partly_settled", id=job.queue_id, route=job.route, settled=len(settled), of=len(job.recipients))
+        return tuple(recipient for recipient in job.recipients if recipient.n not in settled)
+
+    async def _attempt(
+        self,
+        job: Job,
+        inline: memoryview,
+        body: bytes | memoryview,
+        recipients: tuple[Recipient, ...],
+        *,
+        repeated: bool,
+    ) -> Results:
+        """Attempt, and settle what can be settled; returns the results, with everybody open who must be deferred."""
+
+        async def settled(results: Results) -> None:
+            await self._settlement.delivered(job, results)
+
+        results = await self._attempts.run(job, recipients, body, settled)
+        bounced = tuple(result for result in results if result.fate is Fate.BOUNCE)
+        if not bounced:
+            return results
+        try:
+            await self._settlement.failed(job, bounced, inline, body, DispositionKind.BOUNCED, maybe_duplicate=repeated)
+        except TransientError as error:
+            # OUTBOUND is full, perhaps with mail like this: room comes from deferring it, the answer will be the same then
+            log.warning("ndr.postponed", id=job.queue_id, recipients=len(bounced), reason=error.reason)
+            return tuple(reopened(result) if result.fate is Fate.BOUNCE else result for result in results)
+        return results
+
+    async def _set_aside(self, job: Job, inline: memoryview, reason: str) -> None:
+        """Its stored body is gone or damaged: an alarm, and it waits for an administrator, unless a copy of it was settled meanwhile."""
+        left = await self._open_recipients(job)
+        if left:
+            log.error("body.missing", id=job.queue_id, job_id=job.id, reason=reason)
+            results = retry_all(left, datetime.now(UTC), text=f"set aside: {reason}")
+            await self._deferral.defer(job, inline, results, frozen=True)

@@ -1,0 +1,174 @@
+"""One further attempt at a deferred job, under a lease on its row; or what an administrator asked for instead.
+
+    mail from DEFERRED → what is settled already → attempt → settle → expired, told of the delay, or due again
+
+The row goes first when nothing is left to do, then the entry of DEFERRED, then the body: a crash in between leaves an entry without a
+row, which the janitor recognises as settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from postern_core.bus import BodyMissing, Bus, DispositionLog
+from postern_core.bus.topology import DEFERRED, deferred_subject
+from postern_core.disposition import DispositionKind
+from postern_core.envelope import unframe
+from postern_core.errors import TransientError
+from postern_core.ids import QueueId
+from postern_core.job import Job
+from postern_delivery.attempt import Attempts
+from postern_delivery.bodies import JobBodies
+from postern_delivery.deferral import Deferral
+from postern_delivery.notices import Notices, may_be_answered
+from postern_delivery.outcome import Fate, Results, reopened
+from postern_delivery.routing import RoutingTable
+from postern_delivery.schedule import delay_notice_at, expires_at
+from postern_delivery.settlement import Settlement
+from postern_delivery.store.repository import RETURN, QueuedJob, QueueRepository
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class RetryAttempt:
+    """See the module."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        repository: QueueRepository,
+        dispositions: DispositionLog,
+        bodies: JobBodies,
+        attempts: Attempts,
+        settlement: Settlement,
+        deferral: Deferral,
+        notices: Notices,
+        table: Callable[[], RoutingTable],
+    ) -> None:
+        self._bus = bus
+        self._repository = repository
+        self._dispositions = dispositions
+        self._bodies = bodies
+        self._attempts = attempts
+        self._settlement = settlement
+        self._deferral = deferral
+        self._notices = notices
+        self._table = table
+
+    async def run(self, row: QueuedJob, owner: str) -> None:
+        """Work on `row`, leased by `owner`. Raises TransientError and DatabaseAway; the lease then ends by itself or is given back."""
+        stored = await self._bus.last(DEFERRED, deferred_subject(row.job_id))
+        if stored is None:
+            await self._without_mail(row)
+            return
+        job, inline = unframe(stored.data, Job)
+        left = await self._left(row, job)
+        if left and row.removal:
+            left = await self._remove(row, job, inline, left)
+        elif left:
+            left = await self._attempt(row, job, inline, left, owner)
+        if not left:
+            await self._repository.delete(row.job_id)
+            await self._deferral.finish(job, stored.sequence)
+
+    async def _left(self, row: QueuedJob, job: Job) -> Results:
+        """The open recipients, without those that were settled before a crash kept the row from saying so."""
+        open_results = row.open_results
+        recipients = [result.recipient for result in open_results]
+        settled = await self._dispositions.settled(job.queue_id, recipients, job.generation)
+        return tuple(result for result in open_results if result.recipient.n not in settled)
+
+    async def _attempt(self, row: QueuedJob, job: Job, inline: memoryview, left: Results, owner: str) -> Results:
+        """Returns who is still open; the row says so already."""
+        try:
+            body = await self._bodies.load(job, inline)
+        except BodyMissing as error:
+            log.error("body.missing", id=job.queue_id, job_id=job.id, reason=str(error))
+            await self._repository.freeze(row.job_id, last_reply=f"set aside: {error}")
+            return left
+
+        async def settled(results: Results) -> None:
+            await self._settlement.delivered(job, results)
+
+        results = await self._attempts.run(job, [result.recipient for result in left], body, settled)
+        results = await self._bounce(job, inline, body, results)
+        waiting = tuple(result for result in results if result.is_open)
+        if waiting and await self._expired(row, job, inline, body, waiting):
+            return ()
+        if waiting:
+            notified = row.delay_notified or await self._notify(row, job, body, waiting)
+            changed = self._deferral.postponed(row, results, delay_notified=notified)
+            if await self._repository.postpone(changed, owner=owner):
+                self._deferral.tell(changed, job)
+            else:
+                log.warning("lease.lost", id=row.queue_id, job_id=row.job_id)
+        return waiting
+
+    async def _bounce(self, job: Job, inline: memoryview, body: bytes | memoryview, results: Results) -> Results:
+        """Settle what was refused for good; returns the results, with those open again for whom that could not be stored."""
+        refused = tuple(result for result in results if result.fate is Fate.BOUNCE)
+        if not refused:
+            return results
+        try:
+            await self._settlement.failed(job, refused, inline, body, DispositionKind.BOUNCED, maybe_duplicate=True)
+        except TransientError as error:
+            log.warning("ndr.postponed", id=job.queue_id, recipients=len(refused), reason=error.reason)
+            return tuple(reopened(result) if result.fate is Fate.BOUNCE else result for result in results)
+        return results
+
+    async def _expired(self, row: QueuedJob, job: Job, inline: memoryview, body: bytes | memoryview, waiting: Results) -> bool:
+        """Give the job up when its time is over; False when it is not, or when that could not be stored."""
+        schedule = self._table().policy.schedule
+        if datetime.now(UTC) < expires_at(schedule, row.queued_at):
+            return False
+        detail = f"not delivered within {schedule.expiry_s:g} s"
+        try:
+            await self._settlement.failed(
+                job, waiting, inline, body, DispositionKind.EXPIRED, detail=detail, maybe_duplicate=True
+            )
+        except TransientError as error:
+            log.warning("ndr.postponed", id=job.queue_id, recipients=len(waiting), reason=error.reason)
+            return False
+        return True
+
+    async def _notify(self, row: QueuedJob, job: Job, body: bytes | memoryview, waiting: Results) -> bool:
+        """Tell the sender of the delay when it is time; whether that is done."""
+        schedule = self._table().policy.schedule
+        due = delay_notice_at(schedule, row.queued_at)
+        if due is None or datetime.now(UTC) < due:
+            return False
+        try:
+            await self._notices.delayed(job, waiting, body, retry_until=expires_at(schedule, row.queued_at))
+        except TransientError as error:
+            log.warning("delay_notice.postponed", id=job.queue_id, reason=error.reason)
+            return False
+        return True
+
+    async def _remove(self, row: QueuedJob, job: Job, inline: memoryview, left: Results) -> Results:
+        """What an administrator asked for: delete, or give up with an NDR. Nobody is left then."""
+        if row.removal == RETURN and may_be_answered(job):
+            try:
+                body = await self._bodies.load(job, inline)
+            except BodyMissing as error:
+                log.error("body.missing", id=job.queue_id, job_id=job.id, reason=str(error))
+                body = b""
+            detail = f"given up by {row.removal_actor or 'an administrator'}"
+            await self._settlement.failed(job, left, inline, body, DispositionKind.BOUNCED, detail=detail, maybe_duplicate=True)
+        else:
+            await self._settlement.deleted(job, left, row.removal_actor)
+        return ()
+
+    async def _without_mail(self, row: QueuedJob) -> None:
+        """The stream has no entry for this row: settled before a crash (or the database is older than the stream), or an alarm."""
+        recipients = [result.recipient for result in row.open_results]
+        generation = int(row.job_id.rpartition("-")[2])
+        settled = await self._dispositions.settled(QueueId(row.queue_id), recipients, generation)
+        if len(settled) == len(recipients):
+            await self._repository.delete(row.job_id)
+            return
+        log.error("deferred.mail_missing", id=row.queue_id, job_id=row.job_id)
+        await self._repository.freeze(row.job_id, last_reply="set aside: the stored mail is missing")

@@ -1,0 +1,1 @@
+"""Database `queue`: one table of deferred jobs, on SQLite or PostgreSQL."""

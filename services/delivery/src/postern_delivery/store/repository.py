@@ -1,0 +1,216 @@
+"""Reads and writes rows of the retry queue. Several replicas may do so at once: a row is worked on under a lease that expires.
+
+Every write of a worker carries its lease, so that one that overran it changes nothing any more. All methods raise DatabaseAway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import ColumnElement, RowMapping, and_, case, delete, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from postern_core.control import QueueAction, QueueState
+from postern_delivery.outcome import RecipientResult, Results
+from postern_delivery.store.database import Database
+from postern_delivery.store.models import queue
+
+_encode_results = msgspec.json.encode
+_decode_results = msgspec.json.Decoder(tuple[RecipientResult, ...]).decode
+
+WAITING: Final = QueueState.WAITING.value
+FROZEN: Final = QueueState.FROZEN.value
+REMOVE: Final = "delete"  # without a word to the sender
+RETURN: Final = "bounce"  # with an NDR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedJob:
+    """One row."""
+
+    job_id: str
+    queue_id: str
+    route: str
+    reverse_path: str
+    results: Results  # of every recipient of the job as it was deferred; the open ones are to be tried again
+    attempts: int
+    accepted_at: datetime
+    queued_at: datetime  # from when delay and expiry count
+    next_attempt_at: datetime
+    expires_at: datetime
+    size_bytes: int
+    delay_notified: bool = False
+    last_reply: str = ""
+    state: str = WAITING
+    lease_owner: str = ""
+    lease_until: datetime | None = None
+    removal: str = ""  # "", REMOVE or RETURN
+    removal_actor: str = ""
+
+    @property
+    def open_results(self) -> Results:
+        return tuple(result for result in self.results if result.is_open)
+
+
+class QueueRepository:
+    """See the module."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, row: QueuedJob) -> bool:
+        """Add a row; False, and nothing is changed, when the job has one already."""
+        dialect = sqlite if self._database.is_sqlite else postgresql
+        statement = dialect.insert(queue).values(_values(row)).on_conflict_do_nothing(index_elements=[queue.c.job_id])
+        async with self._database.write() as connection:
+            return (await connection.execute(statement)).rowcount > 0
+
+    async def routes_due(self, now: datetime) -> list[str]:
+        """Routes with rows that may be leased now."""
+        async with self._database.read() as connection:
+            return list((await connection.execute(select(queue.c.route).where(_due(now)).distinct())).scalars())
+
+    async def lease(self, route: str, limit: int, *, owner: str, now: datetime, until: datetime) -> list[QueuedJob]:
+        """Lease up to `limit` due rows of `route`, those that have waited longest first. No row goes to two owners."""
+        chosen = (
+            select(queue.c.job_id)
+            .where(queue.c.route == route, _due(now))
+            .order_by(queue.c.next_attempt_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time
+            .cte("chosen")  # a subquery might be evaluated more than once, and then lease more than `limit`
+        )
+        statement = (
+            update(queue)
+            .where(queue.c.job_id.in_(select(chosen.c.job_id)), _due(now))
+            .values(lease_owner=owner, lease_until=until)
+            .returning(queue)
+        )
+        async with self._database.write() as connection:
+            rows = [_row(found) for found in (await connection.execute(statement)).mappings()]
+        return sorted(rows, key=lambda row: row.next_attempt_at)
+
+    async def renew(self, job_id: str, *, owner: str, until: datetime) -> bool:
+        """Extend a lease; False when it is no longer ours."""
+        return await self._change(_leased(job_id, owner), lease_until=until)
+
+    async def give_back(self, job_id: str, *, owner: str) -> bool:
+        """End a lease without an attempt; the row is due again at once."""
+        return await self._change(_leased(job_id, owner), lease_owner="", lease_until=None)
+
+    async def postpone(self, row: QueuedJob, *, owner: str) -> bool:
+        """Write what an attempt changed and end the lease; False when that was lost. Leaves `state` and `removal` to administrators."""
+        return await self._change(
+            _leased(row.job_id, owner),
+            results=_encode_results(row.results).decode(),
+            attempts=row.attempts,
+            next_attempt_at=row.next_attempt_at,
+            expires_at=row.expires_at,
+            delay_notified=row.delay_notified,
+            last_reply=row.last_reply,
+            lease_owner="",
+            lease_until=None,
+        )
+
+    async def freeze(self, job_id: str, *, last_reply: str) -> bool:
+        """Set a row aside until an administrator looks at it, lease or not."""
+        return await self._change(
+            queue.c.job_id == job_id, state=FROZEN, removal="", last_reply=last_reply, lease_owner="", lease_until=None
+        )
+
+    async def delete(self, job_id: str) -> bool:
+        """Drop the row of a job that is settled."""
+        async with self._database.write() as connection:
+            return (await connection.execute(delete(queue).where(queue.c.job_id == job_id))).rowcount > 0
+
+    async def next_due(self, *, excluding: Collection[str] = ()) -> datetime | None:
+        """When the next row may be leased (perhaps in the past), but for these routes; None when none ever will."""
+        open_to_all = select(func.min(queue.c.next_attempt_at)).where(
+            queue.c.state == WAITING, queue.c.removal == "", queue.c.lease_until.is_(None)
+        )
+        ends = case((queue.c.lease_until > queue.c.next_attempt_at, queue.c.lease_until), else_=queue.c.next_attempt_at)
+        leased = select(func.min(ends)).where(queue.c.state == WAITING, queue.c.removal == "", queue.c.lease_until.is_not(None))
+        removed = select(func.min(func.coalesce(queue.c.lease_until, queue.c.accepted_at))).where(queue.c.removal != "")
+        statements = [s.where(queue.c.route.not_in(excluding)) if excluding else s for s in (open_to_all, leased, removed)]
+        async with self._database.read() as connection:
+            found = [(await connection.execute(statement)).scalar() for statement in statements]
+        moments = [moment for moment in found if moment is not None]
+        return min(moments) if moments else None
+
+    async def get(self, job_id: str) -> QueuedJob | None:
+        async with self._database.read() as connection:
+            found = (await connection.execute(select(queue).where(queue.c.job_id == job_id))).mappings().first()
+        return _row(found) if found is not None else None
+
+    async def page(self, condition: ColumnElement[bool], *, after: str, limit: int) -> tuple[list[QueuedJob], int]:
+        """Up to `limit` rows behind job id `after`, in the order of job ids, and how many match in all."""
+        wanted = select(queue).where(condition, queue.c.job_id > after).order_by(queue.c.job_id).limit(limit)
+        async with self._database.read() as connection:
+            rows = [_row(found) for found in (await connection.execute(wanted)).mappings()]
+            total = (await connection.execute(select(func.count()).select_from(queue).where(condition))).scalar_one()
+        return rows, total
+
+    async def job_ids(self) -> set[str]:
+        """Of all rows."""
+        async with self._database.read() as connection:
+            return set((await connection.execute(select(queue.c.job_id))).scalars())
+
+    # -- an administrator's changes; each returns how many rows it changed
+
+    async def retry_now(self, condition: ColumnElement[bool], now: datetime) -> int:
+        return await self._change_many(and_(condition, queue.c.state == WAITING), next_attempt_at=now)
+
+    async def hold(self, condition: ColumnElement[bool]) -> int:
+        return await self._change_many(and_(condition, queue.c.state == WAITING), state=FROZEN)
+
+    async def resume(self, condition: ColumnElement[bool]) -> int:
+        return await self._change_many(and_(condition, queue.c.state == FROZEN), state=WAITING)
+
+    async def remove(self, condition: ColumnElement[bool], *, with_ndr: bool, actor: str) -> int:
+        """Mark for removal, frozen rows too; the retry loop carries it out, after an attempt that is under way."""
+        return await self._change_many(condition, removal=RETURN if with_ndr else REMOVE, removal_actor=actor)
+
+    async def _change(self, condition: ColumnElement[bool], **values: Any) -> bool:
+        return await self._change_many(condition, **values) > 0
+
+    async def _change_many(self, condition: ColumnElement[bool], **values: Any) -> int:
+        async with self._database.write() as connection:
+            return (await connection.execute(update(queue).where(condition).values(**values))).rowcount
+
+
+def matching(action: QueueAction) -> ColumnElement[bool]:
+    """The rows that an administrator means: one job, all jobs of a message, a route, or all."""
+    if action.job_id:
+        return queue.c.job_id == action.job_id
+    if action.queue_id:
+        return queue.c.queue_id == action.queue_id
+    return on_route(action.route)
+
+
+def on_route(route: str) -> ColumnElement[bool]:
+    """Rows of a route, or all rows when it is ""."""
+    return queue.c.route == route if route else queue.c.job_id != ""
+
+
+def _due(now: datetime) -> ColumnElement[bool]:
+    return and_(
+        or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now),
+        or_(queue.c.removal != "", and_(queue.c.state == WAITING, queue.c.next_attempt_at <= now)),
+    )
+
+
+def _leased(job_id: str, owner: str) -> ColumnElement[bool]:
+    return and_(queue.c.job_id == job_id, queue.c.lease_owner == owner)
+
+
+def _values(row: QueuedJob) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in QueuedJob.__slots__}
+    return values | {"results": _encode_results(row.results).decode()}
+
+
+def _row(found: RowMapping) -> QueuedJob:
+    return QueuedJob(**(dict(found) | {"results": _decode_results(found["results"])}))
