@@ -1,0 +1,1 @@
+"""Settings of the relay as a whole: /settings."""

@@ -1,0 +1,1 @@
+"""Health of the api itself: /livez and /readyz, without a token."""

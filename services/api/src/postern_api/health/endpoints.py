@@ -1,0 +1,41 @@
+"""/livez and /readyz"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from postern_api.context import InContext
+from postern_api.fields import Body
+
+router = APIRouter(tags=["health"])
+
+
+class Liveness(Body):
+    """The process answers."""
+
+    status: str = "alive"
+
+
+class Readiness(Body):
+    """Whether the api can do its work; mail does not depend on it."""
+
+    ready: bool
+    reasons: list[str]
+    policy: str
+
+
+@router.get("/livez")
+async def livez() -> Liveness:
+    """The process is alive; says nothing about broker and database."""
+    return Liveness()
+
+
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready; `reasons` says why."}})
+async def readyz(context: InContext, response: Response) -> Readiness:
+    """Database and broker answer. `policy` says so when there is no policy for the gates yet, which is not a fault of the api."""
+    reasons = await context.health.check()
+    if reasons:
+        response.status_code = 503
+    publisher = context.publisher
+    policy = publisher.problem or f"revision {publisher.live} is published"
+    return Readiness(ready=not reasons, reasons=list(reasons), policy=policy)

@@ -1,0 +1,1 @@
+"""The ledger: accepted = dispositions + in flight, always."""

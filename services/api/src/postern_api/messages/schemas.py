@@ -1,0 +1,77 @@
+"""The trace at the HTTP edge."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from postern_api.fields import Body
+
+
+class EventView(Body):
+    """One step."""
+
+    kind: str = Field(examples=["screened"])
+    at: datetime
+    service: str
+    fields: dict[str, Any]
+
+
+class DispositionView(Body):
+    """The end of a recipient, as far as it has come; `released` is on its way again."""
+
+    n: int
+    recipient: str
+    kind: str
+    is_final: bool
+    generation: int
+    gate: str
+    at: datetime
+    recipients_total: int
+    route: str
+    next_hop: str
+    reply: str
+    detail: str
+    successor_id: str = Field(description="Queue id of the NDR or of the forwarded copy, where one was made.")
+
+
+class MessageView(Body):
+    """One accepted message. A field is null when the event that tells it got lost."""
+
+    id: str
+    gate: str
+    accepted_at: datetime
+    reverse_path: str | None
+    recipients_total: int | None
+    size_bytes: int | None
+    client: str | None
+    final: int = Field(description="Recipients that have come to an end.")
+    open: bool = Field(description="Whether any have not.")
+    dispositions: list[DispositionView]
+
+
+class MessagePage(Body):
+    """Newest first. For the next page, send `next` as `after`."""
+
+    rows: list[MessageView]
+    next: str = Field(description="Empty when this is the last page.")
+
+
+class PlaceView(Body):
+    """A stream that holds the message now."""
+
+    stream: str
+    subject: str
+
+
+class TraceView(Body):
+    """Everything that is known of one message."""
+
+    id: str
+    message: MessageView | None = Field(description="null while only some of its steps were told.")
+    events: list[EventView]
+    dispositions: list[DispositionView]
+    history: list[EventView] = Field(description="Every disposition that there ever was, in the order of time.")
+    places: list[PlaceView] | None = Field(description="Where it is now; empty: nowhere any more; null: the bus does not answer.")

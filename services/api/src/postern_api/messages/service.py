@@ -1,0 +1,80 @@
+"""Where a message is now: asked of the streams themselves, by subject, without reading any mail.
+
+A deferred job's subject holds its route and generation, so those that the message can have are asked for: the routes of the policy and
+those that its trace names, up to the generation that its dispositions reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import structlog
+
+from postern_api.messages.records import Trace
+from postern_api.messages.repository import TraceRepository
+from postern_api.policy.repository import PolicyRepository
+from postern_core.bus import Bus
+from postern_core.bus.topology import BADMAIL, DEFERRED, DISPOSITIONS, INTAKE, OUTBOUND, QUARANTINE
+from postern_core.disposition import Disposition
+from postern_core.errors import TransientError
+from postern_core.ids import QueueId
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_MOST_CANDIDATES: Final = 128
+_AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A stream that holds the message, or a job of it, under this subject."""
+
+    stream: str
+    subject: str
+
+
+class MessageService:
+    def __init__(self, bus: Bus, repository: TraceRepository, policy: PolicyRepository) -> None:
+        self._bus = bus
+        self._repository = repository
+        self._policy = policy
+
+    async def trace(self, queue_id: QueueId) -> tuple[Trace, list[Place] | None]:
+        """What is recorded of the message, and where it is now: None when the bus does not answer."""
+        trace = await self._repository.trace(queue_id)
+        try:
+            return trace, await self.places(queue_id, trace)
+        except TransientError as error:
+            log.warning("trace.places_unknown", id=queue_id, reason=error.reason)
+            return trace, None
+
+    async def places(self, queue_id: QueueId, trace: Trace) -> list[Place]:
+        """TransientError when the bus does not answer."""
+        filters = [(INTAKE, f"intake.*.{queue_id}"), (OUTBOUND, f"outbound.*.{queue_id}"), (QUARANTINE, f"quarantine.{queue_id}")]
+        for job_id in await self._job_ids(queue_id, trace):
+            filters += [(DEFERRED, f"deferred.{job_id}"), (BADMAIL, f"badmail.{job_id}")]
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(stream: str, subject_filter: str) -> list[Place]:
+            async with at_once:
+                return [Place(stream, subject) for subject in await self._bus.subjects(stream, subject_filter)]
+
+        found = await asyncio.gather(*(ask(stream, subject_filter) for stream, subject_filter in filters))
+        return [place for places in found for place in places]
+
+    async def dispositions_on_bus(self, queue_id: QueueId) -> list[Disposition]:
+        """The last disposition of each recipient as the stream has it, for what is not recorded yet."""
+        subjects = await self._bus.subjects(DISPOSITIONS, f"disposition.{queue_id}.*")
+        stored = await asyncio.gather(*(self._bus.last(DISPOSITIONS, subject) for subject in subjects))
+        return [msgspec.json.decode(each.data, type=Disposition) for each in stored if each is not None]
+
+    async def _job_ids(self, queue_id: QueueId, trace: Trace) -> list[str]:
+        newest = await self._policy.newest()
+        routes = {route.name for route in newest.snapshot.routes} if newest else set()
+        routes |= {end.route for end in trace.dispositions if end.route}
+        routes |= {route for event in trace.events if isinstance(route := event.fields.get("route"), str) and route}
+        generations = range(max((end.generation for end in trace.dispositions), default=0) + 1)
+        return [f"{queue_id}-{route}-{generation}" for route in sorted(routes) for generation in generations][:_MOST_CANDIDATES]

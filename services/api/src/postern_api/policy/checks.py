@@ -1,0 +1,73 @@
+"""What must hold between the objects of a snapshot. Each object has been checked by itself before (its own service).
+
+The api has no pattern compiler: what a phrase costs is bounded here by its length and number, and the screener has the last word
+(it keeps the last good revision and says why in its status).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from postern_api.errors import ConflictError, InvalidError
+from postern_api.policy.objects import RuleObject, Snapshot
+from postern_core.policy import AttachmentCondition, GateLimits, KeywordCondition, SenderCondition
+
+MAX_PHRASES: Final = 100_000  # of all enabled rules together
+MAX_PHRASE_CHARACTERS: Final = 1000
+MAX_DOMAINS: Final = 100_000
+MAX_ROUTES: Final = 200
+MAX_RULES: Final = 10_000
+
+
+def check(snapshot: Snapshot) -> None:
+    """InvalidError or ConflictError when the snapshot cannot be a policy."""
+    _count("domains", len(snapshot.domains), MAX_DOMAINS)
+    _count("routes", len(snapshot.routes), MAX_ROUTES)
+    _count("rules", len(snapshot.rules), MAX_RULES)
+    _unique("domain", (domain.pattern for domain in snapshot.domains))
+    _unique("route", (route.name for route in snapshot.routes))
+    _unique("user", (user.name.casefold() for user in snapshot.users))
+    _unique("rule", (rule.id for rule in snapshot.rules))
+    _routes(snapshot)
+    _count("phrases and patterns", sum(_values(rule) for rule in snapshot.rules if rule.enabled), MAX_PHRASES)
+    for gate, limits in (("anon", snapshot.anon), ("auth", snapshot.auth)):
+        _limits(gate, limits)
+
+
+def _routes(snapshot: Snapshot) -> None:
+    names = {route.name for route in snapshot.routes}
+    for domain in snapshot.domains:
+        if domain.route and domain.route not in names:
+            raise InvalidError("unknown_route", f"domain {domain.pattern} takes route {domain.route!r}, which does not exist")
+    defaults = [route.name for route in snapshot.routes if route.default]
+    if len(defaults) > 1:
+        raise ConflictError("two_default_routes", f"only one of {', '.join(defaults)} can be the default route")
+    if snapshot.routes and not defaults:
+        raise ConflictError("default_route_required", "one route must be the default; make another one the default first")
+
+
+def _limits(gate: str, limits: GateLimits) -> None:
+    message, session = limits.max_message_bytes, limits.max_session_bytes
+    if session is not None and message is not None and session < message:
+        raise InvalidError(
+            "session_below_message", f"{gate}: max_session_bytes is below max_message_bytes, so that none would fit"
+        )
+
+
+def _values(rule: RuleObject) -> int:
+    match rule.condition:
+        case KeywordCondition(phrases=values) | SenderCondition(patterns=values) | AttachmentCondition(values=values):
+            return len(values)
+
+
+def _unique(noun: str, names: Iterable[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ConflictError(f"{noun}_exists", f"there is a {noun} {twice[0]!r} already")
+
+
+def _count(what: str, number: int, most: int) -> None:
+    if number > most:
+        raise InvalidError("too_many", f"{number} {what}: at most {most} are possible")

@@ -1,0 +1,90 @@
+"""A snapshot as the three sections that services read. Pure.
+
+A snapshot without a default route cannot be compiled: nothing is published, and the gates go on answering 451 4.3.5 (DESIGN rule 6)
+or keep the policy that they have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from postern_api.errors import InvalidError
+from postern_api.policy.objects import RouteObject, Snapshot
+from postern_core.policy import DeliveryPolicy, GatePolicy, Route, Rule, ScreeningPolicy, Section, SectionStruct, encode_section
+
+INCOMPLETE: Final = "there is no default route yet: nothing is published, and the gates answer 451 4.3.5 until one exists"
+_MAX_SECTION_BYTES: Final = 7 * 1024 * 1024  # below the broker's max_payload of 8 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """One revision, ready to be published."""
+
+    gates: GatePolicy
+    screening: ScreeningPolicy
+    delivery: DeliveryPolicy
+
+    @property
+    def sections(self) -> tuple[tuple[Section, SectionStruct], ...]:
+        """In the order of publishing: a route is known to delivery before mail can take it, and a domain is accepted last."""
+        return ((Section.DELIVERY, self.delivery), (Section.SCREENING, self.screening), (Section.GATES, self.gates))
+
+    def encoded(self) -> tuple[tuple[Section, bytes], ...]:
+        """The sections as bytes; InvalidError when one does not fit a broker message. CPU-bound."""
+        encoded = tuple((section, encode_section(struct)) for section, struct in self.sections)
+        for section, data in encoded:
+            if len(data) > _MAX_SECTION_BYTES:
+                raise InvalidError(
+                    "policy_too_large", f"section {section} takes {len(data)} bytes, {_MAX_SECTION_BYTES} are possible"
+                )
+        return encoded
+
+
+def compile_policy(snapshot: Snapshot, revision: int) -> Compiled | None:
+    """The sections of a checked snapshot, None while it has no default route."""
+    default = snapshot.default_route
+    if not default:
+        return None
+    domains = snapshot.domains
+    general = snapshot.settings
+    return Compiled(
+        gates=GatePolicy(
+            revision=revision, hostname=general.hostname, relay_domains=domains, anon=snapshot.anon, auth=snapshot.auth
+        ),
+        screening=ScreeningPolicy(
+            revision=revision,
+            rules=tuple(
+                Rule(id=rule.id, name=rule.name, condition=rule.condition, action=rule.action, forward_to=rule.forward_to)
+                for rule in snapshot.rules
+                if rule.enabled
+            ),
+            relay_domains=domains,
+            default_route=default,
+            max_deliveries=general.max_deliveries,
+            screening_timeout_s=general.screening_timeout_s,
+        ),
+        delivery=DeliveryPolicy(
+            revision=revision,
+            hostname=general.hostname,
+            routes=tuple(_route(route) for route in snapshot.routes),
+            relay_domains=domains,
+            default_route=default,
+            schedule=snapshot.schedule,
+            postmaster=general.postmaster,
+            ndr_copy_to=general.ndr_copy_to,
+        ),
+    )
+
+
+def _route(route: RouteObject) -> Route:
+    return Route(
+        name=route.name,
+        next_hops=route.smart_hosts,
+        tls=route.tls,
+        auth=bool(route.user),
+        use_helo=route.use_helo,
+        max_connections=route.max_connections,
+        max_messages_per_connection=route.max_messages_per_connection,
+        max_recipients=route.max_recipients,
+    )

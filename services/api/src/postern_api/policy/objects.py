@@ -1,0 +1,92 @@
+"""The editable policy objects, and the snapshot of all of them that a revision keeps.
+
+Frozen; in canonical form (normalised domains and addresses). No secret stands here.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from postern_core.policy import (
+    AttachmentCondition,
+    GateLimits,
+    KeywordCondition,
+    NextHop,
+    RelayDomain,
+    RetrySchedule,
+    RouteTls,
+    SenderCondition,
+)
+from postern_core.verdict import Action
+
+Condition = SenderCondition | AttachmentCondition | KeywordCondition
+
+
+class RouteObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A route as it is edited; its password is in KV SECRETS."""
+
+    name: str
+    smart_hosts: tuple[NextHop, ...]
+    tls: RouteTls = RouteTls.OPPORTUNISTIC
+    user: str = ""
+    use_helo: bool = False
+    default: bool = False
+    max_connections: int = 20
+    max_messages_per_connection: int | None = 20
+    max_recipients: int = 100
+
+
+class RuleObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule as it is edited. Their order is the snapshot's."""
+
+    id: str
+    name: str
+    condition: Condition
+    action: Action
+    enabled: bool = True
+    forward_to: str = ""
+
+
+class UserObject(msgspec.Struct, frozen=True, kw_only=True):
+    """An SMTP user; the password's hash is in table smtp_credentials and KV USERS."""
+
+    name: str
+    enabled: bool = True
+
+
+class GeneralSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What concerns the relay as a whole."""
+
+    hostname: str
+    postmaster: str = ""
+    ndr_copy_to: str = ""
+    max_deliveries: int = 4
+    screening_timeout_s: float = 10.0
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """All policy objects at one revision."""
+
+    settings: GeneralSettings
+    domains: tuple[RelayDomain, ...] = ()
+    routes: tuple[RouteObject, ...] = ()
+    rules: tuple[RuleObject, ...] = ()
+    users: tuple[UserObject, ...] = ()
+    anon: GateLimits = GateLimits()
+    auth: GateLimits = GateLimits()
+    schedule: RetrySchedule = RetrySchedule()
+
+    @property
+    def default_route(self) -> str:
+        """Name of the default route, "" while there is none."""
+        return next((route.name for route in self.routes if route.default), "")
+
+
+def encode_snapshot(snapshot: Snapshot) -> str:
+    """As table revisions keeps it."""
+    return msgspec.json.encode(snapshot).decode()
+
+
+def decode_snapshot(text: str) -> Snapshot:
+    """ValueError (msgspec.DecodeError) for what `encode_snapshot` did not make."""
+    return msgspec.json.decode(text, type=Snapshot)

@@ -1,0 +1,202 @@
+"""Acts on held mail. Each hands over before it lets go: output published, dispositions written, then the entry and its body deleted.
+
+Cut short anywhere, an act can be repeated: its output and its dispositions are recognised as the same. Repeated after it was complete,
+it answers as if it had been done now. Two different acts on the same message at the same moment exclude each other inside one replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+
+from postern_api.errors import ConflictError, NotFoundError
+from postern_api.policy.compiling import compile_policy
+from postern_api.policy.editing import Editor
+from postern_api.quarantine import handover
+from postern_api.quarantine.indexing import QuarantineIndexer
+from postern_api.quarantine.repository import QuarantineIndex
+from postern_core.bus import BodyMissing, BodyStore, Bus, DispositionLog, EventSink
+from postern_core.bus.topology import DISPOSITIONS, OUTBOUND, QUARANTINE, outbound_subject, quarantine_subject
+from postern_core.disposition import Disposition, DispositionKind
+from postern_core.envelope import frame, unframe
+from postern_core.events import EventKind
+from postern_core.ids import QueueId
+from postern_core.job import Job
+from postern_core.policy import DeliveryPolicy
+from postern_core.verdict import HeldMessage
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A held message as the stream has it."""
+
+    held: HeldMessage
+    inline: memoryview
+    sequence: int
+
+
+class QuarantineService:
+    """See the module. Every method raises TransientError when the bus does not answer."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        index: QuarantineIndex,
+        indexer: QuarantineIndexer,
+        editor: Editor,
+        events: EventSink,
+        bodies: BodyStore,
+    ) -> None:
+        self._bus = bus
+        self.index = index
+        self.indexer = indexer
+        self._editor = editor
+        self._events = events
+        self._bodies = bodies
+        self._log = DispositionLog(bus)
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def find(self, queue_id: QueueId) -> Entry | None:
+        """ConflictError when the entry cannot be read."""
+        stored = await self._bus.last(QUARANTINE, quarantine_subject(queue_id))
+        if stored is None:
+            return None
+        try:
+            held, inline = unframe(stored.data, HeldMessage)
+        except ValueError as error:
+            raise ConflictError("unreadable", f"the quarantine entry cannot be read: {error}") from error
+        return Entry(held, inline, stored.sequence)
+
+    async def get(self, queue_id: QueueId) -> Entry:
+        """NotFoundError when the message is not in quarantine."""
+        entry = await self.find(queue_id)
+        if entry is None:
+            raise NotFoundError("held message", queue_id)
+        return entry
+
+    async def body(self, entry: Entry) -> bytes | memoryview:
+        """The whole message as it was received. ConflictError when its stored body is gone."""
+        try:
+            return await self._bodies.load(entry.held.envelope, entry.inline)
+        except BodyMissing as error:
+            raise ConflictError("body_missing", f"the message's stored body is gone or damaged: {error}") from error
+
+    async def release(self, queue_id: QueueId, actor: str) -> list[str]:
+        """Send the message to its recipients after all. Returns the ids of its jobs, none when that was done before."""
+        async with self._alone(queue_id):
+            entry = await self._held(queue_id, DispositionKind.RELEASED)
+            if entry is None:
+                return []
+            body = await self.body(entry)
+            jobs = handover.release_jobs(entry.held, await self._policy())
+            for job in jobs:
+                await self._publish(job, body)
+            await self._finish(entry, handover.ends(entry.held, DispositionKind.RELEASED, actor, datetime.now(UTC)))
+            self._events.tell(queue_id, EventKind.RELEASED, by=actor, generation=entry.held.generation + 1)
+            log.info("quarantine.released", id=queue_id, actor=actor, jobs=len(jobs))
+            return [job.id for job in jobs]
+
+    async def forward(self, queue_id: QueueId, to: str, actor: str) -> QueueId | None:
+        """Send it to `to` instead of its recipients. Returns the queue id of the copy, None when that was done before."""
+        async with self._alone(queue_id):
+            entry = await self._held(queue_id, DispositionKind.FORWARDED, to)
+            if entry is None:
+                return None
+            held = entry.held
+            content = handover.original_recipients_field(held.envelope.recipients) + bytes(await self.body(entry))
+            job = handover.forward_job(held, to, len(content), await self._policy(), datetime.now(UTC))
+            await self._publish(job, content)
+            ends = handover.ends(held, DispositionKind.FORWARDED, actor, datetime.now(UTC), job.queue_id)
+            await self._finish(entry, ends)
+            self._tell_accepted(job, about=queue_id)
+            log.info("quarantine.forwarded", id=queue_id, actor=actor, successor=job.queue_id)
+            return job.queue_id
+
+    async def delete(self, queue_id: QueueId, actor: str) -> None:
+        """End it: nobody is told."""
+        async with self._alone(queue_id):
+            entry = await self._held(queue_id, DispositionKind.DELETED)
+            if entry is not None:
+                await self._finish(entry, handover.ends(entry.held, DispositionKind.DELETED, actor, datetime.now(UTC)))
+                log.info("quarantine.deleted", id=queue_id, actor=actor)
+
+    async def _held(self, queue_id: QueueId, wanted: DispositionKind, to: str = "") -> Entry | None:
+        """The entry; None when the act was complete before. NotFoundError when it was never held, ConflictError after another act."""
+        entry = await self.find(queue_id)
+        before = await self._act_so_far(queue_id, entry.held.generation if entry else 0)
+        if before is None:
+            if entry is None:
+                raise NotFoundError("held message", queue_id)
+            if wanted is not DispositionKind.RELEASED and await self._bus.subjects(OUTBOUND, f"outbound.*.{queue_id}"):
+                raise ConflictError("already_decided", "a release of this message was cut short: repeat that instead")
+            return entry
+        kind = before.kind if before.kind in _ACTS else DispositionKind.RELEASED  # delivered, bounced …: after a release
+        elsewhere = kind is DispositionKind.FORWARDED and before.successor_id != handover.forwarded_id(
+            queue_id, before.accepted_at, to
+        )
+        if kind is not wanted or elsewhere:
+            where = " to another address" if elsewhere else ""
+            raise ConflictError("already_decided", f"the message was {kind}{where} before")
+        return entry
+
+    async def _act_so_far(self, queue_id: QueueId, held_generation: int) -> Disposition | None:
+        """What was written about the message after it was held under this generation, None for nothing."""
+        for subject in await self._bus.subjects(DISPOSITIONS, f"disposition.{queue_id}.*"):
+            stored = await self._bus.last(DISPOSITIONS, subject)
+            if stored is None:
+                continue
+            end = msgspec.json.decode(stored.data, type=Disposition)
+            if end.generation > held_generation and end.kind is not DispositionKind.HELD:
+                return end
+        return None
+
+    async def _publish(self, job: Job, body: bytes | memoryview) -> None:
+        envelope, inline = await self._bodies.stow(job.envelope, job.id, body)
+        payload = frame(handover.with_body(job, envelope), inline)
+        await self._bus.publish(OUTBOUND, outbound_subject(job.route, job.queue_id), payload, f"{job.id}:outbound")
+
+    async def _finish(self, entry: Entry, ends: list[Disposition]) -> None:
+        """Done is written before it is let go."""
+        await self._log.write(ends)
+        await self._bus.delete(QUARANTINE, entry.sequence)
+        await self._bodies.delete(entry.held.envelope)
+        await self.index.remove([entry.held.envelope.id])
+
+    async def _policy(self) -> DeliveryPolicy:
+        newest = await self._editor.current()
+        compiled = compile_policy(newest.snapshot, newest.number)
+        if compiled is None:
+            raise ConflictError("no_route", "there is no default route: the message cannot go anywhere")
+        return compiled.delivery
+
+    def _tell_accepted(self, job: Job, about: QueueId) -> None:
+        envelope = job.envelope
+        self._events.tell(
+            envelope.id,
+            EventKind.ACCEPTED,
+            gate=envelope.gate.value,
+            reverse_path=envelope.reverse_path,
+            recipients=len(envelope.recipients),
+            to=envelope.recipients[0].address,
+            size_bytes=envelope.size_bytes,
+            about=about,
+        )
+
+    @asynccontextmanager
+    async def _alone(self, queue_id: QueueId) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(queue_id, asyncio.Lock())
+        async with lock:
+            yield
+
+
+_ACTS = frozenset({DispositionKind.RELEASED, DispositionKind.FORWARDED, DispositionKind.DELETED})

@@ -1,0 +1,1 @@
+"""The retry queue and badmail: delivery's, asked over the bus."""

@@ -1,0 +1,1 @@
+"""Revisions: every state that the policy ever had."""

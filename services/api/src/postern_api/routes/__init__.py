@@ -1,0 +1,1 @@
+"""Routes: where mail goes on to, and how."""

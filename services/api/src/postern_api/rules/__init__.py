@@ -1,0 +1,1 @@
+"""Screening rules: condition, action, order."""

@@ -1,0 +1,100 @@
+"""Rules: from the payload to a canonical object, and edits of their list. Pure."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+
+import msgspec
+
+from postern_api.errors import ConflictError, InvalidError, NotFoundError
+from postern_api.policy.addresses import checked_address, checked_sender_pattern
+from postern_api.policy.checks import MAX_PHRASE_CHARACTERS
+from postern_api.policy.objects import Condition, RuleObject, Snapshot
+from postern_api.rules.schemas import AttachmentBody, KeywordBody, RuleBody, SenderBody
+from postern_core.policy import AttachmentCondition, AttachmentMatch, KeywordCondition, SenderCondition
+from postern_core.verdict import Action
+
+
+def new_rule_id() -> str:
+    return f"r-{secrets.token_hex(4)}"
+
+
+def rule_from(body: RuleBody, rule_id: str) -> RuleObject:
+    """InvalidError for a condition that could never match, or an action without its address."""
+    if body.action is Action.FORWARD:
+        if not body.forward_to:
+            raise InvalidError("forward_to_missing", "action forward needs the address forward_to")
+        forward_to = checked_address(body.forward_to)
+    elif body.forward_to:
+        raise InvalidError("forward_to_unused", f"action {body.action} takes no forward_to")
+    else:
+        forward_to = ""
+    return RuleObject(
+        id=rule_id, name=body.name, enabled=body.enabled, condition=_condition(body), action=body.action, forward_to=forward_to
+    )
+
+
+def _condition(body: RuleBody) -> Condition:
+    match body.condition:
+        case SenderBody(patterns=patterns):
+            return SenderCondition(patterns=tuple(dict.fromkeys(checked_sender_pattern(pattern) for pattern in patterns)))
+        case KeywordBody(phrases=phrases, scope=scope, whole_word=whole_word):
+            return KeywordCondition(phrases=_values(phrases, "phrase"), scope=scope, whole_word=whole_word)
+        case AttachmentBody():
+            return _attachment(body.condition)
+
+
+def _attachment(body: AttachmentBody) -> AttachmentCondition:
+    if body.match is AttachmentMatch.SIZE:
+        if body.values or not body.larger_than_bytes:
+            raise InvalidError("invalid_condition", "match size takes larger_than_bytes, above 0, and no values")
+        return AttachmentCondition(match=body.match, larger_than_bytes=body.larger_than_bytes)
+    if not body.values or body.larger_than_bytes:
+        raise InvalidError("invalid_condition", f"match {body.match} takes values, and no larger_than_bytes")
+    values = body.values
+    if body.match is AttachmentMatch.EXTENSION:
+        values = [value.strip().removeprefix("*").removeprefix(".") for value in values]
+        if any("." in value or "/" in value for value in values):
+            raise InvalidError("invalid_condition", "an extension is what stands behind the last dot, as in exe")
+    return AttachmentCondition(match=body.match, values=_values(values, "value"))
+
+
+def _values(values: Iterable[str], noun: str) -> tuple[str, ...]:
+    """Trimmed and without repetitions."""
+    kept = dict.fromkeys(value.strip() for value in values)
+    if "" in kept:
+        raise InvalidError("invalid_condition", f"a {noun} is empty: it would match every message or none")
+    if any(len(value) > MAX_PHRASE_CHARACTERS for value in kept):
+        raise InvalidError("invalid_condition", f"a {noun} has more than {MAX_PHRASE_CHARACTERS} characters")
+    return tuple(kept)
+
+
+def find(snapshot: Snapshot, rule_id: str) -> RuleObject:
+    for rule in snapshot.rules:
+        if rule.id == rule_id:
+            return rule
+    raise NotFoundError("rule", rule_id)
+
+
+def add(snapshot: Snapshot, rule: RuleObject) -> Snapshot:
+    """A new rule decides last."""
+    return msgspec.structs.replace(snapshot, rules=(*snapshot.rules, rule))
+
+
+def replace(snapshot: Snapshot, rule: RuleObject) -> Snapshot:
+    find(snapshot, rule.id)
+    return msgspec.structs.replace(snapshot, rules=tuple(rule if each.id == rule.id else each for each in snapshot.rules))
+
+
+def remove(snapshot: Snapshot, rule_id: str) -> Snapshot:
+    gone = find(snapshot, rule_id)
+    return msgspec.structs.replace(snapshot, rules=tuple(each for each in snapshot.rules if each is not gone))
+
+
+def reorder(snapshot: Snapshot, ids: list[str]) -> Snapshot:
+    """ConflictError unless `ids` are those of all rules, each once: a rule must not be lost by a list made before it was added."""
+    by_id = {rule.id: rule for rule in snapshot.rules}
+    if len(ids) != len(by_id) or set(ids) != by_id.keys():
+        raise ConflictError("rules_differ", "ids must name every rule exactly once")
+    return msgspec.structs.replace(snapshot, rules=tuple(by_id[rule_id] for rule_id in ids))

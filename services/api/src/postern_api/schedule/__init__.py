@@ -1,0 +1,1 @@
+"""The retry schedule of deferred mail."""

@@ -1,0 +1,1 @@
+"""What runs, which revision it runs, and how full the bus is."""

@@ -1,0 +1,55 @@
+"""Status at the HTTP edge."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+
+from postern_api.fields import Body
+
+
+class ReplicaView(Body):
+    """One running instance, as it last reported."""
+
+    service: str
+    instance: str
+    ready: bool
+    fresh: bool = Field(description="It has reported within the last 20 seconds.")
+    revision: int = Field(description="Of the policy that it runs; 0: none yet.")
+    policy_error: str = Field(description="Why it refused the newest revision; empty when it did not.")
+    started_at: datetime
+    at: datetime
+    pid: int
+    in_flight: int
+    detail: str
+
+
+class StreamView(Body):
+    """How full a stream is."""
+
+    name: str
+    messages: int
+    bytes: int
+    max_bytes: int = Field(description="-1: no limit of its own.")
+    fill: float = Field(description="Share of max_bytes, 0 to 1; worth an alarm from 0.7 on.")
+
+
+class PolicyStatus(Body):
+    """Where the newest revision is."""
+
+    newest: int
+    published: int = Field(description="The newest one known to be on the bus; 0: none.")
+    problem: str = Field(description="Why the newest is not on the bus; empty when it is.")
+
+
+class StatusView(Body):
+    """The whole stack at a glance."""
+
+    summary: str = Field(examples=["revision 42: live on 5 of 5 replicas"])
+    revision: int
+    live_on: int
+    policy: PolicyStatus
+    replicas: list[ReplicaView]
+    broker_connected: bool
+    streams: list[StreamView] | None = Field(description="null: the broker does not answer.")

@@ -1,0 +1,81 @@
+"""Puts together what the board, the broker and the publisher know."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from postern_api.policy.editing import Editor
+from postern_api.policy.publishing import Publisher
+from postern_api.status.board import StatusBoard, is_fresh
+from postern_api.status.schemas import PolicyStatus, ReplicaView, StatusView, StreamView
+from postern_core.bus import Bus
+from postern_core.bus.topology import BADMAIL, BODIES, DEFERRED, DISPOSITIONS, EVENTS, INTAKE, OUTBOUND, QUARANTINE
+from postern_core.control import ServiceStatus
+from postern_core.errors import TransientError
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+STREAMS: Final = (INTAKE, OUTBOUND, DEFERRED, QUARANTINE, BADMAIL, BODIES, DISPOSITIONS, EVENTS)
+
+
+class StatusService:
+    def __init__(self, bus: Bus, board: StatusBoard, editor: Editor, publisher: Publisher) -> None:
+        self._bus = bus
+        self._board = board
+        self._editor = editor
+        self._publisher = publisher
+
+    async def status(self) -> StatusView:
+        """The view of this moment."""
+        newest = (await self._editor.current()).number
+        replicas = [_replica(report) for report in self._board.reports(datetime.now(UTC))]
+        live_on = sum(replica.fresh and replica.revision == newest for replica in replicas)
+        return StatusView(
+            summary=f"revision {newest}: live on {live_on} of {len(replicas)} replicas",
+            revision=newest,
+            live_on=live_on,
+            policy=PolicyStatus(newest=newest, published=self._publisher.live, problem=self._publisher.problem),
+            replicas=replicas,
+            broker_connected=self._bus.connected,
+            streams=await self._streams(),
+        )
+
+    async def _streams(self) -> list[StreamView] | None:
+        if not self._bus.connected:
+            return None
+        try:
+            return list(await asyncio.gather(*(self._stream(name) for name in STREAMS)))
+        except TransientError as error:
+            log.warning("status.streams_unknown", reason=error.reason)
+            return None
+
+    async def _stream(self, name: str) -> StreamView:
+        info = await self._bus.api(f"STREAM.INFO.{name}", {})
+        limit, size = int(info["config"].get("max_bytes", -1)), int(info["state"]["bytes"])
+        return StreamView(
+            name=name,
+            messages=int(info["state"]["messages"]),
+            bytes=size,
+            max_bytes=limit,
+            fill=round(size / limit, 4) if limit > 0 else 0.0,
+        )
+
+
+def _replica(report: ServiceStatus) -> ReplicaView:
+    return ReplicaView(
+        service=report.service,
+        instance=report.instance,
+        ready=report.ready,
+        fresh=is_fresh(report),
+        revision=report.revision,
+        policy_error=report.policy_error,
+        started_at=report.started_at,
+        at=report.at,
+        pid=report.pid,
+        in_flight=report.in_flight,
+        detail=report.detail,
+    )

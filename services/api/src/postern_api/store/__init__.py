@@ -1,0 +1,1 @@
+"""Database `control`: tables, connections, migrations."""

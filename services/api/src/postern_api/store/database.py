@@ -1,0 +1,90 @@
+"""Connections to database `control`: SQLite (WAL, synced at each commit) or PostgreSQL.
+
+A write transaction on SQLite takes its lock at its beginning (BEGIN IMMEDIATE), since one that begins by reading and then finds
+another writer ahead cannot wait: it fails at once. Within the process writers queue up at a lock of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Table, event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+Insert = sqlite.Insert | postgresql.Insert
+
+
+class Database:
+    """See the module. Reads and writes are transactions; a write commits when its block ends without an error."""
+
+    def __init__(self, url: URL) -> None:
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self.engine: AsyncEngine = _sqlite(url) if self.is_sqlite else _postgresql(url)
+        self._writing = asyncio.Lock()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        async with self.engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        if not self.is_sqlite:
+            async with self.engine.begin() as connection:
+                yield connection
+            return
+        async with self._writing, self.engine.connect() as connection:
+            await connection.execution_options(postern_write=True)
+            async with connection.begin():
+                yield connection
+
+    def insert(self, table: Table) -> Insert:
+        """An INSERT that knows ON CONFLICT (both dialects spell it alike)."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    async def ping(self, timeout_s: float) -> None:
+        """Ask for one row; TimeoutError, OSError or SQLAlchemyError when the database does not answer."""
+        async with asyncio.timeout(timeout_s), self.read() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+def _postgresql(url: URL) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        hide_parameters=True,  # they hold addresses and hashes, which belong in no log
+        pool_size=4,
+        max_overflow=4,
+        pool_pre_ping=True,
+        connect_args={"timeout": 10, "command_timeout": 60},
+    )
+
+
+def _sqlite(url: URL) -> AsyncEngine:
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    # the driver begins no transactions of its own: `_begin` does
+    engine = create_async_engine(url, hide_parameters=True, pool_size=3, max_overflow=2, connect_args={"isolation_level": None})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Connection) -> None:
+        options: Any = connection.get_execution_options()
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("postern_write") else "BEGIN")
+
+    return engine

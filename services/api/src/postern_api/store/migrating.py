@@ -1,0 +1,48 @@
+"""Brings the database to the newest schema at start; replicas that start at once wait for one another.
+
+A database that is there already is recognised by its version alone, without the migration tool, which costs memory for as long as the
+process lives.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, inspect, text
+
+from postern_api.store.database import Database
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+HEAD: Final = "0001"
+_LOCK: Final = 0x506F737465726E  # any number that all replicas agree on
+
+
+async def migrate(database: Database) -> None:
+    """Upgrade to `HEAD`. SQLAlchemyError or OSError when the database does not answer."""
+    async with database.write() as connection:
+        if not database.is_sqlite:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        found = await connection.run_sync(_version)
+        if found != HEAD:
+            await connection.run_sync(upgrade)
+            log.info("database.migrated", from_version=found, to_version=HEAD)
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def upgrade(connection: Connection) -> None:
+    """Run the migrations inside the caller's transaction."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,150 @@
+"""Tables of database `control`. `migrations/` makes them; a test holds the two together.
+
+Policy objects have no tables of their own: the newest revision's snapshot is the one place where they stand, so that what is edited
+and what is published cannot disagree. Credentials stand apart, since a revision must never bring an old password back.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, DateTime, Dialect, Index, Integer, MetaData, Table, Text, TypeDecorator
+
+metadata = MetaData()
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime, in UTC in both databases (SQLite stores no zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("snapshot", Text, nullable=False),  # JSON of policy.objects.Snapshot
+)
+
+smtp_credentials = Table(
+    "smtp_credentials",
+    metadata,
+    Column("name", Text, primary_key=True),  # case-folded
+    Column("password_hash", Text, nullable=False),  # argon2id, PHC string
+    Column("at", UtcDateTime, nullable=False),
+)
+
+route_credentials = Table(
+    "route_credentials",
+    metadata,
+    Column("route", Text, primary_key=True),
+    Column("user", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),  # when the password was set; the password itself is in KV SECRETS only
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("digest", Text, nullable=False, unique=True),  # sha256 of the token, hex
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("revision", Integer),
+    Column("changes", Text, nullable=False),  # JSON list of {object, before, after}
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("gate", Text, nullable=False),
+    Column("accepted_at", UtcDateTime, nullable=False),
+    Column("reverse_path", Text),
+    Column("recipients_total", Integer),
+    Column("size_bytes", BigInteger),
+    Column("client", Text),
+    Column("final", Integer, nullable=False, default=0),  # recipients that have come to an end
+    Index("ix_messages_accepted_at", "accepted_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("digest", Text, primary_key=True),  # of the event itself: a copy is recognised whatever way it came
+    Column("queue_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("fields", Text, nullable=False),  # JSON
+    Index("ix_events_queue_id", "queue_id"),
+    Index("ix_events_at", "at"),
+)
+
+dispositions = Table(
+    "dispositions",
+    metadata,
+    Column("queue_id", Text, primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("standing", Integer, nullable=False),  # 2 × generation + is_final: the highest counts
+    Column("generation", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("gate", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("recipients_total", Integer, nullable=False),
+    Column("route", Text, nullable=False),
+    Column("next_hop", Text, nullable=False),
+    Column("reply", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("successor_id", Text, nullable=False),
+    Index("ix_dispositions_recipient", "recipient"),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("queue_id", Text, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),  # in stream QUARANTINE
+    Column("generation", Integer, nullable=False),
+    Column("gate", Text, nullable=False),
+    Column("accepted_at", UtcDateTime, nullable=False),
+    Column("reverse_path", Text, nullable=False),
+    Column("recipients", Text, nullable=False),  # JSON list of addresses
+    Column("subject", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("rule_id", Text, nullable=False),
+    Column("rule_name", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("client", Text, nullable=False),
+    Index("ix_quarantine_sequence", "sequence"),
+)

@@ -1,0 +1,1 @@
+"""SMTP users of the authenticated gate."""

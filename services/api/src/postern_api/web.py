@@ -1,0 +1,112 @@
+"""The HTTP application: routers, error rendering, access log, OpenAPI document."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+
+import structlog
+from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from postern_api import rendering
+from postern_api.audit import endpoints as audit
+from postern_api.context import Context
+from postern_api.domains import endpoints as domains
+from postern_api.general import endpoints as general
+from postern_api.health import endpoints as health
+from postern_api.ledger import endpoints as ledger
+from postern_api.limits import endpoints as limits
+from postern_api.messages import endpoints as messages
+from postern_api.quarantine import endpoints as quarantine
+from postern_api.queue import endpoints as queue
+from postern_api.revisions import endpoints as revisions
+from postern_api.routes import endpoints as routes
+from postern_api.rules import endpoints as rules
+from postern_api.schedule import endpoints as schedule
+from postern_api.status import endpoints as status
+from postern_api.tokens import endpoints as tokens
+from postern_api.users import endpoints as users
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_DESCRIPTION = """
+The control plane of Postern, a screening SMTP relay.
+
+Every change of the policy makes an immutable **revision**; each answer to a change names it (`Postern-Revision`) and says whether it is on
+the bus already (`Postern-Live`). Services take it up within a second. `If-Match: <revision>` makes a change only from that revision.
+
+Every error has the body `{"error": …, "message": …, "detail": …}`, with a stable name in `error`.
+"""
+
+_TAGS = [
+    {"name": "domains", "description": "Relay domains: what mail is taken for, and which route it takes."},
+    {"name": "routes", "description": "Ways out: smart hosts, TLS, credentials (write-only)."},
+    {"name": "rules", "description": "Screening rules. The first that matches decides."},
+    {"name": "users", "description": "SMTP users of the authenticated gate (passwords write-only)."},
+    {"name": "limits", "description": "Limits of the two gates; null switches one off."},
+    {"name": "settings", "description": "What concerns the relay as a whole."},
+    {"name": "schedule", "description": "When deferred mail is tried again, told of, and returned."},
+    {"name": "revisions", "description": "Every state that the policy ever had; differences; rollback."},
+    {"name": "queue", "description": "Deferred mail."},
+    {"name": "badmail", "description": "What could neither be delivered nor returned."},
+    {"name": "quarantine", "description": "Held mail: read, release, forward, delete."},
+    {"name": "messages", "description": "The trace of every message."},
+    {"name": "ledger", "description": "accepted = dispositions + in flight."},
+    {"name": "status", "description": "Replicas, revisions, streams."},
+    {"name": "tokens", "description": "Tokens of this API."},
+    {"name": "audit", "description": "Who did what."},
+    {"name": "health", "description": "For supervisors; no token."},
+]
+
+
+def build(context: Context, *, max_body_bytes: int) -> FastAPI:
+    """The application over one object graph."""
+    app = FastAPI(
+        title="Postern",
+        version=version("postern-api"),
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        redoc_url=None,
+        max_body_size=max_body_bytes,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.context = context
+    rendering.install(app)
+    api = APIRouter(prefix="/api/v1")
+    for noun in (domains, routes, rules, users, limits, general, schedule, revisions):
+        api.include_router(noun.router)
+    api.include_router(queue.queue)
+    api.include_router(queue.badmail)
+    for noun in (quarantine, messages, ledger, status, tokens, audit):
+        api.include_router(noun.router)
+    app.include_router(api)
+    app.include_router(health.router)
+    app.add_middleware(AccessLog)
+    return app
+
+
+class AccessLog:
+    """One line for each request: method, path, status, time. No query (addresses), no header (tokens), no body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            write = log.debug if scope["method"] == "GET" and status < 400 else log.info
+            duration_ms = round((time.perf_counter() - started) * 1000, 1)
+            write("request.handled", method=scope["method"], path=scope["path"], status=status, duration_ms=duration_ms)

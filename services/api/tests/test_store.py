@@ -1,0 +1,257 @@
+"""The database, SQLite and PostgreSQL alike: migrations, revisions, trace, ledger, quarantine index."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import IntegrityError
+
+from fixtures.api import a_held_message, an_end, an_envelope
+from postern_api.audit.repository import AuditRepository
+from postern_api.ledger.repository import LedgerRepository
+from postern_api.ledger.service import balances, total
+from postern_api.messages.repository import TraceRepository
+from postern_api.policy.objects import GeneralSettings, Snapshot, UserObject
+from postern_api.policy.repository import PolicyRepository
+from postern_api.quarantine.indexing import index_row
+from postern_api.quarantine.repository import QuarantineIndex
+from postern_api.store.database import Database
+from postern_api.store.migrating import HEAD, migrate
+from postern_api.store.models import metadata
+from postern_api.tokens.repository import TokenRepository
+from postern_api.tokens.scopes import Scope
+from postern_core.disposition import Disposition, DispositionKind
+from postern_core.envelope import Envelope, Gate
+from postern_core.events import EventKind, TraceEvent
+
+SNAPSHOT = Snapshot(settings=GeneralSettings(hostname="mx.example"), users=(UserObject(name="ä"),))
+
+
+async def test_replicas_that_start_at_once_migrate_once(database_url: str) -> None:
+    replicas = [Database(make_url(database_url)) for _ in range(3)]
+    await asyncio.gather(*(migrate(replica) for replica in replicas))
+    async with replicas[0].read() as connection:
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == [HEAD]
+    for replica in replicas:
+        await replica.close()
+
+
+async def test_the_migrations_make_the_tables_of_the_models(database: Database) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    async with database.read() as connection:
+        found = await connection.run_sync(lambda sync: compare_metadata(MigrationContext.configure(sync), metadata))
+    assert found == []
+
+
+async def test_sqlite_syncs_at_each_commit(tmp_path: object) -> None:
+    database = Database(make_url(f"sqlite+aiosqlite:///{tmp_path}/new/folder/control.db"))
+    async with database.read() as connection:
+        assert (await connection.execute(text("PRAGMA journal_mode"))).scalar() == "wal"
+        assert (await connection.execute(text("PRAGMA synchronous"))).scalar() == 2
+        assert (await connection.execute(text("PRAGMA busy_timeout"))).scalar() == 10000
+    await database.close()
+
+
+async def test_a_revision_number_is_taken_once_and_a_failed_change_leaves_nothing(database: Database) -> None:
+    policy, audit = PolicyRepository(database), AuditRepository(database)
+    async with database.write() as connection:
+        await policy.add(connection, 1, "me", "why", SNAPSHOT)
+        await audit.add(connection, "me", "act", "target", revision=1)
+
+    async def fail_late() -> None:
+        async with database.write() as connection:
+            await audit.add(connection, "you", "act", "target", revision=1)
+            await policy.set_password_hash(connection, "a", "hash")
+            await policy.add(connection, 1, "you", "", SNAPSHOT)
+
+    with pytest.raises(IntegrityError):
+        await fail_late()
+    newest = await policy.newest()
+    assert newest is not None
+    assert (newest.number, newest.author, newest.comment, newest.snapshot) == (1, "me", "why", SNAPSHOT)
+    assert newest.at.tzinfo is not None
+    assert [entry.actor for entry in await audit.page(before=None, limit=10)] == ["me"]
+    assert await policy.password_hashes() == {}
+
+
+async def test_credentials_are_by_caseless_name(database: Database) -> None:
+    policy = PolicyRepository(database)
+    async with database.write() as connection:
+        await policy.set_password_hash(connection, "Ä", "one")
+        await policy.set_password_hash(connection, "ä", "two")
+        await policy.note_route_password(connection, "r", "u")
+        await policy.note_route_password(connection, "r", "v")
+    assert await policy.password_hashes() == {"ä": "two"}
+    assert await policy.route_users() == {"r": "v"}
+    async with database.write() as connection:
+        await policy.forget_password_hashes(connection, ["Ä"])
+        await policy.forget_route_password(connection, "r")
+    assert (await policy.password_hashes(), await policy.route_users()) == ({}, {})
+
+
+async def test_a_token_is_found_by_its_digest_alone(database: Database) -> None:
+    tokens = TokenRepository(database)
+    async with database.write() as connection:
+        assert await tokens.add(connection, "t-1", name="n", scope=Scope.AUDITOR, token="secret", created_by="me")
+        assert not await tokens.add(connection, "t-2", name="n", scope=Scope.ADMIN, token="secret", created_by="me")
+    found = await tokens.find("secret")
+    assert found is not None
+    assert (found.id, found.scope) == ("t-1", Scope.AUDITOR)
+    assert await tokens.find("Secret") is None
+
+
+def accepted(envelope: Envelope, **fields: str | int) -> TraceEvent:
+    told: dict[str, str | int | float | bool] = {
+        "gate": envelope.gate.value,
+        "reverse_path": envelope.reverse_path,
+        "recipients": len(envelope.recipients),
+        "size_bytes": envelope.size_bytes,
+        "client": "192.0.2.7",
+    }
+    return TraceEvent(
+        id=envelope.id, kind=EventKind.ACCEPTED, at=envelope.accepted_at, service="ingress-anon", fields=told | fields
+    )
+
+
+async def balanced(database: Database) -> dict[str, int]:
+    books = total(balances(*await LedgerRepository(database).totals(None)).values()).model_dump()
+    assert books["accepted"] == sum(number for name, number in books.items() if name != "accepted")
+    return books
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_order_and_however_often_the_same_is_recorded(database: Database, seed: int) -> None:
+    trace = TraceRepository(database)
+    envelope = an_envelope("a@relay.example", "b@relay.example")
+    start = datetime.now(UTC)
+    ends = (
+        [an_end(envelope, DispositionKind.HELD, n, 0, at=start) for n in (0, 1)]
+        + [an_end(envelope, DispositionKind.RELEASED, n, 1, at=start + timedelta(seconds=1)) for n in (0, 1)]
+        + [
+            an_end(envelope, DispositionKind.DELIVERED, 0, 1, at=start + timedelta(seconds=2), next_hop="h:25", reply="250 ok\0"),
+            an_end(envelope, DispositionKind.BOUNCED, 1, 1, at=start + timedelta(seconds=2), successor_id="ndr"),
+        ]
+    )
+    told = [
+        accepted(envelope),
+        TraceEvent(id=envelope.id, kind=EventKind.SCREENED, at=start, service="screener", fields={"part": "1\0"}),
+    ]
+    items: list[TraceEvent | Disposition] = [*told, *ends] * 2
+    random.Random(seed).shuffle(items)
+    for batch in (
+        itertools.batched(items, 3) if hasattr(itertools, "batched") else (items[k : k + 3] for k in range(0, len(items), 3))
+    ):
+        await trace.record(
+            [each for each in batch if isinstance(each, TraceEvent)], [each for each in batch if isinstance(each, Disposition)]
+        )
+    found = await trace.trace(envelope.id)
+    assert [(end.recipient, end.kind, end.generation) for end in found.dispositions] == [
+        ("a@relay.example", "delivered", 1),
+        ("b@relay.example", "bounced", 1),
+    ]
+    assert [event.kind for event in found.events] == ["accepted", "screened"]
+    assert len(found.history) == 6
+    assert found.message is not None
+    assert (found.message.final, found.message.is_open, found.message.reverse_path) == (2, False, "x@sender.example")
+    books = await balanced(database)
+    assert (books["accepted"], books["delivered"], books["bounced"], books["in_flight"]) == (2, 1, 1, 0)
+
+
+async def test_a_late_held_does_not_undo_a_release(database: Database) -> None:
+    trace, envelope = TraceRepository(database), an_envelope()
+    await trace.record([], [an_end(envelope, DispositionKind.RELEASED, generation=1)])
+    await trace.record([], [an_end(envelope, DispositionKind.HELD, at=datetime.now(UTC) + timedelta(minutes=1))])
+    assert [end.kind for end in (await trace.trace(envelope.id)).dispositions] == ["released"]
+    books = await balanced(database)
+    assert (books["held"], books["in_flight"]) == (0, 1)
+
+
+async def test_the_ledger_balances_and_names_what_is_open_too_long(database: Database) -> None:
+    trace, ledger = TraceRepository(database), LedgerRepository(database)
+    kinds = [kind for kind in DispositionKind if kind.is_final]
+    ended = [an_envelope("a@relay.example", "b@relay.example") for _ in kinds]
+    waiting, lost_event = an_envelope("c@relay.example", gate=Gate.AUTH), an_envelope("a@relay.example", "b@relay.example")
+    await trace.record(
+        [accepted(envelope) for envelope in [*ended, waiting]],
+        [an_end(envelope, kind, n) for envelope, kind in zip(ended, kinds, strict=True) for n in (0, 1)]
+        + [an_end(lost_event, DispositionKind.DELIVERED, 0)],  # its `accepted` was never told
+    )
+    books = balances(*await ledger.totals(None))
+    assert books["auth"].model_dump(exclude_defaults=True) == {"accepted": 1, "in_flight": 1}
+    assert books["anon"].accepted == 2 * len(kinds) + 2
+    assert books["anon"].in_flight == 1
+    assert (await balanced(database))["held"] == 2
+    count, ids = await ledger.open_since(datetime.now(UTC) + timedelta(seconds=1), 10)
+    assert (count, set(ids)) == (2, {waiting.id, lost_event.id})
+    assert await ledger.open_since(datetime.now(UTC) - timedelta(hours=1), 10) == (0, [])
+    assert balances(*await ledger.totals(datetime.now(UTC) + timedelta(hours=1))) == {}
+
+
+async def test_messages_are_found_by_sender_recipient_and_disposition(database: Database) -> None:
+    trace = TraceRepository(database)
+    one, two, open_one = an_envelope("a@relay.example"), an_envelope("B_b@relay.example"), an_envelope("c@relay.example")
+    await trace.record(
+        [accepted(one), accepted(two, reverse_path="Other@Else.example"), accepted(open_one)],
+        [an_end(one, DispositionKind.DELIVERED), an_end(two, DispositionKind.HELD)],
+    )
+
+    async def ids(**filters: object) -> list[str]:
+        wanted: dict[str, object] = {"after": "", "limit": 10, "open_only": False} | filters
+        return [row.id for row in await trace.page(**wanted)]  # type: ignore[arg-type]
+
+    newest_first = sorted((one.id, two.id, open_one.id), reverse=True)
+    assert await ids() == newest_first
+    assert await ids(limit=2) == newest_first[:2]
+    assert await ids(after=newest_first[1]) == newest_first[2:]
+    assert await ids(sender="other@") == [two.id]
+    assert await ids(recipient="b_B@") == [two.id]
+    assert await ids(recipient="bxb@") == []  # no wildcard of the database
+    assert await ids(kind=DispositionKind.DELIVERED) == [one.id]
+    assert await ids(open_only=True) == [open_one.id]
+
+
+async def test_pruning_spares_what_is_open_or_held(database: Database) -> None:
+    trace = TraceRepository(database)
+    settled, held, waiting = an_envelope(), an_envelope(), an_envelope()
+    await trace.record(
+        [accepted(settled), accepted(held), accepted(waiting)],
+        [an_end(settled, DispositionKind.DELIVERED), an_end(held, DispositionKind.HELD)],
+    )
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    assert await trace.prune(datetime.now(UTC) - timedelta(days=1), 100) == 0
+    assert await trace.prune(later, 100) == 1
+    assert {row.id for row in await trace.page(after="", limit=10, open_only=False)} == {held.id, waiting.id}
+    gone = await trace.trace(settled.id)
+    assert (gone.message, gone.events, gone.dispositions) == (None, [], [])
+
+
+async def test_the_quarantine_index_is_searched_and_paged(database: Database) -> None:
+    index = QuarantineIndex(database)
+    held = [a_held_message(an_envelope(f"r{k}@relay.example")) for k in range(5)]
+    rows = [index_row(message, sequence) for sequence, message in enumerate(held, 1)]
+    await index.put(rows)
+    await index.put(rows[:2])
+    assert await index.extent() == (5, 5)
+    newest_first = sorted((row.queue_id for row in rows), reverse=True)
+    page, count = await index.page(after="", limit=2, sender="SENDER.example")
+    assert ([row.queue_id for row in page], count) == (newest_first[:2], 5)
+    page, count = await index.page(after=newest_first[1], limit=10)
+    assert [row.queue_id for row in page] == newest_first[2:]
+    page, count = await index.page(after="", limit=10, recipient="r3@", subject="held", reason="rule", rule_id="r-1")
+    assert page == [rows[3]]
+    assert count == 1
+    await index.remove(row.queue_id for row in rows[1:])
+    assert await index.ids() == {rows[0].queue_id}
+
+
+async def test_writers_wait_for_one_another(database: Database) -> None:
+    audit = AuditRepository(database)
+    await asyncio.gather(*(audit.begin(f"actor {k}", "act", "target") for k in range(20)))
+    assert len(await audit.page(before=None, limit=100)) == 20
