@@ -1,0 +1,112 @@
+"""The audit after a run: what became of every 250.
+
+Loss: a recipient without a final disposition, or one that says `delivered` and is not at the smart host. Copies are counted, and each must
+lie in the neighbourhood of a fault that can cause one (docs/reliability.md).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from chaos.schedule import Kind
+
+if TYPE_CHECKING:
+    from chaos.faults import Struck
+    from chaos.load import Accepted, Record
+    from fixtures.relay import Relay
+
+# what can make a copy: a death or a pause of delivery or the broker, and a smart host that took the mail and did not say so
+_COPYING = {
+    Kind.KILL,
+    Kind.KILL_SEVERAL,
+    Kind.PAUSE,
+    Kind.BROKER_KILL,
+    Kind.BROKER_PAUSE,
+    Kind.SMART_HOST_HANGS_UP,
+    Kind.ROLLING_RESTART,
+}
+
+
+@dataclass
+class Findings:
+    """What the audit found; the run is good when `missing`, `wrong` and `unexplained` are empty and the books balance."""
+
+    accepted: int = 0
+    recipients: int = 0
+    dispositions: Counter[str] = field(default_factory=Counter)
+    missing: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    copies: int = 0
+    ghosts: int = 0
+    unexplained: list[str] = field(default_factory=list)
+    ledger: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        return not (self.missing or self.wrong or self.unexplained) and self.ledger.get("in_flight", -1) == 0
+
+
+def audit(relay: Relay, record: Record, struck: list[Struck]) -> Findings:
+    """Look up every accepted id, everything at the smart host, and the ledger."""
+    findings = Findings(accepted=len(record.accepted))
+    arrived: Counter[tuple[str, str]] = Counter()  # (queue id, recipient)
+    markers: Counter[tuple[str, str]] = Counter()  # (marker, recipient)
+    for mail in relay.smart_host.messages:
+        if mail.reverse_path == "":
+            continue  # an NDR
+        for recipient in mail.recipients:
+            arrived[relay.queue_id_in(mail.data), recipient] += 1
+            markers[mail.reverse_path.partition("@")[0], recipient] += 1
+
+    ends = relay.all_dispositions([accepted.queue_id for accepted in record.accepted])
+    for accepted in record.accepted:
+        _check(accepted, ends[accepted.queue_id], arrived, findings)
+
+    known = {accepted.queue_id for accepted in record.accepted}
+    for (queue_id, recipient), count in arrived.items():
+        if queue_id not in known:
+            findings.ghosts += 1
+        elif count > 1:
+            findings.copies += count - 1
+            if not any(each.fault.kind in _COPYING for each in struck):
+                findings.unexplained.append(f"{queue_id} reached {recipient} {count} times")
+    findings.ledger = relay.wait_balanced()
+    return findings
+
+
+def _check(accepted: Accepted, ends: dict[str, str], arrived: Counter[tuple[str, str]], findings: Findings) -> None:
+    for recipient in accepted.mail.recipients:
+        findings.recipients += 1
+        end = ends.get(recipient, "")
+        findings.dispositions[end or "none"] += 1
+        if not end:
+            findings.missing.append(f"{accepted.queue_id} {recipient}: no disposition")
+        elif end == "delivered" and not arrived[accepted.queue_id, recipient]:
+            findings.missing.append(f"{accepted.queue_id} {recipient}: delivered, but not at the smart host")
+        elif end not in (accepted.mail.fate, "held"):  # held: a message whose screening died too often
+            findings.wrong.append(f"{accepted.queue_id} {recipient}: {end} instead of {accepted.mail.fate}")
+        elif end == "held" and accepted.mail.fate != "held":
+            findings.wrong.append(f"{accepted.queue_id} {recipient}: held, nothing is wrong with it")
+
+
+def table(findings: Findings, record: Record, struck: list[Struck]) -> str:
+    """The result as text."""
+    lines = [f"  {each.fault}" for each in struck]
+    rows = {
+        "messages accepted (250)": findings.accepted,
+        "their recipients": findings.recipients,
+        **{f"  {kind}": count for kind, count in sorted(findings.dispositions.items())},
+        "refused for now (4yz)": record.refused,
+        "tries without an answer": sum(record.unanswered.values()),
+        "  of those stored all the same (ghosts)": findings.ghosts,
+        "second copies at the smart host": findings.copies,
+        "copies without a fault that explains them": len(findings.unexplained),
+        "recipients lost": len(findings.missing),
+        "recipients with another end than their mail's": len(findings.wrong),
+        "in flight in the ledger": findings.ledger.get("in_flight", -1),
+    }
+    lines += ["", *(f"{name:45} {count:8}" for name, count in rows.items())]
+    lines += [f"  ! {each}" for each in (findings.missing + findings.wrong + findings.unexplained)[:20]]
+    return "\n".join(lines)

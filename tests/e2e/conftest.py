@@ -1,0 +1,16 @@
+"""One stack for all scenarios of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from fixtures.relay import Relay, running_relay
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """A running stack whose default route leads to a recording smart host."""
+    with running_relay(tmp_path_factory.mktemp("relay")) as running:
+        yield running
