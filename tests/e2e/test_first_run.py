@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import signal
@@ -15,17 +14,9 @@ from pathlib import Path
 import pytest
 
 from fixtures.mail import a_message
-from fixtures.stack import POSTERN, Stack, environment, eventually
+from fixtures.stack import POSTERN, Stack, alive, environment, eventually
 
 SERVICES = ("ingress-anon", "ingress-auth", "screener", "delivery", "api")
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.stack import alive
 from postern_cli.supervisor import EX_CONFIG, Ended, Pace, Program, Supervisor
 
 PACE = Pace(first_pause_s=0.01, longest_pause_s=0.05, stable_s=60, stop_s=5)
@@ -61,14 +62,6 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
     yield watched
     watched.supervisor.kill()
     await watched.supervisor.stop(*watched.supervisor.pids)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def test_a_child_that_is_killed_is_started_again_under_a_new_pid(watched: Watched) -> None:
