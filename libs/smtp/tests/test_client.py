@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -223,7 +224,93 @@ async def test_a_peer_that_does_not_speak_smtp_is_left(lines: tuple[str, ...]) -
     assert (failed.value.stage, failed.value.reply) == ("connect", None)
 
 
+@asynccontextmanager
+async def two_addresses(first: SmartHost, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[NextHop, SmartHost]]:
+    """A name with two addresses: `first` listens at one, the host that is handed out at the other. Only the resolver is made up."""
+    second = SmartHost(host="127.0.0.2", port=first.port)
+    await second.start()
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host.host, host.port)) for host in (first, second)]
+    resolve = socket.getaddrinfo
+
+    def look_up(host: str, *args: object, **more: object) -> object:
+        return found if host == "cluster.relay.example" else resolve(host, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    try:
+        yield NextHop(host="cluster.relay.example", port=first.port), second
+    finally:
+        await second.stop()
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply"),
+    [
+        ("CONNECT", "554 5.3.2 closed"),
+        ("CONNECT", "421 4.3.2 busy"),
+        ("CONNECT", None),
+        ("EHLO", "421 4.3.2 busy"),
+        ("EHLO", None),
+    ],
+)
+async def test_the_next_address_of_a_name_is_tried_when_one_grants_no_session(
+    smart_host: SmartHost, monkeypatch: pytest.MonkeyPatch, stage: str, reply: str | None
+) -> None:
+    async with two_addresses(smart_host, monkeypatch) as (next_hop, second):
+        if reply is None:
+            smart_host.hang_up(during=stage)
+        else:
+            smart_host.reply_to(stage, reply)
+        client = await SmtpClient.connect(next_hop, options())
+        await client.send(message())
+        await client.quit()
+        assert len(second.messages) == 1
+        # when no address is left, what a peer said is told, and nothing of the others is lost
+        await second.stop()
+        with pytest.raises(ConnectionFailed, match=r"127\.0\.0\.2") as failed:
+            await SmtpClient.connect(next_hop, options())
+    assert failed.value.next_hop == next_hop
+    assert failed.value.stage == ("connect" if reply is None else stage.lower())
+    assert (failed.value.reply.code if failed.value.reply else None) == (int(reply[:3]) if reply else None)
+
+
+async def test_refused_credentials_are_not_tried_at_every_address(smart_host: SmartHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    smart_host.offer = {"STARTTLS", "AUTH PLAIN"}
+    smart_host.users = {"relay": "secret"}
+    async with two_addresses(smart_host, monkeypatch) as (next_hop, second):
+        with pytest.raises(ConnectionFailed, match="535"):
+            await SmtpClient.connect(next_hop, options(tls=RouteTls.REQUIRED, credentials=("relay", "wrong")))
+        assert second.connections == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+async def test_a_smart_host_is_a_name_or_an_address_of_either_family(host: str) -> None:
+    smart_host = SmartHost(host=host)
+    await smart_host.start()
+    client = await SmtpClient.connect(NextHop(host=host, port=smart_host.port), options(tls=RouteTls.OPPORTUNISTIC))
+    await client.send(message())
+    await client.quit()
+    await smart_host.stop()
+    assert len(smart_host.messages) == 1
+
+
 # -- recipients
+
+
+async def test_as_many_recipients_as_a_route_may_have_go_in_one_group(smart_host: SmartHost) -> None:
+    """The peer's replies to a pipelined group of ten thousand come in at once; they are no flood."""
+    async with session(smart_host) as client:
+        outcomes = await client.send(message(*(f"u{n}@relay.example" for n in range(10_000))))
+    assert {outcome.reply.code for outcome in outcomes} == {250}
+    assert len(smart_host.messages[0].recipients) == 10_000
+
+
+async def test_a_250_at_great_length_is_a_250() -> None:
+    long = "250-" + "x" * 3000 + "\r\n250 " + "y" * 3000
+    script = (*HELLO, *GROUP, "S: 250 ok\r\n250 ok\r\n250 ok\r\n354 go", *["C: .*"] * 6, f"S: {long}", "C: QUIT", "S: 221 bye")
+    async with wire_script(*script) as next_hop:
+        client, outcomes = await converse(next_hop)
+        assert [(code, stage) for _, code, _, stage in said(outcomes)] == [(250, "end-of-data")] * 2
+        await client.quit()
 
 
 @both_ways

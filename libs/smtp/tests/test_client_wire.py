@@ -15,6 +15,7 @@ from postern_smtp.client_wire import (
     EIGHT_BIT_REFUSED,
     MAX_LINE_BYTES,
     MAX_LINES,
+    MAX_REPLY_BYTES,
     NON_ASCII_PATH,
     TOO_LARGE,
     Extensions,
@@ -68,7 +69,7 @@ def test_whatever_a_reply_holds_its_text_is_printable_and_short(line: bytes) -> 
     assert len(reply.text) <= 500
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 4096])
+@pytest.mark.parametrize("chunk", [7, 4096, 10**6])
 @pytest.mark.parametrize(
     ("data", "error"),
     [
@@ -78,9 +79,9 @@ def test_whatever_a_reply_holds_its_text_is_printable_and_short(line: bytes) -> 
         (b"2500 four digits\r\n", "not a reply"),
         (b"\r\n", "not a reply"),
         (b"250-a\r\nfoo\r\n", "not a reply"),
-        (b"250 " + b"x" * MAX_LINE_BYTES + b"\r\n", "too long"),
-        (b"250 " + b"x" * 10 * MAX_LINE_BYTES, "too long"),
-        (b"250-x\r\n" * MAX_LINES + b"250 x\r\n", "too many lines"),
+        (b"250 " + b"x" * MAX_REPLY_BYTES + b"\r\n", "too long"),
+        (b"250 " + b"x" * MAX_REPLY_BYTES, "too long"),
+        (b"250-x\r\n" * (MAX_REPLY_BYTES // 7 + 1), "too long"),
     ],
 )
 def test_what_is_no_reply_is_an_error_that_stays(data: bytes, error: str, chunk: int) -> None:
@@ -93,9 +94,25 @@ def test_what_is_no_reply_is_an_error_that_stays(data: bytes, error: str, chunk:
     assert not parser.is_idle
 
 
-def test_the_longest_reply_that_is_allowed_is_read() -> None:
-    parser = parse(b"250-x\r\n" * (MAX_LINES - 1) + b"250 x\r\n")
+@pytest.mark.parametrize("chunk", [1, 2047, 2048, 2049, 10**6])
+def test_a_reply_that_is_longer_than_it_may_be_counts_and_is_cut(chunk: int) -> None:
+    """A peer that says 250 to the final dot at length has taken the mail: not to believe it would send the mail again."""
+    parser = ReplyParser()
+    data = b"250-" + b"a" * 9000 + b"\r\n" + b"250-x\r\n" * 300 + b"250 " + b"b" * 5000 + b"\r\n550 5.1.1 no\r\n"
+    for start in range(0, len(data), chunk):
+        parser.feed(data[start : start + chunk])
+    assert parser.error == ""
+    assert [reply.code for reply in parser.replies] == [250, 550]
     assert len(parser.replies[0].lines) == MAX_LINES
+    assert parser.replies[0].lines[0] == b"a" * (MAX_LINE_BYTES - 4)
+    assert parser.replies[1].lines == (b"5.1.1 no",)
+    parser.replies.clear()
+    assert parser.is_idle
+
+
+def test_a_reply_that_has_only_begun_is_not_nothing() -> None:
+    assert not parse(b"250-x\r\n").is_idle
+    assert not parse(b"2").is_idle
 
 
 @pytest.mark.parametrize(
@@ -105,6 +122,7 @@ def test_the_longest_reply_that_is_allowed_is_read() -> None:
         (RawReply(550, (b"5.1.1 no", b"5.1.1 such user")), ServerReply(550, "5.1.1", "no such user")),
         (RawReply(550, (b"4.1.1 class and code disagree",)), ServerReply(550, "", "4.1.1 class and code disagree")),
         (RawReply(550, (b"5.1.1234 no status",)), ServerReply(550, "", "5.1.1234 no status")),
+        (RawReply(550, ("5.\u0661.\u0661 no status".encode(),)), ServerReply(550, "", "5.\u0661.\u0661 no status")),
         (RawReply(421, (b"4.3.2",)), ServerReply(421, "4.3.2", "")),
         (RawReply(451, (b"a\x00\x1b[31mb\tc\xff",)), ServerReply(451, "", "a  [31mb c\N{REPLACEMENT CHARACTER}")),
         (RawReply(250, (b"",)), ServerReply(250, "", "")),

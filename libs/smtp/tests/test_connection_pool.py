@@ -186,6 +186,39 @@ async def test_a_host_that_answers_too_late_goes_last_for_a_while(smart_host: Sm
     assert visits == 1
 
 
+@pytest.mark.parametrize("misfortune", ["421", "hang up"])
+async def test_a_new_session_that_ends_before_anything_was_accepted_is_left_for_the_next_host(
+    smart_host: SmartHost, misfortune: str
+) -> None:
+    last = SmartHost()
+    await last.start()
+    if misfortune == "421":
+        smart_host.reply_to("MAIL", "421 4.3.2 shutting down")
+    else:
+        smart_host.hang_up(during="MAIL")
+    async with pool_for(hop(smart_host), hop(last)) as pool:
+        next_hop, outcomes = await pool.send(message())
+        assert (next_hop, [o.reply.code for o in outcomes]) == (hop(last), [250])
+        assert (pool.in_use, pool.idle) == (0, 1)
+    await last.stop()
+    # and where no host is left, the last one's failure is told
+    async with pool_for(hop(smart_host), hop(last)) as pool:
+        with pytest.raises(ConnectionFailed) as failed:
+            await pool.send(message())
+    assert failed.value.next_hop == hop(last)
+
+
+async def test_a_session_that_ends_after_a_recipient_was_accepted_is_not_begun_again_elsewhere(smart_host: SmartHost) -> None:
+    smart_host.hang_up(during="END-OF-DATA")
+    last = SmartHost()
+    await last.start()
+    async with pool_for(hop(smart_host), hop(last)) as pool:
+        with pytest.raises(ConnectionLost):
+            await pool.send(message())
+    assert last.connections == 0
+    await last.stop()
+
+
 # -- connections that died while they were kept
 
 

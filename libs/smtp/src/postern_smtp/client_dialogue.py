@@ -75,7 +75,7 @@ class Dialogue:
             await self._step_by_step(mail, rcpt, open_recipients, wire)
 
     async def _pipelined(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int], wire: WireMessage) -> None:
-        self._link.write(b"".join((mail, *rcpt, b"DATA\r\n")))
+        self._link.write(b"".join((mail, *rcpt, b"DATA\r\n")), commands=len(rcpt) + 2)
         mail_accepted = await self._mail_reply()
         for i in open_recipients:
             await self._rcpt_reply(i, mail_accepted=mail_accepted)

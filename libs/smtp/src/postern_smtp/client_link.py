@@ -12,7 +12,7 @@ from typing import cast
 
 from postern_smtp.client_wire import RawReply, ReplyParser
 
-_MAX_UNREAD_REPLIES = 2048  # more than any group of commands has; a peer that sends more is flooding us
+_SPARE_REPLIES = 64  # that may arrive on top of those to the commands under way; a peer that sends more is flooding us
 
 
 class LinkLost(Exception):  # noqa: N818 - names what happened
@@ -28,6 +28,7 @@ class Link(asyncio.Protocol):
         self._parser = ReplyParser()
         self._waiter: asyncio.Future[bool] | None = None
         self._can_write = True
+        self._most_unread = _SPARE_REPLIES
         self._ended = ""  # why the connection is no more
 
     # -- called by the loop
@@ -37,7 +38,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed(data)
-        if len(self._parser.replies) > _MAX_UNREAD_REPLIES:
+        if len(self._parser.replies) > self._most_unread:
             self._end("peer sent replies that nobody asked for")
             self.abort()
         self._wake()
@@ -88,8 +89,12 @@ class Link(asyncio.Protocol):
         """Whether a reply, or an error in its place, is there to be read without waiting."""
         return bool(self._parser.replies or self._parser.error)
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Hand over to the transport; see `drained` for back-pressure. LinkLost when the connection is gone."""
+    def write(self, data: bytes | memoryview, *, commands: int = 1) -> None:
+        """Hand over to the transport; see `drained` for back-pressure. LinkLost when the connection is gone.
+
+        `commands`: how many of them `data` holds, since so many replies may come in at once.
+        """
+        self._most_unread = commands + _SPARE_REPLIES
         if self._transport is None or self._ended:
             if self.has_reply:
                 return  # the peer said why before it closed; `reply` has it

@@ -4,10 +4,11 @@
                                                 │ opportunistic, and the handshake failed
                                                 └▶ connect anew, without TLS
 
-Each address of the host is tried in turn, at most five. What was learnt before TLS is forgotten (RFC 3207 section 4.2).
+Each address of the host is tried in turn, at most five, until one grants a session (RFC 5321 section 5.1).
+What was learnt before TLS is forgotten (RFC 3207 section 4.2).
 Passwords are sent inside TLS only; where they cannot be, the session fails instead of going on without them.
 Every failure is `ConnectionFailed` and leaves no connection behind.
-Standards: RFC 5321 sections 3.1, 3.2, 4.1.1.1; RFC 3207; RFC 7435 (opportunistic); RFC 4954, 4616 (AUTH PLAIN).
+Standards: RFC 5321 sections 3.1, 3.2, 4.1.1.1, 5.1; RFC 3207; RFC 7435 (opportunistic); RFC 4954, 4616 (AUTH PLAIN).
 """
 
 from __future__ import annotations
@@ -45,22 +46,43 @@ class _HandshakeFailed(Exception):  # noqa: N818 - names what happened
 
 
 async def open_session(next_hop: NextHop, options: ClientOptions) -> Session:
-    """A session with `next_hop`. Raises ConnectionFailed, whose `stage` says how far it got."""
-    try:
+    """A session with `next_hop`. Raises ConnectionFailed, whose `stage` says how far it got with the address that said most."""
+    failures: list[ConnectionFailed] = []
+    for address in await _addresses(next_hop, options.connect_timeout_s):
         try:
-            return await _open(next_hop, options, try_tls=options.tls is not RouteTls.OFF)
-        except _HandshakeFailed as failure:
-            if options.tls is not RouteTls.OPPORTUNISTIC or options.credentials is not None:
-                raise ConnectionFailed("starttls", str(failure)) from failure
-            _log.warning("tls.fell_back", next_hop=next_hop.host, port=next_hop.port, reason=str(failure))
-            return await _open(next_hop, options, try_tls=False)
-    except ConnectionFailed as failure:
-        failure.next_hop = next_hop
-        raise
+            return await _open_at(address, next_hop, options)
+        except ConnectionFailed as failed:
+            failures.append(failed)
+            if failed.stage == "auth":
+                break  # the same credentials at the next address would only look like an attack
+    telling = next((failed for failed in reversed(failures) if failed.reply is not None), failures[-1])
+    reason = "; ".join(dict.fromkeys(failed.reason for failed in failures))
+    raise ConnectionFailed(telling.stage, reason, telling.reply, next_hop) from telling
 
 
-async def _open(next_hop: NextHop, options: ClientOptions, *, try_tls: bool) -> Session:
-    link = await _connect(next_hop, options.connect_timeout_s)
+async def _addresses(next_hop: NextHop, timeout_s: float) -> list[str]:
+    """The addresses of the host, at least one, in the order in which the resolver prefers them."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            found = await asyncio.get_running_loop().getaddrinfo(next_hop.host, next_hop.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, TimeoutError) as error:
+        reason = f"{next_hop.host}: name look-up failed: {error or 'timed out'}"
+        raise ConnectionFailed("connect", reason, next_hop=next_hop) from error
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))[:_MAX_ADDRESSES]
+
+
+async def _open_at(address: str, next_hop: NextHop, options: ClientOptions) -> Session:
+    try:
+        return await _open(address, next_hop, options, try_tls=options.tls is not RouteTls.OFF)
+    except _HandshakeFailed as failure:
+        if options.tls is not RouteTls.OPPORTUNISTIC or options.credentials is not None:
+            raise ConnectionFailed("starttls", str(failure)) from failure
+        _log.warning("tls.fell_back", next_hop=next_hop.host, port=next_hop.port, reason=str(failure))
+        return await _open(address, next_hop, options, try_tls=False)
+
+
+async def _open(address: str, next_hop: NextHop, options: ClientOptions, *, try_tls: bool) -> Session:
+    link = await _connect(address, next_hop.port, options.connect_timeout_s)
     opening = _Opening(link, next_hop, options)
     try:
         return await opening.run(try_tls=try_tls)
@@ -72,23 +94,14 @@ async def _open(next_hop: NextHop, options: ClientOptions, *, try_tls: bool) -> 
         raise
 
 
-async def _connect(next_hop: NextHop, timeout_s: float) -> Link:
-    """TCP to the first address that answers."""
-    loop = asyncio.get_running_loop()
+async def _connect(address: str, port: int, timeout_s: float) -> Link:
     try:
         async with asyncio.timeout(timeout_s):
-            found = await loop.getaddrinfo(next_hop.host, next_hop.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError, TimeoutError) as error:
-        raise ConnectionFailed("connect", f"{next_hop.host}: name look-up failed: {error or 'timed out'}") from error
-    failures = []
-    for address in list(dict.fromkeys(str(entry[4][0]) for entry in found))[:_MAX_ADDRESSES]:
-        try:
-            async with asyncio.timeout(timeout_s):
-                _, link = await loop.create_connection(Link, address, next_hop.port)
-            return link
-        except (OSError, TimeoutError) as error:
-            failures.append(f"{address}: {error or f'no connection within {timeout_s:g} s'}")
-    raise ConnectionFailed("connect", "; ".join(failures))
+            _, link = await asyncio.get_running_loop().create_connection(Link, address, port)
+    except (OSError, TimeoutError) as error:
+        reason = f"{address}: {error or f'no connection within {timeout_s:g} s'}"
+        raise ConnectionFailed("connect", reason) from error
+    return link
 
 
 class _Opening:

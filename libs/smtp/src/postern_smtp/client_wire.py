@@ -1,7 +1,9 @@
 """Replies, extensions and commands as bytes; no socket in it.
 
-The parser takes replies in any chunking and is bounded: a line of at most 2 KiB, 128 lines a reply; a bare LF ends a line too.
-Whatever does not read as a reply is an error that stays, for behind it nobody knows which reply belongs to which command.
+The parser takes replies in any chunking and keeps little of them: 2 KiB a line, 128 lines a reply; a bare LF ends a line too. A reply
+that is longer than it may be (RFC 5321 section 4.5.3.1.5) still counts: a 250 to the end of data that was not believed for its length
+would bring a copy of the mail at each retry. Whatever does not read as a reply is an error that stays, for behind it nobody knows
+which reply belongs to which command.
 Commands are built from checked parts: no CR, LF or other control gets into one.
 Standards: RFC 5321 sections 4.1.1 and 4.2, RFC 2034 and 3463 (status), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 3461 (DSN).
 Known gap: SMTPUTF8 (RFC 6531) is not spoken; a message with a non-ASCII address is refused with 553 5.6.7.
@@ -17,12 +19,13 @@ from postern_core.envelope import BodyType, Recipient
 from postern_smtp.client_data import WireMessage
 from postern_smtp.client_types import ServerReply, Transaction
 
-MAX_LINE_BYTES = 2048
-MAX_LINES = 128
+MAX_LINE_BYTES = 2048  # that are kept of a line
+MAX_LINES = 128  # that are kept of a reply
+MAX_REPLY_BYTES = 256 * 1024  # over this it is no reply but a flood
 MAX_TEXT = 500
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
-_STATUS = re.compile(r"([245])\.\d{1,3}\.\d{1,3}(?= |$)")
+_STATUS = re.compile(r"([245])\.\d{1,3}\.\d{1,3}(?= |$)", re.ASCII)
 _PLAIN_PATH = re.compile(r"[^\x00-\x20\x7f<>\"]*")
 _QUOTED_PATH = re.compile(r'"(?:[^"\\\x00-\x1f\x7f]|\\[^\x00-\x1f\x7f])*"@[^\x00-\x20\x7f<>"]+')
 _XTEXT = re.compile(r"[\x21-\x7e]{1,500}")
@@ -65,13 +68,15 @@ class ReplyParser:
     def __init__(self) -> None:
         self.replies: deque[RawReply] = deque()
         self.error = ""
-        self._rest = b""
+        self._rest = b""  # the beginning of a line
+        self._cut = 0  # bytes of that line that were not kept
         self._lines: list[bytes] = []
+        self._size_bytes = 0  # of the complete lines of the reply that has begun
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is waiting to be read, not even part of a reply."""
-        return not (self.replies or self._rest or self._lines or self.error)
+        return not (self.replies or self._rest or self._size_bytes or self.error)
 
     def feed(self, data: bytes) -> None:
         """Take what arrived."""
@@ -81,26 +86,33 @@ class ReplyParser:
         for line in complete:
             if not self._take_line(line):
                 return
-        if len(self._rest) > MAX_LINE_BYTES:
-            self.error = "reply line is too long"
+        self._is_within_limit(len(self._rest) + self._cut)
+        self._cut += max(len(self._rest) - MAX_LINE_BYTES, 0)
+        self._rest = self._rest[:MAX_LINE_BYTES]
+
+    def _is_within_limit(self, line_bytes: int) -> bool:
+        if self._size_bytes + line_bytes > MAX_REPLY_BYTES:
+            self.error = "reply is too long"
+        return not self.error
 
     def _take_line(self, line: bytes) -> bool:
         """False, and `error` is set, when that was none."""
-        if len(line) > MAX_LINE_BYTES:
-            self.error = "reply line is too long"
+        size_bytes, self._cut = len(line) + self._cut, 0
+        if not self._is_within_limit(size_bytes):
             return False
-        found = _LINE.fullmatch(line.removesuffix(b"\r"))
+        found = _LINE.fullmatch(line[:MAX_LINE_BYTES].removesuffix(b"\r"))
         if found is None:
             self.error = f"not a reply: {line[:80]!r}"
             return False
-        self._lines.append(found[3] or b"")
+        if len(self._lines) < MAX_LINES:
+            self._lines.append(found[3] or b"")
         if found[2] == b"-":
-            if len(self._lines) >= MAX_LINES:
-                self.error = "reply has too many lines"
-            return not self.error
+            self._size_bytes += size_bytes + 1
+            return True
         # the lines of one reply bear one code (RFC 5321 section 4.2.1); where they do not, the last one counts
         self.replies.append(RawReply(int(found[1]), tuple(self._lines)))
         self._lines.clear()
+        self._size_bytes = 0
         return True
 
 

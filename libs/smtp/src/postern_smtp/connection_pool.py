@@ -3,7 +3,8 @@
 Promises: at most `route.max_connections` connections stand at once, over all next hops, those that are being closed included;
 a connection carries at most `max_messages_per_connection` transactions; a transaction has at most `max_recipients` recipients.
 A kept connection that turns out dead or tired (the peer closed it, or answers 421 to MAIL) is replaced without anybody noticing:
-nothing of the transaction had been accepted. Next hops are tried in their order; one that let us wait for nothing goes last for a while.
+nothing of the transaction had been accepted. A new one that ends in the same way counts as a next hop that grants no session. Next hops
+are tried in their order; one that let us wait for nothing goes last for a while.
 Whoever is cancelled while it waits, connects or sends leaves neither a connection nor a place behind.
 Standards: RFC 5321 sections 3.8 (421), 4.5.3.1.8 and 4.5.3.1.10 (recipients), 5.1 (trying several hosts).
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
@@ -103,22 +104,22 @@ class ConnectionPool:
     async def _send_one(self, transaction: Transaction) -> tuple[NextHop, Outcomes]:
         await self._take_place()
         client: SmtpClient | None = None
+        given_up: set[NextHop] = set()
         try:
             while True:
                 client = self._take_idle()
-                if client is None:
-                    client = await self._connect()
-                    outcomes = await client.send(transaction)
+                if client is not None:
+                    outcomes = await _try(client, transaction, is_last=False)
                 else:
-                    kept = await _try_kept(client, transaction)
-                    if kept is None:
-                        continue
-                    outcomes = kept
-                return client.next_hop, outcomes
+                    client = await self._connect(given_up)
+                    given_up.add(client.next_hop)
+                    outcomes = await _try(client, transaction, is_last=given_up.issuperset(self._route.next_hops))
+                if outcomes is not None:
+                    return client.next_hop, outcomes
         finally:
             self._give_back(client)
 
-    async def _connect(self) -> SmtpClient:
+    async def _connect(self, given_up: Collection[NextHop]) -> SmtpClient:
         """A new session with the first next hop that grants one. ConnectionFailed of the last one otherwise."""
         if self._is_closed:
             raise ConnectionFailed("connect", "the pool is closed", next_hop=self._route.next_hops[0])
@@ -126,7 +127,8 @@ class ConnectionPool:
         loop = asyncio.get_running_loop()
         now = loop.time()
         failure = ConnectionFailed("connect", f"route {self._route.name} has no next hop")
-        for next_hop in sorted(self._route.next_hops, key=lambda hop: self._avoid_until.get(hop, 0.0) > now):
+        next_hops = (hop for hop in self._route.next_hops if hop not in given_up)
+        for next_hop in sorted(next_hops, key=lambda hop: self._avoid_until.get(hop, 0.0) > now):
             started = loop.time()
             try:
                 client = await SmtpClient.connect(next_hop, options)
@@ -213,14 +215,14 @@ class ConnectionPool:
             self._reaper = loop.call_at(due, self._reap)
 
 
-async def _try_kept(client: SmtpClient, transaction: Transaction) -> Outcomes | None:
-    """The outcomes over a connection that was kept; None when it turned out to be at its end before anything was accepted."""
+async def _try(client: SmtpClient, transaction: Transaction, *, is_last: bool) -> Outcomes | None:
+    """The outcomes; None when the session came to its end before anything was accepted, and it is not the last that there is."""
     try:
         outcomes = await client.send(transaction)
     except ConnectionLost as lost:
-        if lost.stage == "mail" and not lost.outcomes:
+        if not is_last and lost.stage == "mail" and not lost.outcomes:
             return None
         raise
-    if not client.usable and all(o.stage == "mail" and o.reply.code == 421 for o in outcomes):
+    if not is_last and not client.usable and all(o.stage == "mail" and o.reply.code == 421 for o in outcomes):
         return None
     return outcomes
