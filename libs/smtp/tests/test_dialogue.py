@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from postern_smtp import replies
 from postern_smtp.commands import Verb
 from postern_smtp.dialogue import Answer, Dialogue, Then
 from postern_smtp.gate import GateProfile, GateRules
+from postern_smtp.lines import TOO_LONG
 from postern_smtp.paths import ForwardPath
 from postern_smtp.session import LEGAL, Session, State
 
@@ -238,6 +240,14 @@ def test_recipients_fit_the_envelope_even_without_a_limit() -> None:
     refused = [n for n in range(6000) if talk.reply(f"RCPT TO:<{'x' * 200}{n}@relay.example>")[:3] != "250"]
     assert refused
     assert refused[0] > 4000
+    # short addresses take more room there than their octets
+    talk = Talk(max_recipients=None)
+    talk.script("EHLO c", "MAIL FROM:<>")
+    taken = [f"{n}@relay.example" for n in range(30_000) if talk.reply(f"RCPT TO:<{n}@relay.example>")[:3] == "250"]
+    transaction = talk.session.transaction
+    assert transaction is not None
+    assert len(taken) < 30_000
+    assert len(msgspec.json.encode(transaction.recipients)) < 2 * 1024 * 1024
 
 
 def test_the_mail_after_the_last_message_gets_421() -> None:
@@ -258,10 +268,36 @@ def test_one_error_too_many_ends_the_session() -> None:
 
 
 def test_data_that_nobody_asked_for_is_not_read_as_commands() -> None:
+    for line in ("DATA", "BDAT 10 LAST"):
+        talk = Talk()
+        talk.script("EHLO c", "MAIL FROM:<>", "RCPT TO:<b@elsewhere.example>")
+        answer = talk.say(line, more_waits=True)
+        assert (answer.wire[:9], answer.then) == (b"554 5.5.0", Then.CLOSE)
+    # a fault that passes is told as one, and what the client sent behind its DATA is not read either
     talk = Talk()
-    talk.script("EHLO c", "MAIL FROM:<>", "RCPT TO:<b@elsewhere.example>")
+    talk.script("EHLO c", "MAIL FROM:<>", "RCPT TO:<b@relay.example>")
+    talk.unavailable = replies.UNAVAILABLE
     answer = talk.say("DATA", more_waits=True)
-    assert (answer.wire[:9], answer.then) == (b"554 5.5.0", Then.CLOSE)
+    assert (answer.wire[:9], answer.then) == (b"451 4.3.0", Then.CLOSE)
+
+
+def test_commands_that_bring_no_mail_become_errors_after_a_hundred_in_a_row() -> None:
+    talk = Talk(max_errors=2)
+    for _ in range(2):
+        assert talk.script(*["RSET", "NOOP", "EHLO c", "VRFY x"] * 24) == ["250", "250", "250", "252"] * 24
+        assert talk.script("MAIL FROM:<>", "RSET") == ["250", "250"]
+    assert talk.script(*["NOOP"] * 101) == ["250"] * 101
+    assert talk.say("NOOP").wire[:9] == b"421 4.7.0"
+    talk = Talk(max_errors=None)
+    assert talk.script("EHLO c", *["NOOP"] * 500) == ["250"] * 501
+
+
+def test_a_line_without_end_counts_as_a_command_before_tls() -> None:
+    talk = Talk(AUTH, tls_deadline_commands=2)
+    assert talk.dialogue.take(TOO_LONG).wire[:9] == b"530 5.7.0"
+    assert talk.reply("NOOP")[:3] == "250"
+    assert talk.dialogue.take(TOO_LONG).wire[:9] == b"421 4.7.0"
+    assert Talk().dialogue.take(TOO_LONG).wire[:9] == b"500 5.5.2"
 
 
 lines = st.sampled_from(

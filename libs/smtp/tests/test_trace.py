@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from postern_core.envelope import Client
 from postern_core.ids import accepted_at, new_queue_id
-from postern_smtp.trace import count_hops, received_field
+from postern_smtp.trace import blank_before, count_hops, received_field
 
 NOW = datetime(2026, 11, 24, 8, 9, 10, tzinfo=UTC)
 
@@ -68,3 +68,13 @@ def test_hops_are_counted_in_the_header_only() -> None:
     assert count_hops(b"\r\nReceived: body\r\n") == 0
     assert count_hops(b"Received: a\r\nReceived: b\r\n") == 2
     assert count_hops(b"") == 0
+
+
+def test_the_text_of_a_message_never_continues_the_field() -> None:
+    ours = field(Client(address="192.0.2.1", helo="c")).encode()
+    for start in (b" by trusted.example", b"\tby trusted.example"):
+        message = start + b"\r\nSubject: x\r\n"
+        parsed = email.message_from_bytes(ours + blank_before(message) + message)
+        assert "trusted" not in parsed["Received"]
+        assert "trusted" in parsed.get_payload()
+    assert blank_before(b"Subject: x\r\n") == blank_before(b"") == blank_before(b"\r\n text\r\n") == b""

@@ -65,6 +65,32 @@ async def test_it_takes_mail_and_ends_in_order_on_sigterm(broker: Broker, tmp_pa
         await api.close()
 
 
+async def test_a_client_that_stalls_in_data_does_not_hold_up_the_end(broker: Broker, tmp_path: Path) -> None:
+    api, port, ready = await broker.connect("api"), free_port(), tmp_path / "ready"
+    policy = GatePolicy(revision=1, hostname="mx.example", relay_domains=RELAY_DOMAINS)
+    await api.kv_put("POLICY", "gates", encode_section(policy))
+    program = await start(**environment(broker, POSTERN_LISTEN=f"127.0.0.1:{port}", POSTERN_READY_FILE=str(ready)))
+    try:
+        async with asyncio.timeout(30):
+            while not ready.exists():
+                await asyncio.sleep(0.05)
+        wire = await Wire(*await asyncio.open_connection("127.0.0.1", port)).greeted()
+        await wire.transaction()
+        await wire.expect("DATA", "354")
+        await wire.send(MESSAGE[:100_000])
+        program.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            assert (await wire.reply()).startswith("421 4.3.2")
+            assert await program.wait() == 0
+        wire.writer.close()
+        assert (await api.stream_state("INTAKE"))["messages"] == 0
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+        await api.close()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -20,7 +20,7 @@ from postern_core.events import EventKind
 from postern_core.ids import QueueId, accepted_at, new_queue_id
 from postern_smtp import replies
 from postern_smtp.session import Transaction
-from postern_smtp.trace import count_hops, received_field
+from postern_smtp.trace import blank_before, count_hops, received_field
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -76,7 +76,7 @@ class Acceptance:
             at=at,
             only_recipient=recipients[0].address if len(recipients) == 1 else "",
         )
-        stored = field + body
+        stored = field + blank_before(body) + body
         envelope = Envelope(
             id=queue_id,
             gate=self._gate,

@@ -3,7 +3,8 @@
 Enforces the order of commands (session.py), the limits of the policy, and the recipients that the gate takes. A transaction keeps the
 rules under which it began; the next one sees the newest. Limits, each with its reply: errors a session (421 4.7.0), transactions a connection
 (421 4.7.0 to the MAIL after the last), bytes a session (421 4.7.0: the client comes back on a new connection), SIZE= (552 5.3.4),
-recipients (452 4.5.3, earlier ones kept: RFC 5321 section 4.5.3.1.10), commands before TLS (421 4.7.0).
+recipients (452 4.5.3, earlier ones kept: RFC 5321 section 4.5.3.1.10), commands before TLS (421 4.7.0). Past a hundred commands in a row
+that bring no mail (NOOP, RSET, EHLO…), each further one counts as an error.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from postern_smtp import replies
 from postern_smtp.commands import Auth, Command, CommandRefused, Hello, Mail, Plain, Rcpt, Verb, parse, split_verb
 from postern_smtp.data import DataReader
 from postern_smtp.gate import GateProfile, GateRules
+from postern_smtp.lines import LineTooLong
 from postern_smtp.session import Session, Transaction
 
 # a transaction's RCPT lines together; the envelope must fit one broker message, whatever max_recipients says
 _MAX_PATH_OCTETS: Final = 1024 * 1024
-
+_RECIPIENT_OCTETS: Final = 32  # that a recipient takes there beside its address and parameters
+# commands that bring no mail, in a row; each further one counts as an error
+_MAX_IDLE_COMMANDS: Final = 100
+_IDLE: Final = frozenset({Verb.HELO, Verb.EHLO, Verb.NOOP, Verb.RSET, Verb.VRFY, Verb.HELP})
 
 _SIMPLE: Final = {Verb.NOOP: replies.OK, Verb.VRFY: replies.CANNOT_VERIFY, Verb.HELP: replies.HELP}
 
@@ -86,7 +91,7 @@ class Dialogue:
     def greeting(self) -> Answer:
         return say(replies.greeting(self.hostname))
 
-    def take(self, line: bytes, *, more_waits: bool = False) -> Answer:
+    def take(self, line: bytes | LineTooLong, *, more_waits: bool = False) -> Answer:
         """The answer to one line (without its CRLF). `more_waits`: the client did not wait for it."""
         session = self.session
         session.commands += 1
@@ -97,17 +102,18 @@ class Dialogue:
         # STARTTLS and QUIT are always allowed, they are what we wait for
         if self._before_tls and session.commands > self.limits.tls_deadline_commands and answer.then is Then.GO_ON:
             return say(replies.NO_TLS_IN_TIME)
-        if more_waits and answer.reply is not None and answer.reply.code >= 500 and _is_data(line):
+        if more_waits and answer.reply is not None and answer.then is Then.GO_ON and _is_data(line):
             # message text must not be read as commands (RFC 2920 section 3.1: DATA is the last of its group)
-            return say(replies.OUT_OF_STEP, Then.CLOSE)
+            return say(replies.OUT_OF_STEP if answer.reply.code >= 500 else answer.reply, Then.CLOSE)
         return self.counted(answer)
 
     def counted(self, answer: Answer) -> Answer:
-        """`answer`, or 421 when it is one refusal too many."""
-        if answer.reply is not None and answer.reply.code >= 500:
-            self.session.errors += 1
+        """`answer`, or 421 when it is one refusal too many, or one more of too many commands that bring no mail."""
+        session = self.session
+        if (answer.reply is not None and answer.reply.code >= 500) or session.idle_commands > _MAX_IDLE_COMMANDS:
+            session.errors += 1
             limit = self.limits.max_errors
-            if limit is not None and self.session.errors > limit:
+            if limit is not None and session.errors > limit:
                 return say(replies.TOO_MANY_ERRORS)
         return answer
 
@@ -123,7 +129,9 @@ class Dialogue:
     def _before_tls(self) -> bool:
         return self._profile.tls_required and not self.session.tls
 
-    def _take(self, line: bytes) -> Answer:
+    def _take(self, line: bytes | LineTooLong) -> Answer:
+        if isinstance(line, LineTooLong):
+            return say(replies.TLS_FIRST if self._before_tls else replies.LINE_TOO_LONG)
         try:
             verb, argument = split_verb(line)
         except CommandRefused as refused:
@@ -133,6 +141,7 @@ class Dialogue:
         refusal = self.session.refusal(verb, self._profile)
         if refusal is not None:
             raise CommandRefused(refusal)
+        self.session.idle_commands = self.session.idle_commands + 1 if verb in _IDLE else 0
         return self._obey(parse(verb, argument, dsn=self._profile.dsn))
 
     def _obey(self, command: Command) -> Answer:
@@ -210,7 +219,7 @@ class Dialogue:
         decided = transaction.rules.decide_recipient(command.forward_path)
         if isinstance(decided, Reply):
             return decided
-        octets = len(decided) + len(command.orcpt) + len(command.notify)
+        octets = len(decided) + len(command.orcpt) + len(command.notify) + _RECIPIENT_OCTETS
         if limit is not None and len(transaction.recipients) >= limit:
             return replies.TOO_MANY_RECIPIENTS
         if transaction.path_octets + octets > _MAX_PATH_OCTETS:
@@ -222,8 +231,9 @@ class Dialogue:
         return replies.RECIPIENT_OK
 
 
-def _is_data(line: bytes) -> bool:
-    return line[:4].upper() == b"DATA"
+def _is_data(line: bytes | LineTooLong) -> bool:
+    """Whether message text follows in the mind of a client that does not wait: DATA, and BDAT (RFC 3030), which nobody offered."""
+    return not isinstance(line, LineTooLong) and line[:4].upper() in (b"DATA", b"BDAT")
 
 
 def _message_limit(limits: GateLimits) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import ssl
 from collections import Counter
 from collections.abc import Callable
@@ -19,9 +18,11 @@ from postern_core.policy import GateLimits
 from postern_smtp import replies
 from postern_smtp.acceptance import Acceptance
 from postern_smtp.gate import GateProfile, GateRules
-from postern_smtp.reception import Connection, Memory
-from postern_smtp.server import TLS_HANDSHAKE_S, TLS_SHUTDOWN_S, GateConnection
+from postern_smtp.memory import Memory
+from postern_smtp.reception import Connection, client_network
+from postern_smtp.server import GateConnection
 from postern_smtp.session import Transaction
+from postern_smtp.tls_door import TlsDoor, open_sockets
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -61,9 +62,10 @@ class Listener:
         self.is_draining = False
         self.newest_rules = newest_rules
         self._acceptance = acceptance
-        self._servers: list[asyncio.Server] = []
+        self._ports: list[asyncio.Server | TlsDoor] = []
         self._connections: set[Connection] = set()
         self._per_client: Counter[str] = Counter()
+        self._in_handshake: Counter[str] = Counter()  # not connected yet
         self._storing: set[asyncio.Task[Reply]] = set()
         self._fewer = asyncio.Event()
 
@@ -75,25 +77,24 @@ class Listener:
     @property
     def addresses(self) -> tuple[ListenAddress, ...]:
         """Where it listens, with the ports that the system chose."""
-        names = [socket.getsockname() for server in self._servers for socket in server.sockets]
+        names = [socket.getsockname() for port in self._ports for socket in port.sockets]
         return tuple(ListenAddress(name[0], name[1]) for name in names)
 
     async def listen(self, address: ListenAddress, *, implicit_tls: ssl.SSLContext | None = None) -> None:
         """Open a port; with `implicit_tls`, TLS starts at once (RFC 8314 section 3.3). ConfigurationError when it cannot be opened."""
         loop = asyncio.get_running_loop()
+
+        def connection() -> GateConnection:
+            return GateConnection(self, loop)
+
         try:
-            server = await loop.create_server(
-                lambda: GateConnection(self, loop),
-                address.host,
-                address.port,
-                backlog=_BACKLOG,
-                ssl=implicit_tls,
-                ssl_handshake_timeout=TLS_HANDSHAKE_S if implicit_tls else None,
-                ssl_shutdown_timeout=TLS_SHUTDOWN_S if implicit_tls else None,
-            )
+            if implicit_tls is None:
+                self._ports.append(await loop.create_server(connection, address.host, address.port, backlog=_BACKLOG))
+            else:
+                for opened in await open_sockets(address.host, address.port, _BACKLOG):
+                    self._ports.append(TlsDoor(opened, implicit_tls, connection, self._may_enter, self._left))
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {address}: {error.strerror or error}") from error
-        self._servers.append(server)
         log.info("gate.opened", address=str(self.addresses[-1]), tls=implicit_tls is not None)
 
     # --- what a connection asks
@@ -104,37 +105,58 @@ class Listener:
     def store(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> asyncio.Task[Reply]:
         """Begin to store a message, and own the task until it is done."""
         storing = asyncio.create_task(self._acceptance.accept(transaction, client, body, extended=extended), name="acceptance")
-        self._storing.add(storing)
-        storing.add_done_callback(self._stored)
-        return storing
+        octets = len(body)
 
-    def _stored(self, storing: asyncio.Task[Reply]) -> None:
-        self._storing.discard(storing)
-        self._fewer.set()
+        def stored(_: asyncio.Task[Reply]) -> None:
+            self.memory.storing(-octets)
+            self._storing.discard(storing)
+            self._fewer.set()
+
+        self._storing.add(storing)
+        self.memory.storing(octets)  # until it is done, also when its client is gone meanwhile
+        storing.add_done_callback(stored)
+        return storing
 
     def admit(self, connection: Connection) -> Reply | None:
         """Count a connection in; the reply that turns it away, or None."""
-        rules = self.newest_rules()
-        limits = rules.limits if rules is not None else GateLimits()
-        client = _network(connection.session.client_address)
+        client = client_network(connection.session.client_address)
         self._connections.add(connection)
         self._per_client[client] += 1
+        return self._refusal(connection.session.client_address, len(self._connections), self._per_client[client])
+
+    def _refusal(self, address: str, connections: int, of_client: int) -> Reply | None:
+        rules = self.newest_rules()
+        limits = rules.limits if rules is not None else GateLimits()
         refusal: Reply | None = None
         if self.is_draining:
             refusal = replies.SHUTTING_DOWN
-        elif limits.max_connections is not None and len(self._connections) > limits.max_connections:
+        elif limits.max_connections is not None and connections > limits.max_connections:
             refusal = replies.TOO_MANY_CONNECTIONS
-        elif limits.max_connections_per_client is not None and self._per_client[client] > limits.max_connections_per_client:
+        elif limits.max_connections_per_client is not None and of_client > limits.max_connections_per_client:
             refusal = replies.TOO_MANY_OF_YOURS
         if refusal is not None:
-            log.warning("connection.refused", client=connection.session.client_address, reply=str(refusal))
+            log.warning("connection.refused", client=address, reply=str(refusal))
         return refusal
+
+    def _may_enter(self, address: str) -> bool:
+        client = client_network(address)
+        connections = len(self._connections) + self._in_handshake.total() + 1
+        if self._refusal(address, connections, self._per_client[client] + self._in_handshake[client] + 1) is not None:
+            return False
+        self._in_handshake[client] += 1
+        return True
+
+    def _left(self, address: str) -> None:
+        client = client_network(address)
+        self._in_handshake[client] -= 1
+        if not self._in_handshake[client]:
+            del self._in_handshake[client]
 
     def release(self, connection: Connection) -> None:
         """Count a connection out."""
         if connection in self._connections:
             self._connections.remove(connection)
-            client = _network(connection.session.client_address)
+            client = client_network(connection.session.client_address)
             self._per_client[client] -= 1
             if not self._per_client[client]:
                 del self._per_client[client]
@@ -148,8 +170,8 @@ class Listener:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within_s
         self.is_draining = True
-        for server in self._servers:
-            server.close()
+        for port in self._ports:
+            port.close()
         await self._emptied(min(loop.time() + _POLITE_S, deadline))
         for connection in tuple(self._connections):
             if not connection.is_busy:
@@ -169,16 +191,3 @@ class Listener:
                 while self._connections or self._storing:
                     self._fewer.clear()
                     await self._fewer.wait()
-
-
-def _network(address: str) -> str:
-    """Who counts as one client: an IPv4 address, or an IPv6 /64, which is what one customer has."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Address(int(parsed) >> 64 << 64))

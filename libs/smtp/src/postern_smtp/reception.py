@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import ipaddress
 from typing import Protocol
 
 from postern_core.envelope import Client
 from postern_core.errors import Reply
 from postern_smtp.gate import GateProfile, GateRules
+from postern_smtp.memory import Memory
 from postern_smtp.session import Session, Transaction
-
-
-@dataclass(slots=True)
-class Memory:
-    """How much message data all sessions hold, and may hold."""
-
-    limit_bytes: int
-    used_bytes: int = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self.used_bytes > self.limit_bytes
 
 
 class Connection(Protocol):
@@ -65,3 +54,16 @@ class Reception(Protocol):
     def store(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> asyncio.Task[Reply]:
         """Begin to store a message. It runs to its end, whatever becomes of the connection; its result is the reply."""
         ...
+
+
+def client_network(address: str) -> str:
+    """Who counts as one client: an IPv4 address, or an IPv6 /64, which is what one customer has."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Address(int(parsed) >> 64 << 64))

@@ -8,7 +8,6 @@ What it would tell a peer of an exception is replaced too: `451 4.3.0`, and the 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import Final
 
 import structlog
@@ -23,14 +22,14 @@ from postern_smtp.dialogue import Answer, Dialogue, Then, say
 from postern_smtp.lines import MAX_AUTH_OCTETS, CommandLines, LineTooLong
 from postern_smtp.reception import Reception
 from postern_smtp.session import Transaction
+from postern_smtp.tls_door import TLS_HANDSHAKE_S, TLS_SHUTDOWN_S
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _BLOCK_OCTETS: Final = 256 * 1024
 _PROGRESS_OCTETS: Final = 4096  # of data within the idle time
 _BARE_NEWLINE_GRACE_S: Final = 5.0
-TLS_HANDSHAKE_S: Final = 30.0
-TLS_SHUTDOWN_S: Final = 2.0
+_COMMANDS_A_TURN: Final = 32  # of one client, before the others have theirs
 
 
 class _Ended(Exception):  # noqa: N818  (not an error: how the conversation loop is left)
@@ -44,7 +43,7 @@ class GateConnection(SmtpConnection):
         super().__init__(loop)
         self._reception = reception
         self._lines = CommandLines()
-        self._held_octets = 0  # of message data, counted in the gate's memory
+        self._data: DataReader | None = None  # of the message that is coming in
         self.is_busy = False
         self._dialogue = Dialogue(self.session, reception.profile, reception.newest_rules, reception.unavailable)
 
@@ -53,10 +52,11 @@ class GateConnection(SmtpConnection):
             await self._converse()
         except _Ended:
             pass
-        except (ConnectionError, ssl.SSLError) as error:
+        except OSError as error:  # of the connection, TLS included
             self._end = self._end or f"lost: {type(error).__name__}"
         except Exception as error:  # the one handler of the session: nothing of it reaches the peer
-            self._writer.write(f"{await self.handle_exception(error)}\r\n".encode("ascii"))
+            await self.handle_exception(error)
+            self._writer.write(replies.SESSION_FAILED.line())
             self._end = "failed"
         finally:
             self._stop_clocks()
@@ -90,21 +90,16 @@ class GateConnection(SmtpConnection):
             self._reset_timeout(self._dialogue.limits.idle_timeout_s)
             if self._reception.is_draining:
                 self._write(say(replies.SHUTTING_DOWN))
-            if isinstance(line, LineTooLong):
-                self._write(self._dialogue.counted(say(replies.LINE_TOO_LONG)))
-                continue
+            more_waits = not self._lines.is_empty
             try:
-                await self._obey(self._dialogue.take(line, more_waits=not self._lines.is_empty))
-            except (_Ended, ConnectionError, ssl.SSLError):
-                raise
+                answer = self._dialogue.take(line, more_waits=more_waits)
             except Exception as error:  # a fault of one command ends its transaction, not the session
+                if more_waits:
+                    raise  # but what was sent on the strength of it must not be read as something else
                 self.session.transaction = None
-                await self.push(await self.handle_exception(error))
-
-    async def push(self, status: str | bytes) -> None:
-        """Write one reply line and wait until the client reads."""
-        self._writer.write((status.encode("ascii") if isinstance(status, str) else status) + b"\r\n")
-        await self._writer.drain()
+                self._writer.write(f"{await self.handle_exception(error)}\r\n".encode("ascii"))
+                continue
+            await self._obey(answer)
 
     async def _obey(self, answer: Answer) -> None:
         match answer.then:
@@ -127,6 +122,10 @@ class GateConnection(SmtpConnection):
 
     async def _next_line(self) -> bytes | LineTooLong:
         lines = self._lines
+        # one that pipelines without reading must not make us hold its replies, nor keep the loop to itself
+        await self._writer.drain()
+        if self.session.commands % _COMMANDS_A_TURN == 0:
+            await asyncio.sleep(0)
         while (line := lines.next_line()) is None:
             if lines.is_flood:
                 self._write(say(replies.LINE_FLOOD))
@@ -154,7 +153,8 @@ class GateConnection(SmtpConnection):
         assert transaction is not None
         self.is_busy = True
         try:
-            body = await self._read_data(self._dialogue.data_reader())
+            self._data = self._dialogue.data_reader()
+            body = await self._read_data(self._data)
             if isinstance(body, Reply):
                 log.info("data.refused", client=session.client_address, reply=str(body))
                 answer = self._dialogue.counted(say(body))
@@ -162,9 +162,9 @@ class GateConnection(SmtpConnection):
                 session.received_bytes += len(body)
                 answer = say(await self._store(transaction, body))
         finally:
-            session.transaction = None
+            session.transaction = self._data = None
             self.is_busy = False
-            self._hold(0)
+            self._reception.memory.release(self)
         self._write(answer)
         if self._expired is not None:
             self._write(say(self._expired))
@@ -172,13 +172,10 @@ class GateConnection(SmtpConnection):
             self._write(say(replies.SHUTTING_DOWN))
 
     async def _read_data(self, reader: DataReader) -> bytes | Reply:
-        fresh = 0
+        fresh, memory = 0, self._reception.memory
         block = self._lines.take()
         while not reader.feed(block):
-            self._hold(reader.buffered_bytes)
-            if self._reception.memory.is_full:
-                reader.discard(replies.OUT_OF_MEMORY)
-                self._hold(0)
+            memory.hold(self, reader.buffered_bytes, self.loop.time())
             fresh += len(block)
             if fresh >= _PROGRESS_OCTETS:
                 self._reset_timeout(self._dialogue.limits.idle_timeout_s)
@@ -188,16 +185,17 @@ class GateConnection(SmtpConnection):
             if not block:
                 self._end = "closed by client in DATA"
                 raise _Ended
-        self._hold(reader.buffered_bytes)
         self._lines.feed(reader.rest)
         return reader.message()
 
-    def _hold(self, octets: int) -> None:
-        self._reception.memory.used_bytes += octets - self._held_octets
-        self._held_octets = octets
+    def let_go(self) -> None:
+        """Drop what came of the message so far; its end of data is answered with 452 4.3.1."""
+        if self._data is not None:
+            self._data.discard(replies.OUT_OF_MEMORY)
 
     async def _store(self, transaction: Transaction, body: bytes) -> Reply:
         session = self.session
+        self._reception.memory.release(self)  # from here on the body is counted with those that are being stored
         storing = self._reception.store(transaction, session.client, body, extended=session.extended)
         self._is_storing = True
         try:
@@ -267,8 +265,7 @@ class GateConnection(SmtpConnection):
                 self._reset_timeout(self._dialogue.limits.idle_timeout_s)
                 return
             step = verified
-        if step.code >= 500:
-            session.auth_attempts += 1
+        session.auth_attempts += 1  # those that were not heard, too: else an address that is turned away asks for ever
         if session.auth_attempts >= authenticator.max_attempts:
             self._writer.write(step.line())
             self._write(say(replies.AUTH_ATTEMPTS_USED))

@@ -66,6 +66,7 @@ class Session:
     user: str = ""
     transaction: Transaction | None = None
     commands: int = 0
+    idle_commands: int = 0  # in a row, that bring no mail
     errors: int = 0
     transactions: int = 0
     accepted: int = 0

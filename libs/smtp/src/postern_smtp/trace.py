@@ -65,6 +65,12 @@ def _clean(text: str) -> str:
     return _UNSAFE.sub("?", text[:_MAX_TOKEN])
 
 
+def blank_before(message: bytes) -> bytes:
+    """What has to stand between our field and `message`: an empty line when it begins with white space. It has no header then (RFC 5322
+    section 2.2), and without that line its text would continue our field, where it could say anything."""
+    return b"\r\n" if message[:1] in (b" ", b"\t") else b""
+
+
 def count_hops(message: bytes) -> int:
     """How many Received: fields the header holds; looks at its first megabyte."""
     if message.startswith(b"\r\n"):
