@@ -122,3 +122,15 @@ async def test_a_client_that_leaves_in_the_handshake_harms_nobody(program: Progr
     await wire.expect("EHLO client.example", "250")
     await wire.expect("AUTH LOGIN", "334")
     wire.writer.close()
+
+
+async def test_handshakes_that_hang_on_the_tls_port_do_not_hold_up_the_end(program: Program, client_tls: ssl.SSLContext) -> None:
+    raw = await asyncio.open_connection("127.0.0.1", program.implicit)
+    connection = await asyncio.open_connection("127.0.0.1", program.implicit, ssl=client_tls, server_hostname="localhost")
+    wire = await Wire(*connection).greeted()
+    program.process.send_signal(signal.SIGTERM)
+    assert (await wire.reply()).startswith("421 4.3.2")
+    async with asyncio.timeout(10):
+        assert await program.process.wait() == 0
+    for writer in (raw[1], wire.writer):
+        writer.close()

@@ -27,7 +27,7 @@ class Settings(BusSettings):
         description="Message data that all sessions together may hold, in bytes; over it, senders get 452 4.3.1.",
     )
     auth_concurrency: int = Field(
-        default=2, ge=1, le=64, description="Passwords verified at the same time; each takes a core and 64 MiB for a moment."
+        default=2, ge=1, le=64, description="Passwords verified at the same time; each takes a core and 19 MiB for a moment."
     )
     auth_attempts: int = Field(default=3, ge=1, le=20, description="Failed AUTH commands a session, then 421.")
     auth_failure_delay_s: float = Field(
