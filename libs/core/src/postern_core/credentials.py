@@ -6,10 +6,13 @@ import base64
 
 import msgspec
 
+from postern_core.contract import Version, written
+
 
 class SmtpUser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One SMTP user, KV USERS key `user_key(name)`."""
 
+    version: Version = msgspec.field(default_factory=written)
     name: str
     password_hash: str  # argon2id, PHC string
     enabled: bool = True
@@ -18,6 +21,7 @@ class SmtpUser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class RouteSecret(msgspec.Struct, frozen=True, kw_only=True):
     """Credentials for a route's smart host, KV SECRETS key `route.<name>`."""
 
+    version: Version = msgspec.field(default_factory=written)
     user: str
     password: str
 

@@ -10,7 +10,8 @@ from datetime import datetime
 
 import msgspec
 
-from postern_core.envelope import CONTRACT_VERSION, Gate
+from postern_core.contract import Version, written
+from postern_core.envelope import Gate
 from postern_core.ids import QueueId
 
 
@@ -35,7 +36,7 @@ class DispositionKind(enum.StrEnum):
 class Disposition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The end of recipient `n`. The one with the highest (generation, is_final) counts."""
 
-    version: int = CONTRACT_VERSION
+    version: Version = msgspec.field(default_factory=written)
     id: QueueId
     n: int  # Recipient.n
     recipients_total: int  # of the envelope, so that a reader knows when it has seen all of them

@@ -9,17 +9,14 @@ from __future__ import annotations
 import enum
 import struct
 from datetime import datetime
-from typing import TypeVar
 
 import msgspec
 
+from postern_core.contract import T, Version, decode, written
 from postern_core.ids import QueueId
 
-CONTRACT_VERSION = 1
 _PREFIX = struct.Struct(">4sI")
 _MAGIC = b"PSTN"
-
-T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Gate(enum.StrEnum):
@@ -75,7 +72,7 @@ class BodyRef(msgspec.Struct, frozen=True, kw_only=True):
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One accepted message. A new field has a default; anything else is a new version."""
 
-    version: int = CONTRACT_VERSION
+    version: Version = msgspec.field(default_factory=written)
     id: QueueId
     gate: Gate
     reverse_path: str  # "" is the null reverse-path of a DSN: never bounce it (RFC 5321 section 4.5.5)
@@ -97,18 +94,12 @@ def frame(head: msgspec.Struct, body: bytes | bytearray | memoryview = b"") -> b
 
 
 def unframe(payload: bytes, head_type: type[T]) -> tuple[T, memoryview]:
-    """The head and a view of the body behind it. ValueError for anything that `frame` did not make."""
+    """The head and a view of the body behind it. ValueError for anything that `frame` did not make, and for another version."""
     if len(payload) < _PREFIX.size:
         raise ValueError("payload is shorter than its prefix")
     magic, length = _PREFIX.unpack_from(payload)
     if magic != _MAGIC or len(payload) < _PREFIX.size + length:
         raise ValueError("payload is not framed as Postern frames it")
     view = memoryview(payload)
-    try:
-        head = msgspec.json.decode(view[_PREFIX.size : _PREFIX.size + length], type=head_type)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"payload head does not decode: {error}") from error
-    version = getattr(head, "version", CONTRACT_VERSION)
-    if version != CONTRACT_VERSION:
-        raise ValueError(f"payload has contract version {version}, this program knows {CONTRACT_VERSION}")
+    head = decode(view[_PREFIX.size : _PREFIX.size + length], head_type)
     return head, view[_PREFIX.size + length :]

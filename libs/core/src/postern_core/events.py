@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from postern_core.envelope import CONTRACT_VERSION
+from postern_core.contract import Version, written
 from postern_core.ids import QueueId
 
 
@@ -40,5 +40,5 @@ class TraceEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class EventBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Payload on EVENTS (JSON, no frame)."""
 
-    version: int = CONTRACT_VERSION
+    version: Version = msgspec.field(default_factory=written)
     events: tuple[TraceEvent, ...]

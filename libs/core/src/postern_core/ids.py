@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NewType
 
 QueueId = NewType("QueueId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PATTERN = re.compile(r"[0-7][0-9abcdefghjkmnpqrstvwxyz]{25}")
 
 
@@ -44,12 +45,16 @@ def parse_queue_id(text: str) -> QueueId:
     """`text` as a queue id; ValueError when it is none."""
     if not _PATTERN.fullmatch(text):
         raise ValueError(f"{text!r} is not a queue id (26 characters of Crockford base32, lower case)")
+    accepted_at(QueueId(text))  # 48 bits of milliseconds reach beyond the year 9999
     return QueueId(text)
 
 
 def accepted_at(queue_id: QueueId) -> datetime:
-    """When the mail with this id was accepted, to the millisecond (it is the first 48 bits of the UUID)."""
+    """When the mail with this id was accepted, to the millisecond (it is the first 48 bits of the UUID). ValueError for what is no id."""
     value = 0
     for character in queue_id:
         value = value << 5 | _ALPHABET.index(character)
-    return datetime.fromtimestamp((value >> 80) / 1000, tz=UTC)
+    try:
+        return _EPOCH + timedelta(milliseconds=value >> 80)
+    except OverflowError as error:
+        raise ValueError(f"{queue_id!r} is not a queue id: its time is beyond the year 9999") from error

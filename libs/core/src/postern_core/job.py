@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from postern_core.envelope import CONTRACT_VERSION, Envelope, Recipient
+from postern_core.contract import Version, written
+from postern_core.envelope import Envelope, Recipient
 from postern_core.ids import QueueId
 
 
@@ -15,7 +16,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     its body inline has its own stored copy (`envelope.body`), so that whoever settles a job may let go of its body.
     """
 
-    version: int = CONTRACT_VERSION
+    version: Version = msgspec.field(default_factory=written)
     route: str
     envelope: Envelope
     recipients: tuple[Recipient, ...]
@@ -36,7 +37,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Badmail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Head of a BADMAIL entry, subject `badmail.<job-id>`: what could neither be delivered nor returned."""
 
-    version: int = CONTRACT_VERSION
+    version: Version = msgspec.field(default_factory=written)
     job: Job
     recipients: tuple[Recipient, ...]  # those for whom there is no way left
     reason: str  # one sentence for an administrator

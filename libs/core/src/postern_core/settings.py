@@ -62,7 +62,7 @@ class BusSettings(BaseSettings):
     ready_file: Path | None = Field(
         default=None, description="File that is kept fresh while the service is ready, for health checks; none: not written."
     )
-    drain_s: float = Field(default=8.0, gt=0, le=300, description="Seconds for work in flight after SIGTERM.")
+    drain_s: float = Field(default=8.0, gt=0, le=9, description="Seconds for work in flight after SIGTERM; all ends within ten.")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="Least severe log level.")
     log_format: str = Field(default="json", pattern="^(json|text)$", description="One JSON object a line, or text.")
 

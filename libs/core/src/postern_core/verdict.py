@@ -6,6 +6,7 @@ import enum
 
 import msgspec
 
+from postern_core.contract import Version, written
 from postern_core.envelope import Envelope
 
 
@@ -60,7 +61,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class HeldMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Head of a QUARANTINE entry, subject `quarantine.<queue-id>`; the body follows inline or by reference."""
 
-    version: int = 1
+    version: Version = msgspec.field(default_factory=written)
     envelope: Envelope
     verdict: Verdict
     subject: str = ""  # decoded Subject:, at most 200 characters, for lists

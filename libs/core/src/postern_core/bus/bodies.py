@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 from postern_core.bus.connection import Bus
+from postern_core.bus.publishing import SubjectTakenError
 from postern_core.bus.topology import BODIES, body_subject
 from postern_core.envelope import BodyRef, Envelope
-from postern_core.errors import TransientError
 
 CHUNK_BYTES: Final = 1024 * 1024
 
@@ -46,7 +46,7 @@ class BodyStore:
     async def put(self, name: str, body: bytes | bytearray | memoryview) -> BodyRef:
         """Store `body` durably; all chunks are acknowledged when this returns."""
         view = memoryview(body)
-        digest = hashlib.sha256(view).hexdigest()
+        digest = await _sha256(view)
         full_name = f"{self._writer}.{name}"
         chunks = [bytes(view[start : start + CHUNK_BYTES]) for start in range(0, len(view), CHUNK_BYTES)]
         await asyncio.gather(*(self._put_chunk(full_name, k, chunk, digest) for k, chunk in enumerate(chunks)))
@@ -57,8 +57,8 @@ class BodyStore:
         try:
             # the digest is in the id: another body never passes for a copy of this one
             await self._bus.publish(BODIES, subject, chunk, f"{name}:{k}:{digest[:16]}")
-        except TransientError:
-            # chunks cannot be overwritten (topology): after a crash this one may stand there already
+        except SubjectTakenError:
+            # chunks cannot be overwritten (topology): one that an earlier run left behind may outlive the duplicate window
             stored = await self._bus.last(BODIES, subject)
             if stored is None or stored.data != chunk:
                 raise
@@ -73,7 +73,7 @@ class BodyStore:
         """The stored body, verified."""
         stored = await asyncio.gather(*(self._bus.last(BODIES, body_subject(ref.name, k)) for k in range(ref.chunks)))
         body = b"".join(chunk.data for chunk in stored if chunk is not None)
-        if len(body) != ref.size_bytes or hashlib.sha256(body).hexdigest() != ref.sha256:
+        if len(body) != ref.size_bytes or await _sha256(body) != ref.sha256:
             missing = [k for k, chunk in enumerate(stored) if chunk is None]
             raise BodyMissing(f"body {ref.name}: chunks {missing} missing" if missing else f"body {ref.name}: digest differs")
         return body
@@ -82,3 +82,8 @@ class BodyStore:
         """Delete the body that this envelope refers to, if it refers to one."""
         if envelope.body is not None:
             await self._bus.purge(BODIES, f"body.{envelope.body.name}.*")
+
+
+async def _sha256(data: bytes | memoryview) -> str:
+    """Off the loop: a large body takes as long as many small messages."""
+    return (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()

@@ -2,7 +2,9 @@
 
 Reconnects for ever. While the broker is away a publish fails at once (nothing is buffered that could surface later as a ghost of
 a message that was refused). Should the client give up all the same, `closed` is set, and the service ends so that it is restarted.
-Sources: nats-py 2.16 client; shared rules in docs/reliability.md.
+A publish answered *duplicate* counts as stored when the answer names the sequence number of the stored one. Reading it back would prove
+no more: a gate may not read mail, and from a work queue it may have been handed on already (docs/reference/bus.md).
+Sources: nats-py 2.16 client; docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-import msgspec
 import nats
 import nats.errors
 import structlog
@@ -23,7 +24,8 @@ from nats.aio.msg import Msg
 from nats.js.client import JetStreamContext
 
 from postern_core.bus.broker_check import confirm_broker
-from postern_core.errors import TransientError
+from postern_core.bus.publishing import IN_PROCESS, PubAck, decode_pub_reply, refusal, unavailable
+from postern_core.errors import ConfigurationError
 from postern_core.settings import BusSettings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -32,32 +34,6 @@ PUBLISH_DEADLINE_S: Final = 10.0
 _TRY_TIMEOUT_S: Final = 3.0
 _READ_TIMEOUT_S: Final = 5.0
 _RETRY_PAUSE_S: Final = 0.1
-# JetStream API error codes (nats-server errors.json): the stream, or its account or disk, has no room left
-_FULL: Final = frozenset({10023, 10026, 10028, 10047, 10049, 10054, 10077})
-
-
-class PubAck(msgspec.Struct, frozen=True):
-    """The broker's word that a message is stored; `duplicate` when it already was."""
-
-    stream: str
-    seq: int
-    duplicate: bool = False
-
-
-class _PubError(msgspec.Struct, frozen=True):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
-class _PubReply(msgspec.Struct, frozen=True):
-    stream: str = ""
-    seq: int = 0
-    duplicate: bool = False
-    error: _PubError | None = None
-
-
-_decode_pub_reply = msgspec.json.Decoder(_PubReply).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,40 +63,47 @@ class Bus:
     ) -> PubAck:
         """Store `payload` in `stream`; returns after the broker's acknowledgement.
 
-        A time-out is tried again with the same `msg_id` until the deadline, so that a first try that was stored all the same is
-        recognised. Raises TransientError: 452 4.3.1 when there is no room, 451 4.3.0 for anything else.
+        While the outcome of a try is unknown (no answer, or still on its way to the replicas) it is tried again with the same `msg_id`
+        until the deadline, also when the broker is away meanwhile, so that a first try that was stored all the same is recognised.
+        Raises TransientError: 452 4.3.1 when there is no room, 451 4.3.0 for anything else; SubjectTakenError, one of those, where a
+        stream keeps one message for each subject and has another.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + deadline_s
         headers = {"Nats-Msg-Id": msg_id, "Nats-Expected-Stream": stream}
+        unknown = False  # whether an earlier try may have been stored
         while True:
-            timeout = min(_TRY_TIMEOUT_S, deadline - loop.time())
+            left = deadline - loop.time()
             try:
-                answer = await self.client.request(subject, payload, timeout=max(timeout, 0.05), headers=headers)
-            except (nats.errors.TimeoutError, TimeoutError) as error:
-                if loop.time() >= deadline:
-                    raise _unavailable(f"no acknowledgement from {stream} within {deadline_s:g} s") from error
-                continue
+                answer = await self.client.request(
+                    subject, payload, timeout=max(min(_TRY_TIMEOUT_S, left), 0.05), headers=headers
+                )
             except nats.errors.MaxPayloadError as error:
-                raise _unavailable(f"payload of {len(payload)} bytes is over the broker's max_payload") from error
+                raise unavailable(f"payload of {len(payload)} bytes is over the broker's max_payload") from error
             except nats.errors.NoRespondersError as error:
                 # also for a moment after a restart, until the stream has recovered
-                if loop.time() + _RETRY_PAUSE_S >= deadline:
-                    raise _unavailable(f"no stream takes {subject}") from error
-                await asyncio.sleep(_RETRY_PAUSE_S)
+                if left <= _RETRY_PAUSE_S:
+                    raise unavailable(f"no stream takes {subject}") from error
+            except (nats.errors.TimeoutError, TimeoutError) as error:
+                unknown = True
+                if loop.time() >= deadline:
+                    raise unavailable(f"no acknowledgement from {stream} within {deadline_s:g} s") from error
                 continue
             except (nats.errors.Error, OSError) as error:
-                raise _unavailable(f"publish to {stream} failed: {type(error).__name__}: {error}") from error
-            reply = _decode_pub_reply(answer.data)
-            if reply.error is not None:
-                if _is_full(reply.error):
-                    raise TransientError(
-                        452, "4.3.1", "mail system full, try again later", reason=f"{stream}: {reply.error.description}"
-                    )
-                raise _unavailable(f"{stream} refused the message: {reply.error.err_code} {reply.error.description}")
-            if reply.stream != stream:
-                raise _unavailable(f"{subject} was stored in {reply.stream!r} instead of {stream!r}")
-            return PubAck(reply.stream, reply.seq, reply.duplicate)
+                if not unknown or self.client.is_closed or left <= _RETRY_PAUSE_S:
+                    raise unavailable(f"publish to {stream} failed: {type(error).__name__}: {error}") from error
+            else:
+                reply = decode_pub_reply(answer.data)
+                if reply.error is None and reply.stream != stream:
+                    raise unavailable(f"{subject} was stored in {reply.stream!r} instead of {stream!r}")
+                if reply.error is None and reply.seq > 0:
+                    return PubAck(reply.stream, reply.seq, reply.duplicate)
+                # a duplicate without a sequence number is of something that is not stored yet, and may never be
+                may_yet_be_stored = reply.error is None or reply.error.err_code == IN_PROCESS
+                if not may_yet_be_stored or left <= _RETRY_PAUSE_S:
+                    raise refusal(stream, reply.error)
+                unknown = True
+            await asyncio.sleep(_RETRY_PAUSE_S)
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The newest message on `subject` in `stream`, or None. TransientError 451 4.3.0 when the broker does not answer."""
@@ -169,10 +152,10 @@ class Bus:
         try:
             answer = await self.client.request(f"$JS.API.{call}", json.dumps(request).encode(), timeout=_READ_TIMEOUT_S)
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise _unavailable(f"{call}: {type(error).__name__}: {error}") from error
+            raise unavailable(f"{call}: {type(error).__name__}: {error}") from error
         decoded: dict[str, Any] = json.loads(answer.data)
         if "error" in decoded and not tolerate_error:
-            raise _unavailable(f"{call}: {decoded['error'].get('description', decoded['error'])}")
+            raise unavailable(f"{call}: {decoded['error'].get('description', decoded['error'])}")
         return decoded
 
     async def kv_get(self, bucket: str, key: str) -> bytes | None:
@@ -185,10 +168,10 @@ class Bus:
         try:
             answer = await self.client.request(f"$KV.{bucket}.{key}", value, timeout=_READ_TIMEOUT_S)
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise _unavailable(f"bucket {bucket}: {type(error).__name__}: {error}") from error
-        reply = _decode_pub_reply(answer.data)
+            raise unavailable(f"bucket {bucket}: {type(error).__name__}: {error}") from error
+        reply = decode_pub_reply(answer.data)
         if reply.error is not None:
-            raise _unavailable(f"bucket {bucket}: {reply.error.description}")
+            raise unavailable(f"bucket {bucket}: {reply.error.description}")
         return reply.seq
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
@@ -196,7 +179,7 @@ class Bus:
         try:
             answer = await self.client.request(subject, payload, timeout=timeout_s)
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise _unavailable(f"{subject}: {type(error).__name__}: {error}") from error
+            raise unavailable(f"{subject}: {type(error).__name__}: {error}") from error
         return answer.data
 
     async def close(self) -> None:
@@ -213,12 +196,12 @@ class Bus:
         try:
             answer: Msg = await self.client.request(api_subject, query, timeout=_READ_TIMEOUT_S)
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise _unavailable(f"reading {stream}: {type(error).__name__}: {error}") from error
+            raise unavailable(f"reading {stream}: {type(error).__name__}: {error}") from error
         status = header(answer, "Status")
         if status == "404":
             return None
         if status:
-            raise _unavailable(f"reading {stream}: {status} {header(answer, 'Description')}")
+            raise unavailable(f"reading {stream}: {status} {header(answer, 'Description')}")
         return Stored(header(answer, "Nats-Subject"), int(header(answer, "Nats-Sequence")), answer.data, _stored_at(answer))
 
 
@@ -234,24 +217,22 @@ def _stored_at(msg: Msg) -> datetime:
     return datetime.fromisoformat(f"{text}.{fraction[:6].ljust(6, '0')}+00:00")
 
 
-def _unavailable(reason: str) -> TransientError:
-    return TransientError(451, "4.3.0", "mail system temporarily unavailable, try again later", reason=reason)
+class _Client(NatsClient):
+    """The client reads header values as lists and cannot write those: without this, it could not answer a request that has headers."""
 
-
-def _is_full(error: _PubError) -> bool:
-    text = error.description.lower()
-    return error.err_code in _FULL or any(
-        sign in text for sign in ("maximum bytes", "insufficient", "no space left", "resource limits exceeded")
-    )
+    async def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, Any] | None = None) -> None:
+        if headers is not None:
+            headers = {name: value if isinstance(value, str) else value[0] for name, value in headers.items()}
+        await super().publish(subject, payload, reply, headers)
 
 
 async def connect(settings: BusSettings, service: str) -> Bus:
     """Connect, and refuse a broker that does not sync before it acknowledges.
 
     Waits for a broker that is not there yet. ConfigurationError when the broker is too old, or its sync setting is wrong or cannot be
-    confirmed (unless the settings allow that).
+    confirmed (unless the settings allow that), or when a setting cannot be used.
     """
-    client = NatsClient()
+    client = _Client()
     bus = Bus(client)
 
     async def on_error(error: Exception) -> None:
@@ -267,31 +248,47 @@ async def connect(settings: BusSettings, service: str) -> Bus:
     async def on_close() -> None:
         bus.closed.set()
 
-    password = settings.nats_password()
-    tls = None
-    if settings.nats_ca_file is not None:
-        tls = ssl.create_default_context(cafile=str(settings.nats_ca_file))
-    await client.connect(
-        servers=[url.strip() for url in settings.nats_url.split(",")],
-        name=f"postern-{service}/{settings.instance}",
-        user=settings.nats_user or None,
-        password=password.get_secret_value() if password else None,
-        tls=tls,
-        error_cb=on_error,
-        disconnected_cb=on_disconnect,
-        reconnected_cb=on_reconnect,
-        closed_cb=on_close,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=1,
-        connect_timeout=2,
-        ping_interval=10,
-        max_outstanding_pings=2,
-        pending_size=-1,
-        inbox_prefix=inbox_prefix(service),
-    )
+    password, tls = _credentials(settings)
+    try:
+        await client.connect(
+            servers=[url.strip() for url in settings.nats_url.split(",")],
+            name=f"postern-{service}/{settings.instance}",
+            user=settings.nats_user or None,
+            password=password,
+            tls=tls,
+            error_cb=on_error,
+            disconnected_cb=on_disconnect,
+            reconnected_cb=on_reconnect,
+            closed_cb=on_close,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            connect_timeout=2,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            pending_size=-1,
+            inbox_prefix=inbox_prefix(service),
+        )
+    except nats.errors.Error as error:
+        # a broker that is away, or does not let us in, is tried again for ever: what is raised is about the address itself
+        raise ConfigurationError(f"POSTERN_NATS_URL cannot be used: {error}") from error
     bus.closed.clear()
     await confirm_broker(settings, client)
     return bus
+
+
+def _credentials(settings: BusSettings) -> tuple[str | None, ssl.SSLContext | None]:
+    """Password and TLS context. ConfigurationError when a file cannot be used."""
+    try:
+        password = settings.nats_password()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"POSTERN_NATS_PASSWORD_FILE cannot be read: {error}") from error
+    tls = None
+    if settings.nats_ca_file is not None:
+        try:
+            tls = ssl.create_default_context(cafile=str(settings.nats_ca_file))
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigurationError(f"POSTERN_NATS_CA_FILE holds no CA certificates: {error}") from error
+    return password.get_secret_value() if password else None, tls
 
 
 def inbox_prefix(service: str) -> str:

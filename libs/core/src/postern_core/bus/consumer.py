@@ -16,6 +16,7 @@ from typing import Final
 import nats.errors
 import structlog
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from postern_core.bus.connection import Bus, header
 from postern_core.errors import TransientError
@@ -27,6 +28,8 @@ _HEARTBEAT_S: Final = 1.0
 _SILENCE_S: Final = 3 * _HEARTBEAT_S
 _ACK_TIMEOUT_S: Final = 5.0
 _FAULT_PAUSE_S: Final = 5.0
+_HAND_BACK_S: Final = 0.001  # a pause of none at all would be sent as a bare nak, which spins
+_STOP_S: Final = 2.0  # for the broker to confirm that it sends nothing more
 
 Handler = Callable[["Delivered"], Awaitable[None]]
 
@@ -131,9 +134,9 @@ class Consumer:
         finally:
             stopped.cancel()
             self._stopping = True
+            # first, so that the open pull does not go on handing us what we hand back
+            await self._stop_receiving(subscription)
             await self._drain(drain_s)
-            if self._bus.connected:
-                await subscription.unsubscribe()
 
     async def _request(self, inbox: str, batch: int) -> None:
         self._pull += 1
@@ -155,7 +158,7 @@ class Consumer:
             self._requested -= 1
         delivered = Delivered(msg)
         if self._stopping:
-            await delivered.retry(0.001)
+            await delivered.retry(_HAND_BACK_S)
             return
         task = asyncio.create_task(self._handle(delivered), name=f"{self.name}#{delivered.stream_sequence}")
         self._in_flight.add(task)
@@ -183,6 +186,11 @@ class Consumer:
         keeper = asyncio.create_task(self._keep(delivered, self._keep_every_s)) if self._keep_every_s else None
         try:
             await self._handler(delivered)
+        except asyncio.CancelledError:
+            # the drain is over: another replica need not wait for the end of the ack-wait
+            if not delivered.settled:
+                await delivered.retry(_HAND_BACK_S)
+            raise
         except TransientError as error:
             log.warning("bus.handler_postponed", subject=delivered.subject, tries=delivered.tries, reason=error.reason)
             await delivered.retry(_FAULT_PAUSE_S)
@@ -201,6 +209,16 @@ class Consumer:
             if delivered.settled:
                 return
             await delivered.keep()
+
+    async def _stop_receiving(self, subscription: Subscription) -> None:
+        """The broker sends nothing more, and what it had sent is handed back."""
+        if not self._bus.connected:
+            return
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await subscription.drain()  # type: ignore[no-untyped-call]
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            log.debug("bus.unsubscribe_failed", consumer=self.name, reason=f"{type(error).__name__}: {error}")
 
     async def _drain(self, drain_s: float) -> None:
         if not self._in_flight:

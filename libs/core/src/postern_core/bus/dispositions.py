@@ -8,7 +8,9 @@ from collections.abc import Iterable
 import msgspec
 
 from postern_core.bus.connection import Bus
+from postern_core.bus.publishing import unavailable
 from postern_core.bus.topology import DISPOSITIONS, disposition_subject
+from postern_core.contract import decode
 from postern_core.disposition import Disposition
 from postern_core.envelope import Recipient
 from postern_core.ids import QueueId
@@ -30,14 +32,18 @@ class DispositionLog:
         await self._bus.publish(DISPOSITIONS, subject, msgspec.json.encode(disposition), msg_id)
 
     async def settled(self, queue_id: QueueId, recipients: Iterable[Recipient], generation: int) -> frozenset[int]:
-        """Those `Recipient.n` that already have a final disposition of this generation or a later one."""
+        """Those `Recipient.n` that already have a final disposition of this generation or a later one. TransientError."""
         wanted = [recipient.n for recipient in recipients]
         found = await asyncio.gather(*(self._bus.last(DISPOSITIONS, disposition_subject(queue_id, n)) for n in wanted))
         settled = set()
         for n, stored in zip(wanted, found, strict=True):
             if stored is None:
                 continue
-            disposition = msgspec.json.decode(stored.data, type=Disposition)
+            try:
+                disposition = decode(stored.data, Disposition)
+            except ValueError as error:
+                # as good as no answer: whoever asks keeps the mail, until a program that can read it comes
+                raise unavailable(f"disposition {stored.subject}: {error}") from error
             if disposition.kind.is_final and disposition.generation >= generation:
                 settled.add(n)
         return frozenset(settled)

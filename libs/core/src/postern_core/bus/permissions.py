@@ -1,6 +1,11 @@
 """Who may publish and subscribe to what on the bus: the narrowest subjects for each service, and the broker configuration made of them.
 
-todo: prove every cell against a real server, and show the table in docs/reference.
+Each service is a broker account of its own, and the streams are in another one (`STREAMS_ACCOUNT`) that exports each subject of this
+table to the services named for it, one by one. Subjects alone would not do: the broker checks the subject that a client publishes to,
+and not the reply subject that it names, so that inside one account the answer to a permitted request can be sent to any subject at all
+(a stream's, a bucket's, the JetStream API's). In an account of its own it reaches nobody but the client itself.
+
+The table is shown in docs/reference/permissions.md, and tests/test_permissions.py proves it against a real server.
 """
 
 from __future__ import annotations
@@ -10,78 +15,84 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from postern_core.bus.connection import inbox_prefix
 from postern_core.bus.topology import RECORDER_CONSUMER, SCREENER_CONSUMER
 
-PROVISIONER = "provisioner"
-SERVICES = ("ingress-anon", "ingress-auth", "screener", "delivery", "api")
+PROVISIONER: Final = "provisioner"
+SERVICES: Final = ("ingress-anon", "ingress-auth", "screener", "delivery", "api")
+STREAMS_ACCOUNT: Final = "POSTERN"
+
+_CONTROL: Final = "control.delivery.*"  # the one request that a service answers, delivery, and the one that may make it, the api
+_PULLS: Final = "$JS.API.CONSUMER.MSG.NEXT."  # many answers to one request
+# the broker forgets where answers go after this time without one, by default two minutes; a pull lives for five seconds
+_MANY_ANSWERS: Final = ', response_type: stream, response_threshold: "15s"'
+# imported into every account, not for its answer: without it the broker gives an account that has no streams an API of its own,
+# which answers each request a second time, with an error
+_API_MARK: Final = "$JS.API.INFO"
 
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Subjects that one broker user may publish and subscribe to; `answers` lets it reply to requests."""
+    """Subjects that one broker user may publish and subscribe to; `answers` lets it reply to requests, once each."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
     answers: bool = False
 
 
-def _common(service: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    publish = (f"event.{service}.*", f"$KV.STATUS.{service}.*")
-    return publish, (f"{inbox_prefix(service)}.>",)
+def account_of(user: str) -> str:
+    """The broker account in which a user lives."""
+    return STREAMS_ACCOUNT if user == PROVISIONER else user.upper().replace("-", "_")
+
+
+def permissions_of(user: str) -> Permissions:
+    """The permissions of a service or of the provisioner. KeyError for any other name."""
+    if user == PROVISIONER:
+        # creates streams and consumers before the services start, and is gone when they run: no service ever has its password
+        return Permissions(("$JS.API.>",), (f"{inbox_prefix(user)}.>",))
+    more = _TABLE[user]
+    return Permissions(
+        publish=(f"event.{user}.*", f"$KV.STATUS.{user}.*", *more.publish),
+        subscribe=(f"{inbox_prefix(user)}.>", *more.subscribe),
+        answers=more.answers,
+    )
 
 
 def _reads_policy(section: str) -> str:
     return f"$JS.API.DIRECT.GET.KV_POLICY.$KV.POLICY.{section}"
 
 
-def permissions_of(user: str) -> Permissions:
-    """The permissions of a service or of the provisioner. KeyError for any other name."""
-    if user == PROVISIONER:
-        # creates streams and consumers before the services start, and is gone when they run
-        return Permissions(("$JS.API.>",), (f"{inbox_prefix(user)}.>",))
-    publish, subscribe = _common(user)
-    more = _TABLE[user]
-    return Permissions(publish + more.publish, subscribe + more.subscribe, more.answers)
-
-
 def _gate(service: str, gate: str, *more: str) -> Permissions:
     return Permissions(
-        publish=(
-            f"intake.{gate}.*",
-            f"body.{service}.*.*",
-            # to compare after a time-out; its own bodies only
-            f"$JS.API.DIRECT.GET.BODIES.body.{service}.*.*",
-            _reads_policy("gates"),
-            *more,
-        ),
+        publish=(f"intake.{gate}.*", f"body.{service}.*.*", _reads_policy("gates"), *more),
         subscribe=("policy.changed.gates",),
     )
 
 
 _TABLE: Mapping[str, Permissions] = {
     "ingress-anon": _gate("ingress-anon", "anon"),
-    "ingress-auth": _gate("ingress-auth", "auth", "$JS.API.DIRECT.GET.KV_USERS.$KV.USERS.*.*"),
+    "ingress-auth": _gate("ingress-auth", "auth", "$JS.API.DIRECT.GET.KV_USERS.$KV.USERS.user.*"),
     "screener": Permissions(
         publish=(
-            f"$JS.API.CONSUMER.MSG.NEXT.INTAKE.{SCREENER_CONSUMER}",
+            f"{_PULLS}INTAKE.{SCREENER_CONSUMER}",
             f"$JS.ACK.INTAKE.{SCREENER_CONSUMER}.>",
             "outbound.*.*",
             "quarantine.*",
             "disposition.*.*",
             "body.screener.*.*",
-            "$JS.API.DIRECT.GET.BODIES.body.>",
+            "$JS.API.DIRECT.GET.BODIES.body.*.*.*",
             "$JS.API.STREAM.PURGE.BODIES",
             # whether a body that is gone was deleted by its next owner
-            "$JS.API.DIRECT.GET.DISPOSITIONS.disposition.>",
+            "$JS.API.DIRECT.GET.DISPOSITIONS.disposition.*.*",
             _reads_policy("screening"),
         ),
         subscribe=("policy.changed.screening",),
     ),
     "delivery": Permissions(
         publish=(
-            "$JS.API.CONSUMER.MSG.NEXT.OUTBOUND.*",
+            f"{_PULLS}OUTBOUND.*",
             "$JS.API.CONSUMER.NAMES.OUTBOUND",
             "$JS.ACK.OUTBOUND.*.>",
             "outbound.*.*",
@@ -89,53 +100,51 @@ _TABLE: Mapping[str, Permissions] = {
             "badmail.*",
             "disposition.*.*",
             "body.delivery.*.*",
-            "$JS.API.DIRECT.GET.BODIES.body.>",
-            "$JS.API.DIRECT.GET.DISPOSITIONS.disposition.>",
-            "$JS.API.DIRECT.GET.DEFERRED",
-            "$JS.API.DIRECT.GET.DEFERRED.>",
-            "$JS.API.DIRECT.GET.BADMAIL",
-            "$JS.API.DIRECT.GET.BADMAIL.>",
+            "$JS.API.DIRECT.GET.BODIES.body.*.*.*",
+            "$JS.API.DIRECT.GET.DISPOSITIONS.disposition.*.*",
+            "$JS.API.DIRECT.GET.DEFERRED.deferred.*",
+            "$JS.API.DIRECT.GET.BADMAIL.badmail.*",
             "$JS.API.STREAM.MSG.DELETE.DEFERRED",
             "$JS.API.STREAM.MSG.DELETE.BADMAIL",
             "$JS.API.STREAM.PURGE.BODIES",
+            # subjects of stored mail, to find bodies without an owner
             *(f"$JS.API.STREAM.INFO.{s}" for s in ("INTAKE", "OUTBOUND", "DEFERRED", "QUARANTINE", "BADMAIL", "BODIES")),
             _reads_policy("delivery"),
-            "$JS.API.DIRECT.GET.KV_SECRETS.$KV.SECRETS.*.*",
+            "$JS.API.DIRECT.GET.KV_SECRETS.$KV.SECRETS.route.*",
         ),
-        subscribe=("policy.changed.delivery", "control.delivery.*"),
+        subscribe=("policy.changed.delivery", _CONTROL),
         answers=True,
     ),
     "api": Permissions(
         publish=(
-            "control.delivery.*",
-            f"$JS.API.CONSUMER.MSG.NEXT.DISPOSITIONS.{RECORDER_CONSUMER}",
-            f"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{RECORDER_CONSUMER}",
+            _CONTROL,
+            f"{_PULLS}DISPOSITIONS.{RECORDER_CONSUMER}",
+            f"{_PULLS}EVENTS.{RECORDER_CONSUMER}",
             f"$JS.ACK.DISPOSITIONS.{RECORDER_CONSUMER}.>",
             f"$JS.ACK.EVENTS.{RECORDER_CONSUMER}.>",
             "$JS.API.STREAM.INFO.*",
-            "$JS.API.CONSUMER.INFO.*.*",
+            f"$JS.API.CONSUMER.INFO.DISPOSITIONS.{RECORDER_CONSUMER}",
             "$JS.API.CONSUMER.NAMES.OUTBOUND",
             # one consumer for each new route; the filter is part of the subject
             "$JS.API.CONSUMER.CREATE.OUTBOUND.*.outbound.*.*",
             "outbound.*.*",
             "disposition.*.*",
             "body.api.*.*",
+            # without a subject: the next one after a sequence number
             "$JS.API.DIRECT.GET.QUARANTINE",
-            "$JS.API.DIRECT.GET.QUARANTINE.>",
-            "$JS.API.DIRECT.GET.BODIES.body.>",
-            "$JS.API.DIRECT.GET.DISPOSITIONS",
-            "$JS.API.DIRECT.GET.DISPOSITIONS.disposition.>",
+            "$JS.API.DIRECT.GET.QUARANTINE.quarantine.*",
+            "$JS.API.DIRECT.GET.BODIES.body.*.*.*",
+            "$JS.API.DIRECT.GET.DISPOSITIONS.disposition.*.*",
             "$JS.API.STREAM.MSG.DELETE.QUARANTINE",
             "$JS.API.STREAM.PURGE.BODIES",
             "$KV.POLICY.*",
-            "$KV.USERS.*.*",
-            "$KV.SECRETS.*.*",
-            "$JS.API.DIRECT.GET.KV_POLICY.>",
-            "$JS.API.DIRECT.GET.KV_USERS.>",
-            "$JS.API.DIRECT.GET.KV_STATUS",
-            "$JS.API.DIRECT.GET.KV_STATUS.>",
+            "$KV.USERS.user.*",
+            "$KV.SECRETS.route.*",
+            "$JS.API.DIRECT.GET.KV_POLICY.$KV.POLICY.*",
+            "$JS.API.DIRECT.GET.KV_USERS.$KV.USERS.user.*",
+            "$JS.API.DIRECT.GET.KV_STATUS.$KV.STATUS.*.*",
         ),
-        subscribe=("status.changed.>",),
+        subscribe=("status.changed.*.*",),
     ),
 }
 
@@ -162,11 +171,11 @@ def store_budget(store_dir: Path) -> int:
     return (shutil.disk_usage(existing).free + used) * 7 // 10
 
 
-MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
+MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
 
 
 def broker_config(address: BrokerAddress, passwords: Mapping[str, str], *, server_name: str = "postern") -> str:
-    """A complete nats-server configuration: durable JetStream, one user for each service with its own permissions.
+    """A complete nats-server configuration: durable JetStream, one account and user for each service with its own permissions.
 
     Contains the passwords in the clear: write it where only the broker can read it.
     """
@@ -190,17 +199,71 @@ def broker_config(address: BrokerAddress, passwords: Mapping[str, str], *, serve
 
 
 def broker_authorization(passwords: Mapping[str, str]) -> str:
-    """The block of a configuration with our users, for a broker whose other settings are not ours. Contains the passwords in the clear."""
-    users = [_user(user, passwords[user]) for user in (*SERVICES, PROVISIONER)]
-    return "\n".join(("authorization {", "  users: [", *users, "  ]", "}", ""))
+    """The block of a configuration with our accounts and users, for a broker whose other settings are not ours.
+
+    Contains the passwords in the clear.
+    """
+    accounts = [
+        _streams_account(passwords[PROVISIONER]),
+        *(_service_account(service, passwords[service]) for service in SERVICES),
+    ]
+    return "\n".join(("accounts {", *accounts, "}", ""))
 
 
-def _user(user: str, password: str) -> str:
+def _streams_account(password: str) -> str:
+    exports: dict[tuple[str, str], list[str]] = {("service", _API_MARK): [account_of(service) for service in SERVICES]}
+    for service in SERVICES:
+        for kind, subject in _imported(service):
+            exports.setdefault((kind, subject), []).append(account_of(service))
+    lines = [
+        f"      {{ {kind}: {json.dumps(subject)}, accounts: [{', '.join(accounts)}]"
+        f"{_MANY_ANSWERS if subject.startswith(_PULLS) else ''} }}"
+        for (kind, subject), accounts in exports.items()
+    ]
+    return "\n".join(
+        (
+            f"  {STREAMS_ACCOUNT} {{",
+            "    jetstream: enabled",
+            *_users(PROVISIONER, password),
+            "    exports: [",
+            *lines,
+            "    ]",
+            "  }",
+        )
+    )
+
+
+def _service_account(service: str, password: str) -> str:
+    permissions = permissions_of(service)
+    imports = [(STREAMS_ACCOUNT, "service", _API_MARK)]
+    imports += [(STREAMS_ACCOUNT, kind, subject) for kind, subject in _imported(service)]
+    if _CONTROL in permissions.publish:
+        imports.append((account_of("delivery"), "service", _CONTROL))
+    lines = [
+        f"      {{ {kind}: {{ account: {account}, subject: {json.dumps(subject)} }} }}" for account, kind, subject in imports
+    ]
+    exports = [f"    exports: [ {{ service: {json.dumps(_CONTROL)}, accounts: [{account_of('api')}] }} ]"]
+    if not permissions.answers:
+        exports.clear()
+    return "\n".join(
+        (f"  {account_of(service)} {{", *_users(service, password), *exports, "    imports: [", *lines, "    ]", "  }")
+    )
+
+
+def _imported(service: str) -> list[tuple[str, str]]:
+    """What a service's account takes from the account of the streams: (kind, subject)."""
+    permissions = permissions_of(service)
+    own = {_CONTROL, f"{inbox_prefix(service)}.>"}
+    services = [("service", subject) for subject in permissions.publish if subject not in own]
+    return services + [("stream", subject) for subject in permissions.subscribe if subject not in own]
+
+
+def _users(user: str, password: str) -> tuple[str, ...]:
     permissions = permissions_of(user)
     answers = ", allow_responses: { max: 1, expires: 30s }" if permissions.answers else ""
     return (
-        f"    {{ user: {json.dumps(user)}, password: {json.dumps(password)}, permissions: {{\n"
-        f"      publish: {{ allow: {json.dumps(permissions.publish)} }}\n"
-        f"      subscribe: {{ allow: {json.dumps(permissions.subscribe)} }}{answers}\n"
-        "    } }"
+        f"    users: [ {{ user: {json.dumps(user)}, password: {json.dumps(password)}, permissions: {{",
+        f"      publish: {{ allow: {json.dumps(permissions.publish)} }}",
+        f"      subscribe: {{ allow: {json.dumps(permissions.subscribe)} }}{answers}",
+        "    } } ]",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +107,11 @@ class PolicyWatch(Generic[S, C]):
             self._on_change(compiled)
         log.info("policy.applied", section=self._section.value, revision=self.revision)
         if keep and self._file is not None:
-            await asyncio.to_thread(_write_file, self._file, data)
+            try:
+                await asyncio.to_thread(_write_file, self._file, data)
+            except OSError as error:
+                # it is in force all the same; only a start without the broker would miss it
+                log.warning("policy.not_kept", section=self._section.value, revision=self.revision, reason=str(error))
 
     def _decode(self, data: bytes) -> tuple[S, C]:
         section = decode_section(data, self._kind)
@@ -124,4 +129,6 @@ def _write_file(path: Path, data: bytes) -> None:
     # a name of its own: replicas of a service may share the folder
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as fresh:
         fresh.write(data)
+        fresh.flush()
+        os.fsync(fresh.fileno())
     Path(fresh.name).replace(path)

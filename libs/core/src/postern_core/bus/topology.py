@@ -117,8 +117,8 @@ class BusLimits:
         return sum(getattr(self, name) for name in self._sizes())
 
     def scaled(self, factor: float) -> BusLimits:
-        """The same with every size multiplied by `factor`."""
-        sizes: dict[str, Any] = {name: int(getattr(self, name) * factor) for name in self._sizes()}
+        """The same with every size multiplied by `factor`, and never 0, which the broker takes for no limit at all."""
+        sizes: dict[str, Any] = {name: max(int(getattr(self, name) * factor), 1) for name in self._sizes()}
         return replace(self, **sizes)
 
     def _sizes(self) -> tuple[str, ...]:
@@ -147,8 +147,9 @@ def streams(limits: BusLimits) -> tuple[StreamConfig, ...]:
             **settings,  # type: ignore[arg-type]
         )
 
-    def bucket(name: str, watched_as: str, *, storage: StorageType = StorageType.FILE, max_age: float = 0) -> StreamConfig:
-        # `republish` tells watchers of a change by plain publish: no ephemeral consumer that could die with its server
+    def bucket(name: str, watched_as: str = "", *, storage: StorageType = StorageType.FILE, max_age: float = 0) -> StreamConfig:
+        # `republish` tells watchers of a change by plain publish: no ephemeral consumer that could die with its server.
+        # No roll-up: by a header of its own message, whoever may write one key could delete all the others.
         return StreamConfig(
             name=f"KV_{name}",
             subjects=[f"$KV.{name}.>"],
@@ -158,9 +159,10 @@ def streams(limits: BusLimits) -> tuple[StreamConfig, ...]:
             num_replicas=limits.replicas,
             discard=DiscardPolicy.NEW,
             deny_delete=True,
-            allow_rollup_hdrs=True,
+            deny_purge=True,
+            allow_rollup_hdrs=False,
             allow_direct=True,
-            republish=RePublish(src=f"$KV.{name}.>", dest=f"{watched_as}.>"),
+            republish=RePublish(src=f"$KV.{name}.>", dest=f"{watched_as}.>") if watched_as else None,
         )
 
     queue, keep = RetentionPolicy.WORK_QUEUE, RetentionPolicy.LIMITS
@@ -200,8 +202,8 @@ def streams(limits: BusLimits) -> tuple[StreamConfig, ...]:
             deny_purge=True,
         ),
         bucket(KV_POLICY, "policy.changed"),
-        bucket(KV_USERS, "users.changed"),
-        bucket(KV_SECRETS, "secrets.changed"),
+        bucket(KV_USERS),  # read when they are needed, told to nobody
+        bucket(KV_SECRETS),
         bucket(KV_STATUS, "status.changed", storage=StorageType.MEMORY, max_age=60),
     )
 

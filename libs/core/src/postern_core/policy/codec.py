@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from postern_core.contract import decode
 from postern_core.policy.delivery import DeliveryPolicy
 from postern_core.policy.gates import GatePolicy
 from postern_core.policy.screening import ScreeningPolicy
@@ -41,6 +42,6 @@ def decode_section(data: bytes, kind: type[S]) -> S:
     if decompressor.unconsumed_tail or not decompressor.eof:
         raise ValueError("policy section is cut short or larger than 256 MiB")
     try:
-        return msgspec.json.decode(raw, type=kind)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"policy section does not decode: {error}") from error
+        return decode(raw, kind)
+    except ValueError as error:
+        raise ValueError(f"policy section: {error}") from error

@@ -6,6 +6,7 @@ import enum
 
 import msgspec
 
+from postern_core.contract import Version, written
 from postern_core.policy.domains import RelayDomain
 
 
@@ -50,6 +51,7 @@ class RetrySchedule(msgspec.Struct, frozen=True, kw_only=True):
 class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Section `delivery`."""
 
+    version: Version = msgspec.field(default_factory=written)
     revision: int
     hostname: str  # EHLO name and Reporting-MTA
     routes: tuple[Route, ...]

@@ -6,6 +6,7 @@ import enum
 
 import msgspec
 
+from postern_core.contract import Version, written
 from postern_core.policy.domains import RelayDomain
 
 
@@ -37,6 +38,7 @@ class GateLimits(msgspec.Struct, frozen=True, kw_only=True):
 class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Section `gates`."""
 
+    version: Version = msgspec.field(default_factory=written)
     revision: int
     hostname: str  # banner, HELO reply and Received: field
     relay_domains: tuple[RelayDomain, ...] = ()

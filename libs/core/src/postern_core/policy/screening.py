@@ -6,6 +6,7 @@ import enum
 
 import msgspec
 
+from postern_core.contract import Version, written
 from postern_core.policy.domains import RelayDomain
 from postern_core.verdict import Action
 
@@ -62,6 +63,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ScreeningPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Section `screening`. Rules decide by first match, in this order."""
 
+    version: Version = msgspec.field(default_factory=written)
     revision: int
     rules: tuple[Rule, ...] = ()
     relay_domains: tuple[RelayDomain, ...] = ()  # domain → route

@@ -1,0 +1,8 @@
+"""Makes `support/` importable: what several test files of the core share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent / "support"))
