@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import signal
+from dataclasses import replace
 
 import msgspec
 import pytest
 
-from fixtures.broker import Broker
+from fixtures.broker import TEST_LIMITS, Broker
 from fixtures.gates import GateUnderTest
 from postern_core.events import EventBatch
 from postern_core.policy import RelayDomain
@@ -50,6 +51,19 @@ async def test_without_a_broker_mail_is_deferred_and_taken_when_it_is_back(gate:
     assert (await wire.message(MESSAGE)).startswith("250")
     assert (await halfway.message(MESSAGE)).startswith("250")
     assert await gate.intake_count() == 2
+
+
+async def test_a_full_intake_is_a_452_until_there_is_room(gate: GateUnderTest) -> None:
+    await gate.broker.provision(replace(TEST_LIMITS, intake_bytes=1024 * 1024))
+    wire = await gate.session()
+    large = b"Subject: large\r\n\r\n" + (b"x" * 70 + b"\r\n") * 6000
+    answers = [await wire.message(large) for _ in range(5)]
+    taken = [answer for answer in answers if answer.startswith("250 2.0.0")]
+    assert 0 < len(taken) < 5
+    assert {answer[:9] for answer in answers} == {"250 2.0.0", "452 4.3.1"}
+    assert await gate.intake_count() == len(taken)
+    await gate.broker.provision()
+    assert (await wire.message(large)).startswith("250 2.0.0")
 
 
 async def test_a_broker_that_hangs_is_a_451_within_the_cap(gate: GateUnderTest) -> None:
