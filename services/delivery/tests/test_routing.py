@@ -45,6 +45,8 @@ def test_a_job_keeps_its_route_while_the_policy_has_it() -> None:
     "policy",
     [
         DeliveryPolicy(revision=1, hostname="", routes=()),
+        DeliveryPolicy(revision=1, hostname="two words", routes=()),
+        DeliveryPolicy(revision=1, hostname="relay.example\r\nQUIT", routes=()),
         DeliveryPolicy(revision=1, hostname="h", routes=(Route(name="a", next_hops=HOP), Route(name="a", next_hops=HOP))),
         DeliveryPolicy(revision=1, hostname="h", routes=(Route(name="a", next_hops=()),)),
     ],

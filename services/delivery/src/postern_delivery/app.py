@@ -7,6 +7,7 @@ is finished or handed back, and what tells others about it (events, status) ends
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import Final
 
@@ -152,23 +153,27 @@ class Delivery:
             self._status.poke()
 
     async def _work_off_queue(self, stop: asyncio.Event, drain_s: float) -> None:
-        """Once the database is there. Without it mail is delivered at first try, and deferred to the stream."""
-        while not self._has_database:
+        """Whenever the database is there. Without it mail is delivered at first try, and deferred to the stream."""
+        while not stop.is_set():
             try:
                 await migrate(self._database)
                 self._has_database = True
+                self._status.poke()
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._retry.run(stop, drain_s), name="retry")
+                    tasks.create_task(self._janitor.run(stop), name="janitor")
             except DatabaseAway as error:
                 log.warning("queue.unavailable", reason=str(error))
-                try:
-                    async with asyncio.timeout(_DATABASE_PAUSE_S):
-                        await stop.wait()
-                    return
-                except TimeoutError:
-                    continue
-        self._status.poke()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._retry.run(stop, drain_s), name="retry")
-            tasks.create_task(self._janitor.run(stop), name="janitor")
+            except (
+                Exception
+            ):  # a fault of the queue must not keep mail from its first try: it is logged, and the queue begins anew
+                log.exception("queue.failed")
+            if stop.is_set():
+                return
+            self._has_database = False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DATABASE_PAUSE_S):
+                    await stop.wait()
 
     def _table(self) -> RoutingTable:
         table = self._watch.current
@@ -192,7 +197,9 @@ class Delivery:
             "revision": self._watch.revision,
             "policy_error": self._watch.error,
             "in_flight": self._feeds.in_flight + self._retry.in_flight,
-            "detail": "" if self._has_database else "the queue database does not answer",
+            "detail": ""
+            if self._has_database
+            else "the retry queue is not worked off: its database does not answer, or does not fit",
         }
 
 

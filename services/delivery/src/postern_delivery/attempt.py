@@ -103,6 +103,10 @@ class Attempts:
         except TimeoutError:
             text = f"the attempt took longer than {self._limit_s:g} s"
             return retry_all(part, datetime.now(UTC), text=text, in_doubt=True), False
+        except asyncio.CancelledError:
+            # the end of a drain; where the final dot was out already, these recipients may get the message twice (RFC 1047)
+            log.warning("transaction.interrupted", id=job.queue_id, route=route, recipients=len(part))
+            raise
         return of_outcomes(outcomes, next_hop, datetime.now(UTC)), True
 
     def _tell(self, job: Job, route: str, results: Results) -> None:
@@ -119,6 +123,7 @@ class Attempts:
             delivered=fates[Fate.DELIVERED],
             bounced=fates[Fate.BOUNCE],
             deferred=fates[Fate.RETRY] + fates[Fate.TOO_MANY],
+            in_doubt=doubted,
         )
         if doubted:
             # RFC 1047: these recipients may get the message twice; whoever explains a second copy looks for this line

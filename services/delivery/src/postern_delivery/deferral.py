@@ -12,6 +12,7 @@ import dataclasses
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 import structlog
@@ -30,6 +31,8 @@ from postern_delivery.store.database import DatabaseAway
 from postern_delivery.store.repository import FROZEN, WAITING, QueuedJob, QueueRepository
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_INSERT_S: Final = 5.0  # a database that hangs must not hold up the mail of a route: the janitor makes the row
 
 
 class Deferral:
@@ -95,7 +98,8 @@ class Deferral:
             return
         now = datetime.now(UTC)
         results = retry_all(left, now, text="its queue row was lost and has been made again")
-        row = dataclasses.replace(self._row(job, results, now), next_attempt_at=now)
+        # the clock of delay and expiry goes on: it is not the mail's fault that its row was lost
+        row = dataclasses.replace(self._row(job, results, now, deferred_at=stored.at), next_attempt_at=now)
         if await self._repository.insert(row):
             log.warning("deferred.row_restored", id=job.queue_id, job_id=job_id, recipients=len(left))
             self._queue_changed.set()
@@ -150,17 +154,20 @@ class Deferral:
 
     async def _insert(self, row: QueuedJob) -> None:
         try:
-            await self._repository.insert(row)
-        except DatabaseAway as error:
-            log.warning("deferred.row_postponed", id=row.queue_id, job_id=row.job_id, reason=str(error))
+            async with asyncio.timeout(_INSERT_S):
+                await self._repository.insert(row)
+        except (DatabaseAway, TimeoutError) as error:
+            log.warning("deferred.row_postponed", id=row.queue_id, job_id=row.job_id, reason=str(error) or "no answer")
             self._janitor_wanted.set()
         else:
             self._queue_changed.set()
 
-    def _row(self, job: Job, results: Results, now: datetime, *, state: str = WAITING) -> QueuedJob:
+    def _row(
+        self, job: Job, results: Results, now: datetime, *, deferred_at: datetime | None = None, state: str = WAITING
+    ) -> QueuedJob:
         envelope, schedule = job.envelope, self._table().policy.schedule
         fresh = job.generation == 0 and envelope.gate is not Gate.INTERNAL
-        queued_at = envelope.accepted_at if fresh else now
+        queued_at = envelope.accepted_at if fresh else deferred_at or now
         return QueuedJob(
             job_id=job.id,
             queue_id=job.queue_id,

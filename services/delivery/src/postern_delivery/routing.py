@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from postern_core.envelope import Recipient
 from postern_core.policy import DeliveryPolicy, DomainTable, Route
+from postern_core.policy.domains import normalise_domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,8 @@ class RoutingTable:
 
     @classmethod
     def compile(cls, policy: DeliveryPolicy) -> RoutingTable:
-        """ValueError for a section that cannot be used: no hostname, two routes of one name, a route that leads nowhere."""
-        if not policy.hostname:
-            raise ValueError("the policy has no hostname")
+        """ValueError for a section that cannot be used: no proper hostname, two routes of one name, a route that leads nowhere."""
+        normalise_domain(policy.hostname)  # it stands in every EHLO and in every notice
         routes = {route.name: route for route in policy.routes}
         if len(routes) != len(policy.routes):
             raise ValueError("two routes have the same name")

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection, inspect, text
 
-from postern_delivery.store.database import Database
+from postern_delivery.store.database import Database, DatabaseAway
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -38,11 +38,15 @@ def _version(connection: Connection) -> str | None:
 
 
 def upgrade(connection: Connection) -> None:
-    """Run the migrations inside the caller's transaction."""
+    """Run the migrations inside the caller's transaction. DatabaseAway for a database that a newer program has migrated."""
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise DatabaseAway(f"the queue database is not one of this program: {error}") from error
