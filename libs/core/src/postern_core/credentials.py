@@ -6,22 +6,22 @@ import base64
 
 import msgspec
 
-from postern_core.contract import Version, written
+from postern_core.contract import Version
 
 
 class SmtpUser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One SMTP user, KV USERS key `user_key(name)`."""
 
-    version: Version = msgspec.field(default_factory=written)
+    version: Version = 1  # left out while it is 1
     name: str
     password_hash: str  # argon2id, PHC string
     enabled: bool = True
 
 
-class RouteSecret(msgspec.Struct, frozen=True, kw_only=True):
+class RouteSecret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Credentials for a route's smart host, KV SECRETS key `route.<name>`."""
 
-    version: Version = msgspec.field(default_factory=written)
+    version: Version = 1  # left out while it is 1
     user: str
     password: str
 

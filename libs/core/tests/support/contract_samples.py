@@ -1,0 +1,241 @@
+"""What each file in `contracts/` says: file name → (what it decodes to, body behind it). A file is never changed, only added to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from postern_core.control import (
+    BadmailPage,
+    BadmailRow,
+    ControlError,
+    QueueAction,
+    QueueChanged,
+    QueuePage,
+    QueueQuery,
+    QueueRow,
+    QueueState,
+    ServiceStatus,
+)
+from postern_core.credentials import RouteSecret, SmtpUser
+from postern_core.disposition import Disposition, DispositionKind
+from postern_core.envelope import BodyRef, BodyType, Client, Envelope, Gate, Recipient
+from postern_core.events import EventBatch, EventKind, TraceEvent
+from postern_core.ids import QueueId
+from postern_core.job import Badmail, Job
+from postern_core.policy import (
+    AttachmentCondition,
+    AttachmentMatch,
+    BareNewline,
+    DeliveryPolicy,
+    GateLimits,
+    GatePolicy,
+    KeywordCondition,
+    KeywordScope,
+    NextHop,
+    RelayDomain,
+    RetrySchedule,
+    Route,
+    RouteTls,
+    Rule,
+    ScreeningPolicy,
+    SenderCondition,
+)
+from postern_core.verdict import Action, Decision, Finding, HeldMessage, HoldReason, Verdict
+
+ID = QueueId("01m872jv7bexwrfkmpb6w2jh6c")
+ACCEPTED = datetime(2026, 11, 24, 15, 26, 27, 250_000, tzinfo=UTC)
+LATER = datetime(2026, 11, 24, 15, 41, 27, 1, tzinfo=UTC)
+MAIL = b"Received: from [192.0.2.7]\r\nSubject: =?utf-8?q?gr=C3=BC=C3=9Fe?=\r\n\r\n\x00\xff binary\r\n"
+
+ENVELOPE = Envelope(
+    id=ID,
+    gate=Gate.AUTH,
+    reverse_path="ann@example.org",
+    recipients=(
+        Recipient(n=0, address="bob@relay.example", notify="FAILURE,DELAY", orcpt="rfc822;bob+2Bx@relay.example"),
+        Recipient(n=1, address='"c d"@relay.example'),
+    ),
+    size_bytes=len(MAIL),
+    accepted_at=ACCEPTED,
+    client=Client(address="2001:db8::7", helo="mx.example.org", tls="TLSv1.3 TLS_AES_256_GCM_SHA384", user="ann"),
+    body_type=BodyType.EIGHT_BIT_MIME,
+    smtputf8=True,
+    ret="HDRS",
+    envid="QQ314159",
+)
+STOWED = msgspec.structs.replace(
+    ENVELOPE, size_bytes=3_000_000, body=BodyRef(name=f"ingress-auth.{ID}", chunks=3, size_bytes=3_000_000, sha256="ab" * 32)
+)
+LEAST = Envelope(
+    id=ID,
+    gate=Gate.ANON,
+    reverse_path="",
+    recipients=(Recipient(n=0, address="bob@relay.example"),),
+    size_bytes=2,
+    accepted_at=ACCEPTED,
+    client=Client(address="192.0.2.7"),
+)
+JOB = Job(route="main", envelope=ENVELOPE, recipients=ENVELOPE.recipients[1:], generation=2, maybe_duplicate=True, is_dsn=True)
+VERDICT = Verdict(
+    revision=42,
+    decision=Decision.HOLD,
+    findings=(Finding(rule_id="r7", rule_name="no programs", part="1.2", offset=17, excerpt="setup.exe"),),
+    hold_reason=HoldReason.RULE,
+    forward_to="abuse@relay.example",
+    detail="rule no programs",
+    screening_ms=1.25,
+)
+DOMAINS = (RelayDomain(pattern="relay.example", route="main"), RelayDomain(pattern="*.far.example", accept=False))
+
+FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
+    "envelope-1.mail": (ENVELOPE, MAIL),
+    "envelope-1-stowed.mail": (STOWED, b""),
+    "envelope-1-least.mail": (LEAST, b"\r\n"),
+    "job-1.mail": (JOB, MAIL),
+    "job-1-least.mail": (Job(route="default", envelope=LEAST, recipients=LEAST.recipients), b"\r\n"),
+    "held-message-1.mail": (HeldMessage(envelope=STOWED, verdict=VERDICT, subject="grüße", generation=1), b""),
+    "badmail-1.mail": (
+        Badmail(job=JOB, recipients=JOB.recipients, reason="there is nobody to tell", last_reply="550 5.1.1 no such user"),
+        MAIL,
+    ),
+}
+
+PLAIN: dict[str, msgspec.Struct] = {
+    "disposition-1.json": Disposition(
+        id=ID,
+        n=1,
+        recipients_total=2,
+        kind=DispositionKind.BOUNCED,
+        gate=Gate.AUTH,
+        accepted_at=ACCEPTED,
+        at=LATER,
+        recipient='"c d"@relay.example',
+        generation=2,
+        route="main",
+        next_hop="192.0.2.25:25",
+        reply="550 5.1.1 no such user",
+        detail="refused for good",
+        successor_id=ID,
+    ),
+    "event-batch-1.json": EventBatch(
+        events=(
+            TraceEvent(
+                id=ID,
+                kind=EventKind.ATTEMPTED,
+                at=LATER,
+                service="delivery",
+                fields={"route": "main", "attempts": 2, "seconds": 0.5, "tls": True},
+            ),
+        )
+    ),
+    "gate-policy-1.json": GatePolicy(
+        revision=42,
+        hostname="mx.relay.example",
+        relay_domains=DOMAINS,
+        anon=GateLimits(max_message_bytes=1000, max_recipients=None, bare_newline=BareNewline.NORMALISE),
+    ),
+    "screening-policy-1.json": ScreeningPolicy(
+        revision=42,
+        rules=(
+            Rule(id="r1", name="spammers", condition=SenderCondition(patterns=("*.spam.example",)), action=Action.DELETE),
+            Rule(
+                id="r2",
+                name="no programs",
+                condition=AttachmentCondition(match=AttachmentMatch.EXTENSION, values=("exe",)),
+                action=Action.HOLD,
+            ),
+            Rule(
+                id="r3",
+                name="large",
+                condition=AttachmentCondition(match=AttachmentMatch.SIZE, larger_than_bytes=1_000_000),
+                action=Action.HOLD,
+            ),
+            Rule(
+                id="r4",
+                name="secrets",
+                condition=KeywordCondition(phrases=("Überweisung",), scope=KeywordScope.BODY, whole_word=True),
+                action=Action.FORWARD,
+                forward_to="audit@relay.example",
+            ),
+        ),
+        relay_domains=DOMAINS,
+        default_route="main",
+        max_deliveries=3,
+        screening_timeout_s=5.5,
+    ),
+    "delivery-policy-1.json": DeliveryPolicy(
+        revision=42,
+        hostname="mx.relay.example",
+        routes=(
+            Route(
+                name="main",
+                next_hops=(NextHop(host="mail.inside.example"), NextHop(host="192.0.2.25", port=2525)),
+                tls=RouteTls.VERIFY,
+                auth=True,
+                use_helo=True,
+                max_connections=3,
+                max_messages_per_connection=None,
+                max_recipients=10,
+                timeout_s=60.0,
+            ),
+        ),
+        relay_domains=DOMAINS,
+        default_route="main",
+        schedule=RetrySchedule(intervals_s=(1.0, 2.5), delay_notice_s=None, expiry_s=60.0),
+        postmaster="postmaster@relay.example",
+        ndr_copy_to="copies@relay.example",
+    ),
+    "smtp-user-1.json": SmtpUser(name="Ann", password_hash="$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA", enabled=False),
+    "route-secret-1.json": RouteSecret(user="relay", password="päss word"),
+    "service-status-1.json": ServiceStatus(
+        service="screener",
+        instance="one",
+        started_at=ACCEPTED,
+        at=LATER,
+        ready=True,
+        revision=42,
+        policy_error="rule r9: no phrases",
+        pid=77,
+        in_flight=3,
+        detail="2 workers",
+    ),
+    "queue-query-1.json": QueueQuery(route="main", after="x", limit=5),
+    "queue-action-1.json": QueueAction(job_id=f"{ID}-main-0", queue_id=ID, route="main", with_ndr=True, actor="ops"),
+    "queue-page-1.json": QueuePage(
+        rows=(
+            QueueRow(
+                job_id=f"{ID}-main-0",
+                queue_id=ID,
+                route="main",
+                state=QueueState.FROZEN,
+                reverse_path="ann@example.org",
+                recipients=("bob@relay.example",),
+                attempts=2,
+                accepted_at=ACCEPTED,
+                next_attempt_at=LATER,
+                expires_at=LATER,
+                last_reply="451 4.3.0 later",
+                size_bytes=100,
+            ),
+        ),
+        total=7,
+    ),
+    "queue-changed-1.json": QueueChanged(changed=3),
+    "badmail-page-1.json": BadmailPage(
+        rows=(
+            BadmailRow(
+                job_id=f"{ID}-main-0",
+                queue_id=ID,
+                reverse_path="",
+                recipients=("bob@relay.example",),
+                reason="there is nobody to tell",
+                at=LATER,
+                last_reply="550 5.1.1 no such user",
+            ),
+        ),
+        total=1,
+    ),
+    "control-error-1.json": ControlError(message="no such verb"),
+}
