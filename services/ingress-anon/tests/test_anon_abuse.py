@@ -143,6 +143,16 @@ async def test_what_is_being_stored_counts_as_held_when_its_client_has_left(gate
     assert await gate.intake_count() == 1
 
 
+async def test_while_too_much_is_being_stored_small_messages_wait_too(gate: GateUnderTest) -> None:
+    memory, wire = gate.listener.memory, await gate.session()
+    memory.storing(memory.limit_bytes)
+    assert (await wire.message(MESSAGE)).startswith("452 4.3.1")
+    await wire.expect("NOOP", "250")
+    memory.storing(-memory.limit_bytes)
+    assert (await wire.message(MESSAGE)).startswith("250")
+    assert memory.used_bytes == 0
+
+
 async def test_clients_that_stall_in_data_do_not_keep_the_memory_from_others(
     gate: GateUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

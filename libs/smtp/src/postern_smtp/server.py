@@ -185,6 +185,7 @@ class GateConnection(SmtpConnection):
             if not block:
                 self._end = "closed by client in DATA"
                 raise _Ended
+        memory.hold(self, reader.buffered_bytes, self.loop.time())  # also what came in one block: it may have to let go
         self._lines.feed(reader.rest)
         return reader.message()
 
