@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.broker import TEST_LIMITS
+from fixtures.smart_host import ReceivedMessage
 from postern_core.bus import BodyStore, Bus, Delivered
 from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.provision import ensure_route
@@ -135,6 +136,30 @@ async def test_a_death_before_any_step_loses_nothing_and_repeats_nothing_that_wa
     for address in ("b@relay.example", "d@relay.example"):
         told = sum(f"Final-Recipient: rfc822; {address}".encode() in notice for notice in notices)
         assert 1 <= told <= 2  # a notice is mail of its own: it may be in that gap just then
+
+
+async def test_a_death_between_two_transactions_repeats_only_the_one_under_way(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """qmail's rule: a message to ten thousand recipients that was half done goes on in the middle."""
+    await stack.set_policy(routes=(stack.route("default", max_recipients=2),))
+    record, hanging = stack.smart_host.record, asyncio.Event()
+
+    async def third_hangs(message: ReceivedMessage) -> None:
+        if len(stack.smart_host.messages) == 2:
+            hanging.set()
+            await asyncio.Event().wait()
+        await record(message)
+
+    recipients = [f"u{n}@relay.example" for n in range(8)]
+    with monkeypatch.context() as patch:
+        patch.setattr(stack.smart_host, "record", third_hangs)
+        job = await stack.send(*recipients)
+        await hanging.wait()
+        await stack.kill()
+    await stack.start()
+    assert set((await stack.dispositions(job)).values()) == {"delivered"}
+    assert [m.recipients for m in stack.smart_host.messages] == [tuple(recipients[n : n + 2]) for n in range(0, 8, 2)]
 
 
 async def _never(*_: object) -> None:
