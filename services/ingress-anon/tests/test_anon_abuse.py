@@ -172,3 +172,40 @@ async def test_clients_that_stall_in_data_do_not_keep_the_memory_from_others(
         answers.append((await wire.reply())[:9])
     assert "452 4.3.1" in answers
     assert gate.listener.memory.used_bytes == 0
+
+
+async def test_idle_clients_do_not_keep_others_out(gate: GateUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    await gate.policy(max_connections=3)
+    idle, dripping, lively = await gate.session(), await gate.session(), await gate.session()
+    await dripping.transaction()
+    await dripping.expect("DATA", "354")
+    await dripping.send(b"x")
+    await lively.expect("NOOP", "250")
+    # all of them were heard a moment ago
+    assert (await (await gate.connect()).reply()).startswith("421 4.3.2")
+    monkeypatch.setattr("postern_smtp.listener._QUIET_S", 0.0)
+    first = await gate.session()
+    assert (await idle.reply()).startswith("421 4.3.2")
+    await lively.expect("NOOP", "250")
+    second = await gate.session()
+    assert (await dripping.reply()).startswith("421 4.3.2")
+    for wire in (lively, first, second):
+        assert (await wire.message(MESSAGE)).startswith("250")
+    assert gate.listener.connections == 3
+
+
+async def test_a_message_that_is_being_stored_makes_no_room(gate: GateUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    await gate.policy(max_connections=1)
+    monkeypatch.setattr("postern_smtp.listener._QUIET_S", 0.0)
+    wire = await gate.session()
+    await wire.transaction()
+    await wire.expect("DATA", "354")
+    assert gate.broker.process is not None
+    gate.broker.process.send_signal(signal.SIGSTOP)
+    try:
+        await wire.send(MESSAGE + b".\r\n")
+        await gate.wait_for(lambda: bool(gate.listener._storing))
+        assert (await (await gate.connect()).reply()).startswith("421 4.3.2")
+    finally:
+        gate.broker.process.send_signal(signal.SIGCONT)
+    assert (await wire.reply()).startswith("250 2.0.0")

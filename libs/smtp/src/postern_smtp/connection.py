@@ -42,8 +42,9 @@ class SmtpConnection(SMTP):
         self._tls_clock: asyncio.TimerHandle | None = None
         self._abort_clock: asyncio.TimerHandle | None = None
         self._expired: Reply | None = None  # a clock that ran out while a message was being stored
-        self._is_storing = False
+        self.is_storing = False
         self._is_in_handshake = False
+        self.quiet_since = loop.time()
         self._end = ""  # how the session ended, for the log
         self.session: Session = Session("")  # type: ignore[assignment]  # ours, not aiosmtpd's
 
@@ -75,6 +76,10 @@ class SmtpConnection(SMTP):
         asyncio.StreamReaderProtocol.eof_received(self)
         return not self.session.tls
 
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        self.quiet_since = self.loop.time()
+        super()._reset_timeout(duration)
+
     def _timeout_cb(self) -> None:
         self.expire(replies.IDLE_TOO_LONG)
 
@@ -88,7 +93,7 @@ class SmtpConnection(SMTP):
         if self._is_in_handshake:
             self._end = reply.text
             self.transport.abort()
-        elif not self._is_storing:
+        elif not self.is_storing:
             self._end = reply.text
             self._writer.write(reply.line())
             self._hang_up()

@@ -27,6 +27,7 @@ from postern_smtp.tls_door import TlsDoor, open_sockets
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _BACKLOG: Final = 1024
+_QUIET_S: Final = 10.0  # after which a session makes room for another, when there are too many
 _POLITE_S: Final = 1.5  # how long an idle session may wait for its 421 to be an answer
 
 
@@ -122,26 +123,42 @@ class Listener:
         client = client_network(connection.session.client_address)
         self._connections.add(connection)
         self._per_client[client] += 1
-        return self._refusal(connection.session.client_address, len(self._connections), self._per_client[client])
+        refusal = self._refusal(len(self._connections), self._per_client[client])
+        if refusal is replies.TOO_MANY_CONNECTIONS and self._make_room():
+            refusal = None
+        if refusal is not None:
+            log.warning("connection.refused", client=connection.session.client_address, reply=str(refusal))
+        return refusal
 
-    def _refusal(self, address: str, connections: int, of_client: int) -> Reply | None:
+    def _refusal(self, connections: int, of_client: int) -> Reply | None:
         rules = self.newest_rules()
         limits = rules.limits if rules is not None else GateLimits()
-        refusal: Reply | None = None
         if self.is_draining:
-            refusal = replies.SHUTTING_DOWN
-        elif limits.max_connections is not None and connections > limits.max_connections:
-            refusal = replies.TOO_MANY_CONNECTIONS
-        elif limits.max_connections_per_client is not None and of_client > limits.max_connections_per_client:
-            refusal = replies.TOO_MANY_OF_YOURS
-        if refusal is not None:
-            log.warning("connection.refused", client=address, reply=str(refusal))
-        return refusal
+            return replies.SHUTTING_DOWN
+        if limits.max_connections_per_client is not None and of_client > limits.max_connections_per_client:
+            return replies.TOO_MANY_OF_YOURS
+        if limits.max_connections is not None and connections > limits.max_connections:
+            return replies.TOO_MANY_CONNECTIONS
+        return None
+
+    def _make_room(self) -> bool:
+        """End the session that has been quiet for longest, if that was some time; so that idle clients do not keep all others out."""
+        quiet = [connection for connection in self._connections if not connection.is_storing]
+        longest = min(quiet, key=lambda connection: connection.quiet_since, default=None)
+        if longest is None or asyncio.get_running_loop().time() - longest.quiet_since < _QUIET_S:
+            return False
+        longest.expire(replies.TOO_MANY_CONNECTIONS)
+        self.release(longest)
+        return True
 
     def _may_enter(self, address: str) -> bool:
         client = client_network(address)
         connections = len(self._connections) + self._in_handshake.total() + 1
-        if self._refusal(address, connections, self._per_client[client] + self._in_handshake[client] + 1) is not None:
+        refusal = self._refusal(connections, self._per_client[client] + self._in_handshake[client] + 1)
+        if refusal is replies.TOO_MANY_CONNECTIONS and self._make_room():
+            refusal = None
+        if refusal is not None:
+            log.warning("connection.refused", client=address, reply=str(refusal))
             return False
         self._in_handshake[client] += 1
         return True

@@ -18,6 +18,8 @@ class Connection(Protocol):
 
     session: Session
     is_busy: bool  # message data is being read or stored
+    is_storing: bool
+    quiet_since: float  # the loop's time of the last line, or of the last kilobytes of data
 
     def expire(self, reply: Reply) -> None:
         """End the session with `reply`; a message that is being stored gets its answer first."""

@@ -198,12 +198,12 @@ class GateConnection(SmtpConnection):
         session = self.session
         self._reception.memory.release(self)  # from here on the body is counted with those that are being stored
         storing = self._reception.store(transaction, session.client, body, extended=session.extended)
-        self._is_storing = True
+        self.is_storing = True
         try:
             # when the client is gone it runs on: the message is ours then, or it is known not to be
             reply = await asyncio.shield(storing)
         finally:
-            self._is_storing = False
+            self.is_storing = False
         if reply.code == 250:
             session.accepted += 1
         return reply
