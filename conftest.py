@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from fixtures.broker import Broker
+from fixtures.containers import PROJECT, build_image, engine_trouble, remove_image
 from fixtures.postgres import Postgres, postgres_binaries
+from fixtures.postgres_container import PostgresContainer
 from fixtures.smart_host import SmartHost
 from fixtures.stack import Stack
 
@@ -36,24 +37,28 @@ async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Postgres]:
-    """One PostgreSQL server for all tests of a run."""
-    binaries = postgres_binaries()
-    if binaries is None:
-        reason = "PostgreSQL's server binaries are not installed (Debian: postgresql)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    server = Postgres(binaries)
+def postgres_server() -> Iterator[Postgres | PostgresContainer]:
+    """One PostgreSQL server for all tests of a run: the image that we ship where an engine is present, else the machine's own binaries."""
+    image = "" if engine_trouble() else build_image("database")
+    server = PostgresContainer(image, PROJECT) if image else _local_postgres()
     try:
         server.start()
         yield server
     finally:
         server.stop()
+        if image:
+            remove_image(image)
+
+
+def _local_postgres() -> Postgres:
+    binaries = postgres_binaries()
+    if binaries is None:
+        pytest.skip("needs a container engine, or PostgreSQL's server binaries (Debian: postgresql)")
+    return Postgres(binaries)
 
 
 @pytest.fixture
-def postgres_url(postgres_server: Postgres) -> Iterator[str]:
+def postgres_url(postgres_server: Postgres | PostgresContainer) -> Iterator[str]:
     """URL (postgresql+asyncpg) of a fresh database of the test's own."""
     url = postgres_server.create_database()
     yield url

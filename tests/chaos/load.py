@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fixtures.mail import a_message
+from fixtures.stack import queue_id_of
 
 if TYPE_CHECKING:
     from fixtures.relay import Relay
@@ -134,7 +135,7 @@ class SteadyLoad:
     def _greet(self, client: smtplib.SMTP, gate: str) -> None:
         if gate != "anon":
             client.starttls(context=self._relay.tls_context)
-            user = self._relay.demo_user
+            user = self._relay.endpoints["demo_user"]
             client.login(user["name"], user["password"])
         client.ehlo()
 
@@ -153,7 +154,7 @@ class SteadyLoad:
         if answer[0] != 250:
             self._unanswered(mail)
             return self._not_taken(client)
-        accepted = Accepted(self._relay.queue_id_of(answer), mail, self.record.now_s())
+        accepted = Accepted(queue_id_of(answer), mail, self.record.now_s())
         with self.record.lock:
             self.record.accepted.append(accepted)
         return True

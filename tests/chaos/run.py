@@ -20,7 +20,7 @@ from chaos.faults import Injector
 from chaos.load import DELETED_WORD, HELD_WORD, REFUSED, SteadyLoad
 from chaos.schedule import plan
 from chaos.timeline import Timeline, draw
-from fixtures.relay import Relay, running_relay
+from fixtures.relay import Relay
 
 
 def chaos(relay: Relay, *, seed: int, seconds: float, rate: float, plot: Path | None = None) -> tuple[Findings, str]:
@@ -63,7 +63,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1_000_000) if arguments.seed is None else arguments.seed
     print(f"seed {seed}: {arguments.seconds:g} s of load at {arguments.rate:g} messages/s", flush=True)
     threading.excepthook = lambda failed: print(f"{failed.thread}: {failed.exc_value!r}", file=sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="postern-chaos-") as state, running_relay(Path(state)) as relay:
+    with tempfile.TemporaryDirectory(prefix="postern-chaos-") as state, Relay(Path(state) / "var") as relay:
         findings, text = chaos(relay, seed=seed, seconds=arguments.seconds, rate=arguments.rate, plot=arguments.plot)
     print(text)
     print("good" if findings.good else f"NOT GOOD: replay with --seed {seed}")

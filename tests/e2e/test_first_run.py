@@ -148,16 +148,20 @@ def test_a_killed_service_is_started_again_under_a_new_pid_and_mail_flows(stack:
     stack.kill(service)
     assert {name: pids for name, pids in stack.endpoints["processes"].items() if name != service} == others
 
-    def flows() -> dict[str, dict[str, str]] | None:
+    def sent() -> str:
         try:
-            queue_id = stack.send(a_message(), to=["a@demo.example"])
+            return stack.send(a_message(), to=["a@demo.example"])
         except (OSError, AssertionError):
-            return None
+            return ""
+
+    queue_id = eventually(sent, "a gate to take mail")
+
+    def settled() -> dict[str, str] | None:
         if service == "smart-host":  # the message may have met it while it was away
             stack.api.post("/queue/retry", json={"all": True}).raise_for_status()
-        return stack.wait_settled([queue_id])
+        return stack.ends(queue_id)
 
-    assert list(eventually(flows, "mail to flow").values()) == [{"a@demo.example": "delivered"}]
+    assert eventually(settled, f"{queue_id} to settle") == {"a@demo.example": "delivered"}
 
 
 def test_a_second_stack_runs_beside_the_first_and_none_in_the_same_state_directory(stack: Stack, fresh: Stack) -> None:
@@ -189,6 +193,14 @@ def test_a_signal_stops_everything(fresh: Stack, number: int) -> None:
     assert not (fresh.state / "endpoints.json").exists()
 
 
+def test_an_interrupt_before_anything_runs_ends_it_without_a_traceback(fresh: Stack) -> None:
+    fresh.launch()
+    eventually((fresh.state / "lock").exists, "the command to begin")
+    assert fresh.stop() in (0, -signal.SIGINT)
+    assert "Traceback" not in fresh.output
+    assert not (fresh.state / "endpoints.json").exists()
+
+
 def test_a_signal_during_the_start_stops_everything(fresh: Stack) -> None:
     fresh.launch()
     log = fresh.state / "logs" / "api.log"
@@ -214,7 +226,7 @@ def test_queue_quarantine_and_policy_survive_a_restart(fresh: Stack) -> None:
     delivered = fresh.send(a_message(), to=["a@demo.example"])
     fresh.wait_settled([held, delivered])
     fresh.api.post("/domains", json={"pattern": "mine.example"}).raise_for_status()
-    fresh.schedule(3600, expiry_s=86400)
+    fresh.set_schedule(3600, expiry_s=86400)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and never listens
         smart_host = fresh.address("smart_host")[1]

@@ -9,12 +9,13 @@ import pytest
 
 from fixtures.mail import a_message
 from fixtures.relay import Relay
+from fixtures.stack import queue_id_of
 
 
 def test_clean_mail_through_the_anonymous_gate_arrives_byte_for_byte(relay: Relay) -> None:
     message = a_message(body="Clean.\r\n.\r\n..leading dots\r\nend")
     queue_id = relay.send(message, to=["a@relay.example"])
-    arrived = relay.arrived(queue_id)
+    arrived = relay.received(queue_id)
     assert arrived.recipients == ("a@relay.example",)
     # nothing but our trace field stands in front of what was sent
     assert arrived.data.endswith(message)
@@ -25,7 +26,7 @@ def test_clean_mail_through_the_anonymous_gate_arrives_byte_for_byte(relay: Rela
 def test_clean_mail_through_the_authenticated_gate_goes_to_any_domain(relay: Relay) -> None:
     for gate in ("auth_starttls", "auth_tls"):
         queue_id = relay.send(a_message(), to=["somebody@elsewhere.example"], gate=gate)
-        assert relay.arrived(queue_id).recipients == ("somebody@elsewhere.example",)
+        assert relay.received(queue_id).recipients == ("somebody@elsewhere.example",)
         assert relay.dispositions(queue_id) == {"somebody@elsewhere.example": "delivered"}
 
 
@@ -68,7 +69,7 @@ def test_the_authenticated_gate_wants_tls_then_a_password(relay: Relay) -> None:
         client.ehlo()
         assert client.docmd("MAIL", "FROM:<x@sender.example>")[0] == 530
         with pytest.raises(smtplib.SMTPAuthenticationError) as refused:
-            client.login(relay.demo_user["name"], "wrong")
+            client.login(relay.endpoints["demo_user"]["name"], "wrong")
         assert refused.value.smtp_code == 535
 
 
@@ -115,11 +116,11 @@ def test_recipient_101_waits_for_a_second_transaction_and_none_is_lost(relay: Re
         codes = [client.docmd("RCPT", f"TO:<{recipient}>") for recipient in recipients]
         assert [code for code, _ in codes] == [250] * 100 + [452] * 5
         assert all(text.startswith(b"4.5.3") for _, text in codes[100:])
-        first = relay.queue_id_of(client.data(a_message()))
+        first = queue_id_of(client.data(a_message()))
         client.docmd("MAIL", "FROM:<x@sender.example>")
         for recipient in recipients[100:]:
             assert client.docmd("RCPT", f"TO:<{recipient}>")[0] == 250
-        second = relay.queue_id_of(client.data(a_message()))
+        second = queue_id_of(client.data(a_message()))
     assert set(relay.dispositions(first)) | set(relay.dispositions(second)) == set(recipients)
 
 

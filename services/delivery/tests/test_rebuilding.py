@@ -51,14 +51,14 @@ async def test_without_a_database_mail_flows_and_what_must_wait_waits_in_the_str
     stack = idle_stack
     stack.settings = stack.settings.model_copy(update={"database_url": postgres_url})
     await stack.start()
-    postgres_server._end()
+    postgres_server.halt()
     stack.smart_host.defer_rcpt("later@relay.example")
     job = await stack.send("later@relay.example", "now@relay.example")
     await stack.holds(DEFERRED, 1)
     await stack.outbound_is_empty()
     with pytest.raises(RuntimeError, match="database"):
         await stack.queue()
-    await asyncio.to_thread(postgres_server._launch)
+    await asyncio.to_thread(postgres_server.launch)
     [row] = (await stack.queued()).rows
     assert row.recipients == ("later@relay.example",)
     stack.smart_host.behave()
