@@ -6,7 +6,7 @@ PARTS  := libs/core libs/smtp services/ingress-anon services/ingress-auth servic
 T      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test chaos lint format clean
+.PHONY: help install run test chaos lint format docs clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -43,6 +43,9 @@ lint: $(VENV)/dev.stamp ## Format check, ruff, strict types, import contracts
 format: $(VENV)/dev.stamp ## Format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/dev.stamp ## Write the reference pages that are made from the code
+	cd tests && ../$(BIN)/python -m reference.settings_page
 
 clean: ## Remove the virtual environment and caches (not ./var, which holds mail)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
