@@ -12,6 +12,7 @@ from postern_core.bus import Delivered
 from postern_core.control import DeliveryVerb
 from postern_core.credentials import RouteSecret, route_secret_key
 from postern_core.disposition import DispositionKind
+from postern_core.events import EventKind
 from postern_core.policy import RelayDomain, RetrySchedule
 
 if TYPE_CHECKING:
@@ -102,10 +103,14 @@ async def test_a_peer_that_takes_no_more_recipients_gets_the_rest_at_once(stack:
     assert end.kind is DispositionKind.DELIVERED
 
 
-async def test_a_connection_lost_after_the_dot_is_retried(stack: Stack) -> None:
+async def test_a_connection_lost_after_the_dot_is_retried_and_counted(stack: Stack) -> None:
     stack.smart_host.hang_up(during="END-OF-DATA", times=1)
     job = await stack.send("a@relay.example")
     assert await stack.dispositions(job) == {"a@relay.example": "delivered"}
+    await stack.outbound_is_empty()
+    await stack.stop()
+    attempts = [event.fields for event in await stack.events() if event.kind is EventKind.ATTEMPTED]
+    assert [(fields["in_doubt"], fields["delivered"]) for fields in attempts] == [(1, 0), (0, 1)]
 
 
 async def test_a_marked_or_redelivered_job_that_is_settled_is_not_sent_again(stack: Stack) -> None:

@@ -111,13 +111,14 @@ def test_recipients_with_different_fates_have_a_group_each() -> None:
         a_result("a@relay.example"),
         a_result("b@relay.example", fate=Fate.RETRY, code=0, status="", text="connection timed out", next_hop="h:25"),
         a_result("c@relay.example", fate=Fate.RETRY, code=451, status="4.2.1", text="busy", next_hop="192.0.2.7:25"),
-        a_result("d@relay.example", code=554, status="", text="no"),
+        a_result("d@relay.example", code=554, status="", text="no", next_hop="[2001:db8::1]:25"),
     )
     _, _, (_, a, b, c, d), _ = parts_of(build(a_notice(*results), ORIGINAL))
     assert [group["Status"] for group in (a, b, c, d)] == ["5.1.1", "5.4.7", "5.4.7", "5.0.0"]
     assert b["Diagnostic-Code"] == "x-postern; connection timed out"
     assert b["Remote-MTA"] is None
     assert c["Remote-MTA"] == "dns; [192.0.2.7]"
+    assert d["Remote-MTA"] == "dns; [IPv6:2001:db8::1]"
 
 
 def test_a_delay_notice() -> None:

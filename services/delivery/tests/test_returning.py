@@ -61,6 +61,35 @@ async def test_a_delay_is_told_once_and_only_to_those_who_want_to_know(stack: St
     assert [group["Final-Recipient"] for group in groups] == ["rfc822; a@relay.example", "rfc822; c@relay.example"]
 
 
+async def test_success_is_told_to_who_asked_for_it_where_the_next_hop_will_not(stack: Stack) -> None:
+    """RFC 3461 section 5.2.2: both gates offer DSN, and a peer without it says nothing."""
+    recipients = [
+        Recipient(n=n, address=f"{name}@relay.example", notify=notify, orcpt=orcpt)
+        for n, (name, notify, orcpt) in enumerate(
+            [("a", "SUCCESS,FAILURE", "rfc822;alias+2Ba@relay.example"), ("b", "FAILURE", ""), ("c", "", ""), ("d", "NEVER", "")]
+        )
+    ]
+    await stack.dispositions(await stack.send(*recipients))
+    await stack.outbound_is_empty()
+    assert len(stack.smart_host.messages) == 1  # the peer offers DSN: it will report
+    assert stack.smart_host.messages[0].rcpt_parameters[0] == "NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;alias+2Ba@relay.example"
+    stack.smart_host.messages.clear()
+    stack.smart_host.offer = set(stack.smart_host.offer) - {"DSN"}
+    await stack.stop()  # with its connections, and what it knows about the peer
+    await stack.start()
+    await stack.dispositions(await stack.send(*recipients))
+    relayed = await notice(stack, "relayed", count=2)
+    await stack.outbound_is_empty()
+    assert relayed.recipients == ("me@sender.example",)
+    [group] = message_from_bytes(relayed.data).get_payload(1).get_payload()[1:]
+    assert group["Final-Recipient"] == "rfc822; a@relay.example"
+    assert group["Original-Recipient"] == "rfc822; alias+a@relay.example"
+    assert group["Status"] == "2.0.0"
+    await stack.dispositions(await stack.send(*recipients, sender=""))
+    await stack.outbound_is_empty()
+    assert len(stack.smart_host.messages) == 3
+
+
 async def test_who_asked_for_no_notice_gets_none(stack: Stack) -> None:
     stack.smart_host.refuse_rcpt("a@relay.example")
     job = await stack.send(Recipient(n=0, address="a@relay.example", notify="NEVER"))

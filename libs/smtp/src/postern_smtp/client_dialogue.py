@@ -188,7 +188,7 @@ class Dialogue:
     def _settle_rest(self, reply: ServerReply) -> None:
         for i, recipient in enumerate(self._transaction.recipients):
             if self._outcomes[i] is None:
-                self._outcomes[i] = RecipientOutcome(recipient, reply, self._stage)
+                self._outcomes[i] = RecipientOutcome(recipient, reply, self._stage, self._extensions.dsn)
 
     def _settled(self) -> tuple[RecipientOutcome, ...]:
         return tuple(outcome for outcome in self._outcomes if outcome is not None)

@@ -65,6 +65,7 @@ class RecipientOutcome:
     recipient: Recipient
     reply: ServerReply
     stage: str
+    peer_reports: bool = False  # the peer offers DSN, and with the mail took over the duty to report (RFC 3461 section 5.2.1)
 
 
 class ConnectionFailed(Exception):  # noqa: N818 - names what happened, as ConnectionLost does

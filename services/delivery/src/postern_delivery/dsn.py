@@ -1,4 +1,4 @@
-"""Writes delivery status notifications: NDRs (action failed) and delay notices (action delayed). Pure.
+"""Writes delivery status notifications: NDRs (action failed), delay notices (delayed), notices of relaying (relayed). Pure.
 
 A multipart/report of three parts: text that a person understands, the machine-readable message/delivery-status, and the original message
 or its header. Everything is 7-bit with CRLF line ends and short lines, whatever the original holds: what is not ASCII in an address is
@@ -32,6 +32,14 @@ class Action(enum.StrEnum):
 
     FAILED = "failed"
     DELAYED = "delayed"
+    RELAYED = "relayed"  # to a server that sends no reports: nothing more will be heard
+
+
+_SUBJECTS: Final = {
+    Action.FAILED: "Undelivered mail returned to sender",
+    Action.DELAYED: "Delayed mail: still trying",
+    Action.RELAYED: "Relayed mail: handed on without a delivery report",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +82,11 @@ def xtext_decoded(text: str) -> str:
 
 
 def _head(notice: Notice, original: bytes, boundary: str) -> list[str]:
-    failed = notice.action is Action.FAILED
     lines = [
         *_field("From", f"Mail Delivery System <{_ascii(notice.postmaster)}>"),
         # an address that is not ASCII cannot stand in a 7-bit header; the envelope has it
         *_field("To", f"<{notice.to}>" if notice.to.isascii() else "undisclosed-recipients:;"),
-        *_field("Subject", "Undelivered mail returned to sender" if failed else "Delayed mail: still trying"),
+        *_field("Subject", _SUBJECTS[notice.action]),
         *_field("Date", format_datetime(notice.at.astimezone(UTC))),
         *_field("Message-ID", f"<{notice.queue_id}@{notice.hostname}>"),
     ]
@@ -105,6 +112,9 @@ def _text_part(notice: Notice) -> bytes:
     if notice.action is Action.FAILED:
         what = "Your message could not be delivered to the recipients below. No further attempt will be made."
         then = "If the reason does not help you, pass this whole message on to your postmaster."
+    elif notice.action is Action.RELAYED:
+        what = "Your message was handed on, for the recipients below, to a mail server that sends no delivery reports."
+        then = "You will hear no more of it unless it cannot be delivered."
     else:
         until = format_datetime(notice.retry_until.astimezone(UTC)) if notice.retry_until is not None else "it expires"
         what = "Your message has not been delivered yet to the recipients below. You need not send it again."
@@ -154,7 +164,7 @@ def _recipient_fields(notice: Notice, result: RecipientResult) -> list[str]:
     if result.code:
         host = result.next_hop.rpartition(":")[0]
         if host:
-            lines += _field("Remote-MTA", f"dns; {host if not _is_address(host) else '[' + host.strip('[]') + ']'}")
+            lines += _field("Remote-MTA", f"dns; {_domain_or_literal(host)}")
         lines += _field("Diagnostic-Code", f"smtp; {_ascii(result.reply)}")
     elif result.text:
         lines += _field("Diagnostic-Code", f"x-postern; {_ascii(result.text)}")
@@ -166,10 +176,10 @@ def _recipient_fields(notice: Notice, result: RecipientResult) -> list[str]:
 
 def status_of(action: Action, result: RecipientResult) -> str:
     """The Status field: what the server said where its class fits the action, else a code of that class (RFC 3463)."""
-    wanted = "5" if action is Action.FAILED else "4"
+    wanted = {Action.FAILED: "5", Action.DELAYED: "4", Action.RELAYED: "2"}[action]
     if result.status.startswith(f"{wanted}."):
         return result.status
-    if result.code // 100 == int(wanted):
+    if action is Action.RELAYED or result.code // 100 == int(wanted):
         return f"{wanted}.0.0"
     return "4.4.1" if action is Action.DELAYED else "5.4.7" if result.is_open else "5.0.0"
 
@@ -188,8 +198,11 @@ def _typed_address(address: str) -> str:
     return f"utf-8; {_line(escaped)}"
 
 
-def _is_address(host: str) -> bool:
-    return host.startswith("[") or bool(re.fullmatch(r"[0-9.]+", host))
+def _domain_or_literal(host: str) -> str:
+    """A next hop's host as SMTP writes it: addresses in brackets, those of IPv6 with their tag (RFC 5321 section 4.1.3)."""
+    if host.startswith("["):
+        return f"[IPv6:{host[1:]}"
+    return f"[{host}]" if re.fullmatch(r"[0-9.]+", host) else host
 
 
 # -- third part: the message, or its header

@@ -123,7 +123,7 @@ class FirstTry:
         """Attempt, and settle what can be settled; returns the results, with everybody open who must be deferred."""
 
         async def settled(results: Results) -> None:
-            await self._settlement.delivered(job, results)
+            await self._settlement.delivered(job, results, body)
 
         results = await self._attempts.run(job, recipients, body, settled)
         bounced = tuple(result for result in results if result.fate is Fate.BOUNCE)

@@ -1,4 +1,5 @@
-"""Queues what Postern itself writes about a job: NDRs with their copy, and delay notices. Each is a message of its own on OUTBOUND.
+"""Queues what Postern itself writes about a job: NDRs with their copy, delay notices, and notices of relaying for who asked for them.
+Each is a message of its own on OUTBOUND.
 
 Its queue id derives from the job and the recipients that it is about, so that a repeat is the same message and is recognised. It goes out
 with a null reverse-path and is never answered by another notice: one that cannot be delivered becomes badmail.
@@ -33,9 +34,9 @@ def may_be_answered(job: Job) -> bool:
 
 
 def wants(recipient: Recipient, condition: str) -> bool:
-    """Whether the sender wants to hear of `condition` ("FAILURE", "DELAY") for this recipient; without NOTIFY he does."""
+    """Whether the sender wants to hear of `condition` for this recipient: "FAILURE" and "DELAY" also without NOTIFY, "SUCCESS" not."""
     asked = {word.strip().upper() for word in recipient.notify.split(",")} - {""}
-    return not asked or condition in asked
+    return condition in (asked or {"FAILURE", "DELAY"})
 
 
 class Notices:
@@ -78,6 +79,10 @@ class Notices:
         notice = await self._queue(job, told, body, Action.DELAYED, sender, maybe_duplicate=True, retry_until=retry_until)
         self._events.tell(job.queue_id, EventKind.DELAY_NOTIFIED, notice=notice, recipients=len(told), to=sender)
 
+    async def relayed(self, job: Job, results: Results, body: bytes | memoryview) -> None:
+        """Queue a notice that `results` were handed on to where no report comes from (RFC 3461 section 5.2.2). Raises TransientError."""
+        await self._queue(job, results, body, Action.RELAYED, job.envelope.reverse_path, maybe_duplicate=False)
+
     async def _queue(
         self,
         job: Job,
@@ -90,6 +95,7 @@ class Notices:
         retry_until: datetime | None = None,
     ) -> QueueId:
         table = self._table()
+        local_part, _, domain = to.rpartition("@")
         queue_id = notice_id(job, results, action, to)
         at = datetime.now(UTC)
         content = build(
@@ -111,7 +117,7 @@ class Notices:
             id=queue_id,
             gate=Gate.INTERNAL,
             reverse_path="",
-            recipients=(Recipient(n=0, address=to),),
+            recipients=(Recipient(n=0, address=f"{local_part}@{domain.lower()}" if local_part else to),),
             size_bytes=len(content),
             accepted_at=at,
             client=Client(address="127.0.0.1", helo=table.policy.hostname),
@@ -120,7 +126,7 @@ class Notices:
         name = f"{queue_id}-{hashlib.sha256(content).hexdigest()[:8]}"
         envelope, inline = await self._bodies.stow(envelope, name, content)
         notice = Job(
-            route=table.route_name(to.rpartition("@")[2].lower()),
+            route=table.route_name(domain.lower()),
             envelope=envelope,
             recipients=envelope.recipients,
             maybe_duplicate=maybe_duplicate,

@@ -39,6 +39,7 @@ class RecipientResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     text: str = ""
     next_hop: str = ""  # host:port
     in_doubt: bool = False  # it may have its copy already (RFC 1047)
+    peer_reports: bool = False  # the next hop reports success itself, where the sender asked for that (RFC 3461)
 
     @property
     def reply(self) -> str:
@@ -79,6 +80,7 @@ def of_outcomes(outcomes: Iterable[RecipientOutcome], next_hop: NextHop | None, 
             status=outcome.reply.status,
             text=outcome.reply.text,
             next_hop=next_hop_text(next_hop),
+            peer_reports=outcome.peer_reports,
         )
         for outcome in outcomes
     )

@@ -92,7 +92,7 @@ class RetryAttempt:
             return left
 
         async def settled(results: Results) -> None:
-            await self._settlement.delivered(job, results)
+            await self._settlement.delivered(job, results, body)
 
         results = await self._attempts.run(job, [result.recipient for result in left], body, settled)
         results = await self._bounce(job, inline, body, results)

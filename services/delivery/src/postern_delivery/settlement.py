@@ -3,7 +3,8 @@
 Order, so that a crash anywhere repeats a step instead of skipping one: the NDR (or badmail entry) is durable, then the disposition that
 names it, then the caller lets the job go. A disposition for mail that a next hop has taken is written until it is stored, however
 long the broker is away: the delivery cannot be undone, and forgetting it would make a second copy.
-Standards: RFC 5321 sections 4.5.5, 6.1; RFC 3461 section 4.1 (NOTIFY). DESIGN rule 7.
+Standards: RFC 5321 sections 4.5.5, 6.1; RFC 3461 sections 4.1 (NOTIFY), 5.2.2 (relayed). docs/architecture.md, rule 7.
+Known gap: a death, or a full OUTBOUND, right behind the disposition drops a notice of success.
 """
 
 from __future__ import annotations
@@ -36,9 +37,17 @@ class Settlement:
         self._notices = notices
         self._badmail = badmail
 
-    async def delivered(self, job: Job, results: Results) -> None:
-        """Write down that a next hop took the mail for `results`."""
+    async def delivered(self, job: Job, results: Results, body: bytes | memoryview) -> None:
+        """Write down that a next hop took the mail for `results`; then tell who asked for it and hears of it from nobody else."""
         await self._record(job, results, DispositionKind.DELIVERED)
+        told = tuple(result for result in results if not result.peer_reports and wants(result.recipient, "SUCCESS"))
+        if not told or not may_be_answered(job):
+            return
+        try:
+            await self._notices.relayed(job, told, body)
+        except TransientError as error:
+            # the mail is delivered: a notice of that is not worth a second copy
+            log.warning("relay_notice.dropped", id=job.queue_id, recipients=len(told), reason=error.reason)
 
     async def deleted(self, job: Job, results: Results, actor: str) -> None:
         """Write down that an administrator deleted the mail for `results`."""
