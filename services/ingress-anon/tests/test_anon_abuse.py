@@ -10,6 +10,8 @@ import struct
 import pytest
 
 from fixtures.gates import GateUnderTest, Wire
+from postern_core.bus import BodyStore
+from postern_core.envelope import BodyRef
 from postern_smtp.server import GateConnection
 
 MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n"
@@ -209,3 +211,25 @@ async def test_a_message_that_is_being_stored_makes_no_room(gate: GateUnderTest,
     finally:
         gate.broker.process.send_signal(signal.SIGCONT)
     assert (await wire.reply()).startswith("250 2.0.0")
+
+
+async def test_large_messages_are_stored_a_few_at_a_time(gate: GateUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate.listener._acceptance._large = asyncio.Semaphore(2)
+    running, most = 0, 0
+    put = BodyStore.put
+
+    async def counted(store: BodyStore, name: str, body: bytes) -> BodyRef:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            return await put(store, name, body)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(BodyStore, "put", counted)
+    large = (b"y" * 70 + b"\r\n") * 9000
+    wires = [await gate.session() for _ in range(6)]
+    answers = await asyncio.gather(*(wire.message(large) for wire in wires))
+    assert {answer[:9] for answer in answers} == {"250 2.0.0"}
+    assert most == 2

@@ -8,6 +8,7 @@ a second message (RFC 1047), which the log line `message.refused` with `stored=u
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final
 
 import structlog
@@ -27,6 +28,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 # well under the ten minutes of RFC 5321 section 4.5.3.2.6; the bus itself gives up a publish after ten seconds
 ACCEPTANCE_CAP_S: Final = 25.0
 _SHOWN_RECIPIENTS: Final = 5
+_LARGE_OCTETS: Final = 512 * 1024
+_LARGE_AT_ONCE: Final = 16
 
 
 class Acceptance:
@@ -38,6 +41,7 @@ class Acceptance:
         self._events = events
         self._gate = gate
         self._cap_s = cap_s
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     def unavailable(self) -> Reply | None:
         """The reply while nothing can be stored, so that no client sends a message in vain; None when it can."""
@@ -76,22 +80,24 @@ class Acceptance:
             at=at,
             only_recipient=recipients[0].address if len(recipients) == 1 else "",
         )
-        stored = field + blank_before(body) + body
-        envelope = Envelope(
-            id=queue_id,
-            gate=self._gate,
-            reverse_path=mail.reverse_path.address,
-            recipients=recipients,
-            size_bytes=len(stored),
-            accepted_at=at,
-            client=client,
-            body_type=mail.body_type,
-            ret=mail.ret,
-            envid=mail.envid,
-        )
-        envelope, inline = await self._bodies.stow(envelope, queue_id, stored)
-        await self._bus.publish(INTAKE, intake_subject(self._gate, queue_id), frame(envelope, inline), f"{queue_id}:intake")
-        return len(stored)
+        # storing takes three further copies for a moment, which for many large messages at once is more than all that was held before
+        async with self._large if len(body) > _LARGE_OCTETS else contextlib.nullcontext():
+            stored = field + blank_before(body) + body
+            envelope = Envelope(
+                id=queue_id,
+                gate=self._gate,
+                reverse_path=mail.reverse_path.address,
+                recipients=recipients,
+                size_bytes=len(stored),
+                accepted_at=at,
+                client=client,
+                body_type=mail.body_type,
+                ret=mail.ret,
+                envid=mail.envid,
+            )
+            envelope, inline = await self._bodies.stow(envelope, queue_id, stored)
+            await self._bus.publish(INTAKE, intake_subject(self._gate, queue_id), frame(envelope, inline), f"{queue_id}:intake")
+            return len(stored)
 
     def _tell(self, queue_id: QueueId, transaction: Transaction, client: Client, size_bytes: int) -> None:
         recipients = transaction.recipients
