@@ -36,6 +36,10 @@ envelopes = st.builds(
 )
 
 
+def _framed(head: bytes) -> bytes:
+    return b"PSTN" + len(head).to_bytes(4) + head
+
+
 @given(envelopes, st.binary())
 def test_what_was_framed_comes_back(envelope: Envelope, body: bytes) -> None:
     head, found = unframe(frame(envelope, body), Envelope)
@@ -91,7 +95,3 @@ def test_the_null_reverse_path_and_the_order_of_recipients_survive() -> None:
     head, _ = unframe(frame(envelope), Envelope)
     assert head.reverse_path == ""
     assert [recipient.address[0] for recipient in head.recipients] == list("987654321")
-
-
-def _framed(head: bytes) -> bytes:
-    return b"PSTN" + len(head).to_bytes(4) + head

@@ -7,11 +7,10 @@ JetStream flushes every two minutes by default and acknowledges before that. `va
 from __future__ import annotations
 
 import asyncio
-import json
-import urllib.error
+import http.client
 import urllib.request
-from typing import Any
 
+import msgspec
 import structlog
 from nats.aio.client import Client as NatsClient
 
@@ -23,6 +22,24 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 OLDEST_BROKER = (2, 12, 5)
 _TIMEOUT_S = 3.0
 _TRIES = 10
+# never through a proxy that the environment names: the port is on the broker's own network
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+
+class _Config(msgspec.Struct):
+    sync_always: bool = False
+    max_storage: int = 0
+
+
+class _JetStream(msgspec.Struct):
+    config: _Config | None = None
+
+
+class _Varz(msgspec.Struct):
+    """What we read of a server's /varz."""
+
+    server_id: str
+    jetstream: _JetStream = msgspec.field(default_factory=_JetStream)
 
 
 async def confirm_broker(settings: BusSettings, client: NatsClient) -> None:
@@ -46,7 +63,7 @@ async def store_bytes(settings: BusSettings) -> int | None:
         except ConfigurationError as error:
             log.warning("broker.store_unknown", reason=str(error))
             return None
-        sizes.append(int(varz.get("jetstream", {}).get("config", {}).get("max_storage", 0)))
+        sizes.append(varz.jetstream.config.max_storage if varz.jetstream.config else 0)
     return min(sizes) or None
 
 
@@ -58,22 +75,21 @@ async def _confirm_sync(url: str, unconfirmed: Unconfirmed) -> None:
             raise
         log.warning("broker.sync_unconfirmed", reason=str(error))
         return
-    jetstream = varz.get("jetstream", {}).get("config")
-    if not jetstream:
+    if varz.jetstream.config is None:
         raise ConfigurationError(f"the broker at {url} runs without JetStream: enable `jetstream` in its configuration")
-    if jetstream.get("sync_always") is not True:
+    if not varz.jetstream.config.sync_always:
         raise ConfigurationError(
             f"the broker at {url} acknowledges before it syncs: set `sync_interval: always` in its `jetstream` block"
         )
 
 
-async def _read_varz(url: str) -> dict[str, Any]:
+async def _read_varz(url: str) -> _Varz:
     """The server's /varz. The port may open a moment after the client port, so a refusal is tried again for a while."""
     failure: Exception | None = None
     for _ in range(_TRIES):
         try:
             return await asyncio.to_thread(_fetch, f"{url}/varz")
-        except (urllib.error.URLError, OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException, msgspec.DecodeError) as error:
             failure = error
         await asyncio.sleep(0.3)
     raise ConfigurationError(
@@ -82,9 +98,8 @@ async def _read_varz(url: str) -> dict[str, Any]:
     )
 
 
-def _fetch(url: str) -> dict[str, Any]:
+def _fetch(url: str) -> _Varz:
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url} is not an HTTP address")
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310  (scheme checked above)
-        decoded: dict[str, Any] = json.load(answer)
-        return decoded
+    with _open(url, timeout=_TIMEOUT_S) as answer:
+        return msgspec.json.decode(answer.read(), type=_Varz)

@@ -272,7 +272,11 @@ async def connect(settings: BusSettings, service: str) -> Bus:
         # a broker that is away, or does not let us in, is tried again for ever: what is raised is about the address itself
         raise ConfigurationError(f"POSTERN_NATS_URL cannot be used: {error}") from error
     bus.closed.clear()
-    await confirm_broker(settings, client)
+    try:
+        await confirm_broker(settings, client)
+    except ConfigurationError:
+        await bus.close()
+        raise
     return bus
 
 
