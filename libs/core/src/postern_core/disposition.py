@@ -32,6 +32,10 @@ class DispositionKind(enum.StrEnum):
         """Whether nothing more happens unless an administrator acts."""
         return self is not DispositionKind.RELEASED
 
+    def settles(self, generation: int, wanted: int) -> bool:
+        """Whether a recipient's newest disposition, of this kind and `generation`, leaves nothing to do for a job of generation `wanted`."""
+        return self.is_final and generation >= wanted
+
 
 class Disposition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The end of recipient `n`. The one with the highest (generation, is_final) counts."""

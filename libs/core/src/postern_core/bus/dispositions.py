@@ -44,6 +44,6 @@ class DispositionLog:
             except ValueError as error:
                 # as good as no answer: whoever asks keeps the mail, until a program that can read it comes
                 raise unavailable(f"disposition {stored.subject}: {error}") from error
-            if disposition.kind.is_final and disposition.generation >= generation:
+            if disposition.kind.settles(disposition.generation, generation):
                 settled.add(n)
         return frozenset(settled)

@@ -1,0 +1,262 @@
+"""What becomes of messages in a consumer's hands: faults, long work, draining, a broker that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from fixtures.broker import TEST_LIMITS, Broker
+from postern_core.bus import Bus, Consumer, Delivered
+from postern_core.bus import consumer as consumer_module
+from postern_core.bus.consumer import Handler
+from postern_core.bus.permissions import PROVISIONER
+from postern_core.bus.provision import ensure_route
+from postern_core.bus.topology import INTAKE, OUTBOUND
+from postern_core.errors import TransientError
+
+PATIENCE_S = 20  # well under the ack-wait of 30 s: what comes back later than this was not handed back
+
+
+class Parties:
+    """Who puts mail into INTAKE, and two replicas that take it."""
+
+    def __init__(self, broker: Broker, gate: Bus, screener: Bus, other: Bus) -> None:
+        self.broker, self.gate, self.screener, self.other = broker, gate, screener, other
+
+    async def put(self, *names: str) -> None:
+        for name in names:
+            await self.gate.publish(INTAKE, f"intake.anon.{name}", name.encode(), name)
+
+    async def left(self) -> tuple[int, int]:
+        """Messages in the stream, and how many of them are in somebody's hands."""
+        provisioner = await self.broker.connect(PROVISIONER)
+        messages = (await provisioner.stream_state(INTAKE))["messages"]
+        pending = (await provisioner.consumer_info(INTAKE, "screener"))["num_ack_pending"]
+        await provisioner.close()
+        return messages, pending
+
+    async def take_all(self, count: int) -> list[tuple[str, int]]:
+        """`count` messages by the other replica, as (name, tries), each acknowledged."""
+        taken: list[tuple[str, int]] = []
+        stop = asyncio.Event()
+
+        async def take(delivered: Delivered) -> None:
+            taken.append((delivered.data.decode(), delivered.tries))
+            await delivered.ack()
+            if len(taken) == count:
+                stop.set()
+
+        async with asyncio.timeout(PATIENCE_S):
+            await Consumer(self.other, INTAKE, "screener", take, concurrency=10).run(stop, 1)
+        return sorted(taken)
+
+
+@pytest.fixture
+async def parties(broker: Broker) -> AsyncIterator[Parties]:
+    gate, screener, other = [await broker.connect(user) for user in ("ingress-anon", "screener", "screener")]
+    yield Parties(broker, gate, screener, other)
+    for bus in (gate, screener, other):
+        await bus.close()
+
+
+def screening(bus: Bus, handler: Handler, *, concurrency: int = 4) -> Consumer:
+    return Consumer(bus, INTAKE, "screener", handler, concurrency=concurrency)
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("a fault of ours"), TransientError(451, "4.3.0", "later"), ValueError()])
+async def test_a_message_whose_handler_fails_comes_again(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    monkeypatch.setattr(consumer_module, "_FAULT_PAUSE_S", 0.05)
+    tries: list[int] = []
+    stop = asyncio.Event()
+
+    async def handle(delivered: Delivered) -> None:
+        tries.append(delivered.tries)
+        if delivered.tries < 3:
+            raise fault
+        await delivered.ack()
+        stop.set()
+
+    await parties.put("a")
+    async with asyncio.timeout(PATIENCE_S):
+        await screening(parties.screener, handle).run(stop, 1)
+    assert tries == [1, 2, 3]
+    assert await parties.left() == (0, 0)
+
+
+async def test_no_more_are_in_hand_than_asked_for(parties: Parties) -> None:
+    now, most, handled = 0, 0, 0
+    stop = asyncio.Event()
+
+    async def handle(delivered: Delivered) -> None:
+        nonlocal now, most, handled
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.005)
+        await delivered.ack()
+        now -= 1
+        handled += 1
+        if handled == 30:
+            stop.set()
+
+    await parties.put(*(f"m{n}" for n in range(30)))
+    async with asyncio.timeout(PATIENCE_S):
+        await screening(parties.screener, handle, concurrency=3).run(stop, 1)
+    assert most == 3
+
+
+async def test_a_drain_lets_what_is_in_hand_end(parties: Parties) -> None:
+    in_hand, finish = asyncio.Event(), asyncio.Event()
+    stop = asyncio.Event()
+
+    async def handle(delivered: Delivered) -> None:
+        in_hand.set()
+        await finish.wait()
+        await delivered.ack()
+
+    await parties.put("a")
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(screening(parties.screener, handle).run(stop, PATIENCE_S))
+        await in_hand.wait()
+        stop.set()
+        await asyncio.sleep(0)
+        finish.set()
+    assert await parties.left() == (0, 0)
+
+
+async def test_a_drain_hands_back_what_does_not_end_in_time(parties: Parties) -> None:
+    """Was: the other replica had to wait for the end of the ack-wait."""
+    in_hand, stop, cut_short = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle(_: Delivered) -> None:
+        in_hand.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut_short.set()
+
+    await parties.put("a")
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(screening(parties.screener, handle).run(stop, 0.1))
+        await in_hand.wait()
+        stop.set()
+    assert cut_short.is_set()
+    assert await parties.take_all(1) == [("a", 2)]
+
+
+async def test_what_comes_during_a_drain_goes_to_others_and_is_no_suspect(parties: Parties) -> None:
+    """Was: the open pull went on taking messages and giving them back, each time as one more try."""
+    in_hand, stop, finish = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle(delivered: Delivered) -> None:
+        in_hand.set()
+        await finish.wait()
+        await delivered.ack()
+
+    await parties.put("a")
+    consumer = screening(parties.screener, handle)
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+        draining = tasks.create_task(consumer.run(stop, PATIENCE_S))
+        await in_hand.wait()
+        stop.set()
+        while not consumer._stopping:
+            await asyncio.sleep(0)
+        await parties.screener.client.flush()
+        await parties.screener.client.flush()  # the broker knows that nothing more is wanted
+        await parties.put("b", "c", "d")
+        assert await parties.take_all(3) == [("b", 1), ("c", 1), ("d", 1)]
+        assert not draining.done()
+        finish.set()
+    assert await parties.left() == (0, 0)
+
+
+async def test_a_consumer_that_is_cancelled_hands_back_and_ends_as_cancelled(parties: Parties) -> None:
+    in_hand = asyncio.Event()
+
+    async def handle(_: Delivered) -> None:
+        in_hand.set()
+        await asyncio.Event().wait()
+
+    await parties.put("a")
+    running = asyncio.create_task(screening(parties.screener, handle).run(asyncio.Event(), 0.1))
+    await in_hand.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await parties.take_all(1) == [("a", 2)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_an_idle_consumer_hears_again_after_each_restart_of_the_broker(parties: Parties, number: int) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    stop = asyncio.Event()
+
+    async def handle(delivered: Delivered) -> None:
+        await delivered.ack()
+        heard.put_nowait(delivered.data.decode())
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        tasks.create_task(screening(parties.screener, handle).run(stop, 1))
+        for name in ("first", "second", "third"):
+            await asyncio.to_thread(parties.broker.restart, number)
+            while not parties.gate.connected:
+                await asyncio.sleep(0.02)
+            await parties.put(name)
+            assert await heard.get() == name
+        stop.set()
+
+
+async def test_a_pull_that_falls_silent_is_renewed(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker stays, but the pull is gone from it, as after a change of leader: nobody says so."""
+    monkeypatch.setattr(consumer_module, "_SILENCE_S", 0.5)
+    heard, stop = asyncio.Event(), asyncio.Event()
+
+    async def handle(delivered: Delivered) -> None:
+        await delivered.ack()
+        heard.set()
+        stop.set()
+
+    consumer = screening(parties.screener, handle)
+    consumer._requested = 4  # it believes that a pull is open
+    await parties.put("a")
+    async with asyncio.timeout(PATIENCE_S):
+        await consumer.run(stop, 1)
+    assert heard.is_set()
+
+
+@pytest.mark.parametrize(("keep_every_s", "tries"), [(0.2, [1]), (None, [1, 2])])
+async def test_long_work_is_kept_only_while_it_says_so(broker: Broker, keep_every_s: float | None, tries: list[int]) -> None:
+    provisioner, delivery = await broker.connect(PROVISIONER), await broker.connect("delivery")
+    await ensure_route(provisioner, "main", replace(TEST_LIMITS, delivery_ack_wait=timedelta(seconds=1)))
+    await delivery.publish(OUTBOUND, "outbound.main.a", b"job", "a")
+    seen: list[int] = []
+    stop, again = asyncio.Event(), asyncio.Event()
+
+    async def handle(delivered: Delivered) -> None:
+        seen.append(delivered.tries)
+        if delivered.tries > 1:
+            again.set()
+        elif keep_every_s is None:
+            await again.wait()
+        else:
+            # three times as long as the broker waits: its own clock says when that is over
+            while (await provisioner.consumer_info(OUTBOUND, "delivery-main"))["num_redelivered"] == 0:
+                await asyncio.sleep(0.1)
+                if asyncio.get_running_loop().time() > until:
+                    break
+        await delivered.ack()
+        stop.set()
+
+    until = asyncio.get_running_loop().time() + 3
+    consumer = Consumer(delivery, OUTBOUND, "delivery-main", handle, concurrency=2, keep_every_s=keep_every_s)
+    async with asyncio.timeout(PATIENCE_S):
+        await consumer.run(stop, 5)
+    assert seen == tries
+    await provisioner.close()
+    await delivery.close()
