@@ -120,6 +120,17 @@ async def test_a_session_that_drips_is_ended(gate: GateUnderTest) -> None:
     assert await wire.is_closed()
 
 
+async def test_a_command_that_drips_is_ended(gate: GateUnderTest) -> None:
+    await gate.policy(idle_timeout_s=0.4)
+    wire = await gate.session()
+    answered = asyncio.ensure_future(wire.reply())
+    async with asyncio.timeout(20):
+        while not answered.done():
+            await wire.send(b"x")
+            await asyncio.sleep(0.02)
+    assert (await answered).startswith("421 4.4.2")
+
+
 async def test_data_that_drips_is_ended(gate: GateUnderTest) -> None:
     await gate.policy(idle_timeout_s=0.4)
     wire = await gate.session()

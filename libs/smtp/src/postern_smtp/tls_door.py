@@ -62,13 +62,19 @@ class TlsDoor:
                 log.error("gate.accept_failed", reason=str(error))
                 await asyncio.sleep(_OUT_OF_FILES_S)
                 continue
-            address = str(peer[0])
-            if not self._may_enter(address):
+            try:
+                self._take(connection, str(peer[0]))
+            except Exception:  # one connection; the port must not fall silent for it
+                log.exception("gate.connection_failed")
                 connection.close()
-                continue
-            handshake = loop.create_task(self._shake_hands(connection), name="tls-handshake")
-            self._handshakes.add(handshake)
-            handshake.add_done_callback(partial(self._done, connection, address))
+
+    def _take(self, connection: socket.socket, address: str) -> None:
+        if not self._may_enter(address):
+            connection.close()
+            return
+        handshake = asyncio.get_running_loop().create_task(self._shake_hands(connection), name="tls-handshake")
+        self._handshakes.add(handshake)
+        handshake.add_done_callback(partial(self._done, connection, address))
 
     async def _shake_hands(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):  # TLS included: scanners, and clients that gave up
