@@ -406,13 +406,21 @@ async def test_a_message_over_the_announced_size_is_not_begun(smart_host: SmartH
     assert len([c for c in smart_host.commands if c.startswith("MAIL")]) == 1
 
 
-async def test_8bit_data_is_not_sent_to_a_7bit_peer(smart_host: SmartHost) -> None:
+@pytest.mark.parametrize("use_helo", [False, True])
+async def test_8bit_data_is_encoded_for_a_7bit_peer_or_returned(smart_host: SmartHost, use_helo: bool) -> None:
+    """A route that asks for HELO is one to a 7-bit peer: without encoding, most of today's mail would come back from it."""
     smart_host.offer = {"PIPELINING"}
-    async with session(smart_host) as client:
-        eight_bit = message(body="ä\r\n".encode(), body_type=BodyType.EIGHT_BIT_MIME)
-        assert said(await client.send(eight_bit)) == [("a@relay.example", 554, "5.6.3", "mail")]
+    async with session(smart_host, use_helo=use_helo) as client:
+        in_a_field = message(body="Subject: ä\r\n\r\nx\r\n".encode(), body_type=BodyType.EIGHT_BIT_MIME)
+        assert said(await client.send(in_a_field)) == [("a@relay.example", 554, "5.6.3", "mail")]
         await client.send(message(body_type=BodyType.EIGHT_BIT_MIME))  # declared so, but plain ASCII: fits
-    assert [m.mail_parameters for m in smart_host.messages] == [""]
+        head = b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        await client.send(message(body=head + b"Content-Transfer-Encoding: 8bit\r\n\r\nGr\xc3\xbc\xc3\x9fe\n.\n"))
+    plain, encoded = smart_host.messages
+    assert plain.data == BODY
+    assert encoded.data == head + b"Content-Transfer-Encoding: quoted-printable\r\n\r\nGr=C3=BC=C3=9Fe\r\n=2E\r\n"
+    assert {m.mail_parameters for m in smart_host.messages} == {""}
+    assert smart_host.violations == []
 
 
 async def test_an_address_that_fits_no_command_is_refused_alone(smart_host: SmartHost) -> None:

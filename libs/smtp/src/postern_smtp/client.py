@@ -6,17 +6,20 @@
 
 After `send`, the session is either ready for the next transaction (`usable`) or closed; cancelled, it is closed.
 Written for a relay that sends much: one write for MAIL, RCPT and DATA, one for a message of usual size, no copy line by line.
-Standards and known gaps: client_opening.py, client_dialogue.py, client_data.py, client_wire.py, a file a step.
+Standards and known gaps: client_opening.py, client_dialogue.py, client_data.py, client_seven_bit.py, client_wire.py, a file a step.
 """
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 
 from postern_core.policy import NextHop
-from postern_smtp.client_data import to_wire
+from postern_smtp.client_data import WireMessage, in_lines, to_wire
 from postern_smtp.client_dialogue import Dialogue
 from postern_smtp.client_opening import Session, open_session, say_quit
+from postern_smtp.client_seven_bit import to_seven_bit
 from postern_smtp.client_types import (
     ClientOptions,
     ConnectionFailed,
@@ -67,15 +70,14 @@ class SmtpClient:
     async def send(self, transaction: Transaction) -> tuple[RecipientOutcome, ...]:
         """One transaction. Returns the outcome of each recipient, in their order.
 
-        Outcomes that no peer spoke, because it could not be asked: 554 5.6.3 (8-bit data, no 8BITMIME), 552 5.3.4 (over the
+        Outcomes that no peer spoke, because it could not be asked: 554 5.6.3 (8-bit data that a peer without 8BITMIME cannot be
+        given, see client_seven_bit.py), 552 5.3.4 (over the
         announced SIZE), 553 (an address that fits no command). Raises ConnectionLost when a recipient's end stays open.
         """
         if not self.usable:
             self.discard()
             raise ConnectionLost("mail", "session is closed", next_hop=self.next_hop)
-        wire = to_wire(transaction.body)
-        if wire.normalised:
-            _log.warning("message.line_ends_normalised", next_hop=self.next_hop.host, size_bytes=wire.size_bytes)
+        wire = await self._wire_form(transaction.body)
         self.messages_sent += 1
         dialogue = Dialogue(self._session.link, self._session.extensions, self._options, transaction)
         try:
@@ -90,6 +92,18 @@ class SmtpClient:
         if not dialogue.in_step:
             self.discard()
         return outcomes
+
+    async def _wire_form(self, body: bytes | memoryview) -> WireMessage:
+        """The message as this peer can take it, as far as it can."""
+        wire = to_wire(body)
+        if wire.normalised:
+            _log.warning("message.line_ends_normalised", next_hop=self.next_hop.host, size_bytes=wire.size_bytes)
+        if wire.eight_bit and not self._session.extensions.eight_bit_mime:
+            encoded = await asyncio.to_thread(to_seven_bit, in_lines(body)[0])
+            if encoded is not None:
+                _log.info("message.encoded_in_seven_bit", next_hop=self.next_hop.host, size_bytes=len(encoded))
+                return to_wire(encoded)
+        return wire
 
     async def quit(self) -> None:
         """QUIT and close, within 6 s. Never raises but CancelledError, and closes then too."""

@@ -50,14 +50,20 @@ def has_only_crlf(data: bytes) -> bool:
     return decoder.newlines is None or decoder.newlines == "\r\n"
 
 
-def to_wire(body: bytes | memoryview) -> WireMessage:
-    """`body` normalised where that is needed, dot-stuffed, and closed with CRLF."""
+def in_lines(body: bytes | memoryview) -> tuple[bytes, bool]:
+    """`body` in lines that end with CRLF, the last one included; and whether line ends had to be put right for that."""
     data = bytes(body)  # no copy of bytes
     normalised = not has_only_crlf(data)
     if normalised:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
     if data and not data.endswith(b"\r\n"):
         data += b"\r\n"
+    return data, normalised
+
+
+def to_wire(body: bytes | memoryview) -> WireMessage:
+    """`body` normalised where that is needed, dot-stuffed, and closed with CRLF."""
+    data, normalised = in_lines(body)
     stuffed = data
     if data.rfind(b"\r\n.") >= 0:  # backwards is twice as fast as `in`
         stuffed = stuffed.replace(b"\r\n.", b"\r\n..")

@@ -163,8 +163,7 @@ def refuse_path(address: str, refusal: ServerReply) -> ServerReply | None:
 def refuse_message(transaction: Transaction, wire: WireMessage, extensions: Extensions) -> ServerReply | None:
     """What this peer cannot be offered at all, said in its place; None when all is well.
 
-    8-bit data towards a peer without 8BITMIME has to be re-encoded or returned (RFC 6152 section 3).
-    todo: re-encode it; until then it is returned.
+    8-bit data towards a peer without 8BITMIME is encoded before it gets here, or cannot be, and is returned (RFC 6152 section 3).
     """
     if wire.eight_bit and not extensions.eight_bit_mime:
         return EIGHT_BIT_REFUSED
