@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +29,28 @@ async def bare_gate(broker: Broker) -> AsyncIterator[GateUnderTest]:
 async def gate(bare_gate: GateUnderTest) -> GateUnderTest:
     await bare_gate.policy()
     return bare_gate
+
+
+@pytest.fixture
+def hanging_broker(broker: Broker) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """Inside `async with hanging_broker()` the broker is stopped and does not answer; its connections stay open."""
+
+    @asynccontextmanager
+    async def hanging() -> AsyncIterator[None]:
+        process = broker.process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20):
+                # the signal is sent when this returns, not yet obeyed by every thread
+                while any(_state(task) != "T" for task in Path(f"/proc/{process.pid}/task").iterdir()):
+                    await asyncio.sleep(0.005)
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
+
+    return hanging
+
+
+def _state(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]

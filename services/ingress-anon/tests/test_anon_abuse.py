@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import struct
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -14,6 +15,7 @@ from postern_core.bus import BodyStore
 from postern_core.envelope import BodyRef
 from postern_smtp.server import GateConnection
 
+HangingBroker = Callable[[], AbstractAsyncContextManager[None]]
 MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n"
 FALSE_ENDINGS = (
     b"\n.\n",
@@ -123,14 +125,14 @@ async def test_a_message_that_begins_with_white_space_does_not_continue_our_trac
     assert body.endswith(b"+0000\r\n\r\n\tby trusted.example\r\nSubject: x\r\n\r\ntext\r\n")
 
 
-async def test_what_is_being_stored_counts_as_held_when_its_client_has_left(gate: GateUnderTest) -> None:
+async def test_what_is_being_stored_counts_as_held_when_its_client_has_left(
+    gate: GateUnderTest, hanging_broker: HangingBroker
+) -> None:
     wire = await gate.session()
     await wire.transaction()
     await wire.expect("DATA", "354")
     memory = gate.listener.memory
-    assert gate.broker.process is not None
-    gate.broker.process.send_signal(signal.SIGSTOP)
-    try:
+    async with hanging_broker():
         await wire.send(MESSAGE * 1000 + b".\r\n")
         await gate.wait_for(lambda: bool(gate.listener._storing))
         # a reset: a client that only shuts its side is still waited for
@@ -139,8 +141,6 @@ async def test_what_is_being_stored_counts_as_held_when_its_client_has_left(gate
         await gate.wait_for(lambda: gate.listener.connections == 0)
         assert gate.listener._storing
         assert memory.used_bytes == len(MESSAGE * 1000)
-    finally:
-        gate.broker.process.send_signal(signal.SIGCONT)
     await gate.wait_for(lambda: memory.used_bytes == 0)
     assert await gate.intake_count() == 1
 
@@ -196,20 +196,18 @@ async def test_idle_clients_do_not_keep_others_out(gate: GateUnderTest, monkeypa
     assert gate.listener.connections == 3
 
 
-async def test_a_message_that_is_being_stored_makes_no_room(gate: GateUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_that_is_being_stored_makes_no_room(
+    gate: GateUnderTest, hanging_broker: HangingBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await gate.policy(max_connections=1)
     monkeypatch.setattr("postern_smtp.listener._QUIET_S", 0.0)
     wire = await gate.session()
     await wire.transaction()
     await wire.expect("DATA", "354")
-    assert gate.broker.process is not None
-    gate.broker.process.send_signal(signal.SIGSTOP)
-    try:
+    async with hanging_broker():
         await wire.send(MESSAGE + b".\r\n")
         await gate.wait_for(lambda: bool(gate.listener._storing))
         assert (await (await gate.connect()).reply()).startswith("421 4.3.2")
-    finally:
-        gate.broker.process.send_signal(signal.SIGCONT)
     assert (await wire.reply()).startswith("250 2.0.0")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 import msgspec
@@ -16,6 +18,7 @@ from postern_core.events import EventBatch
 from postern_core.policy import RelayDomain
 from postern_smtp.server import GateConnection
 
+HangingBroker = Callable[[], AbstractAsyncContextManager[None]]
 MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n"
 
 
@@ -66,18 +69,14 @@ async def test_a_full_intake_is_a_452_until_there_is_room(gate: GateUnderTest) -
     assert (await wire.message(large)).startswith("250 2.0.0")
 
 
-async def test_a_broker_that_hangs_is_a_451_within_the_cap(gate: GateUnderTest) -> None:
+async def test_a_broker_that_hangs_is_a_451_within_the_cap(gate: GateUnderTest, hanging_broker: HangingBroker) -> None:
     gate.listener._acceptance._cap_s = 0.5
     wire = await gate.session()
     await wire.transaction()
     await wire.expect("DATA", "354")
-    assert gate.broker.process is not None
-    gate.broker.process.send_signal(signal.SIGSTOP)
-    try:
+    async with hanging_broker():
         await wire.send(MESSAGE + b".\r\n")
         assert (await wire.reply()).startswith("451 4.3.0")
-    finally:
-        gate.broker.process.send_signal(signal.SIGCONT)
 
 
 async def test_an_accepted_message_leaves_its_event(gate: GateUnderTest, broker: Broker) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.broker import Broker, free_port
+from fixtures.broker import Broker
 from fixtures.gates import RELAY_DOMAINS, Wire
+from fixtures.ports import free_port
 from postern_core.policy import GatePolicy, encode_section
 
 MESSAGE = b"Subject: hello\r\n\r\n" + (b"x" * 70 + b"\r\n") * 20_000
