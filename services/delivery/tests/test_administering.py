@@ -58,6 +58,9 @@ async def test_delete_with_an_ndr(stack: Stack) -> None:
     assert end.kind is DispositionKind.BOUNCED
     [ndr] = await stack.smart_host.wait_for(1)
     assert (ndr.reverse_path, ndr.recipients) == ("", ("me@sender.example",))
+    assert b"Status: 5.0.0" in ndr.data
+    assert b"451 4.2.1" in ndr.data
+    assert b"in time" not in ndr.data  # its time was not over
     await stack.holds("DEFERRED", 0)
 
 

@@ -211,6 +211,24 @@ async def test_jobs_of_a_route_that_left_the_policy_take_the_route_of_their_doma
     assert await stack.dispositions(job) == {"a@relay.example": "delivered"}
 
 
+async def test_jobs_that_wait_for_a_route_that_leaves_the_policy_take_the_route_of_their_domain(stack: Stack) -> None:
+    domains = (RelayDomain(pattern="relay.example", route="old"),)
+    await stack.set_policy(routes=(stack.route("default"), stack.route("old", port=1)), relay_domains=domains)
+    job = await stack.send("a@relay.example", route="old")
+    await stack.queued()
+    # first to nowhere, as after a mistake: the mail waits, and says for what
+    await stack.set_policy(routes=(stack.route("other"),), relay_domains=())
+
+    async def says_why() -> bool:
+        return "no route default" in (await stack.queue()).rows[0].last_reply
+
+    await stack.until(says_why)
+    await stack.set_policy(routes=(stack.route("default"),))
+    assert await stack.dispositions(job) == {"a@relay.example": "delivered"}
+    await stack.queued(0)
+    await stack.holds("DEFERRED", 0)
+
+
 async def test_credentials_of_a_route_are_read_when_it_connects(stack: Stack) -> None:
     stack.smart_host.users = {"relay": "secret"}
     stack.smart_host.offer = {*stack.smart_host.offer, "STARTTLS", "AUTH PLAIN LOGIN"}

@@ -141,6 +141,11 @@ def reopened(result: RecipientResult) -> RecipientResult:
     return msgspec.structs.replace(result, fate=Fate.RETRY)
 
 
+def closed(result: RecipientResult) -> RecipientResult:
+    """The same answer, not to be asked for again: an administrator gave up."""
+    return msgspec.structs.replace(result, fate=Fate.BOUNCE)
+
+
 def next_hop_text(next_hop: NextHop | None) -> str:
     """As host:port, IPv6 addresses in brackets."""
     if next_hop is None:

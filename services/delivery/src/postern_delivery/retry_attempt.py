@@ -24,7 +24,7 @@ from postern_delivery.attempt import Attempts
 from postern_delivery.bodies import JobBodies
 from postern_delivery.deferral import Deferral
 from postern_delivery.notices import Notices, may_be_answered
-from postern_delivery.outcome import Fate, Results, reopened
+from postern_delivery.outcome import Fate, Results, closed, reopened
 from postern_delivery.routing import RoutingTable
 from postern_delivery.schedule import delay_notice_at, expires_at
 from postern_delivery.settlement import Settlement
@@ -157,7 +157,10 @@ class RetryAttempt:
                 log.error("body.missing", id=job.queue_id, job_id=job.id, reason=str(error))
                 body = b""
             detail = f"given up by {row.removal_actor or 'an administrator'}"
-            await self._settlement.failed(job, left, inline, body, DispositionKind.BOUNCED, detail=detail, maybe_duplicate=True)
+            given_up = tuple(closed(result) for result in left)
+            await self._settlement.failed(
+                job, given_up, inline, body, DispositionKind.BOUNCED, detail=detail, maybe_duplicate=True
+            )
         else:
             await self._settlement.deleted(job, left, row.removal_actor)
         return ()
