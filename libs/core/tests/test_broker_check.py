@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fixtures.broker import Broker, free_port
+from fixtures.broker import Broker
+from fixtures.ports import free_port
 from postern_core.bus import broker_check
 from postern_core.bus.broker_check import confirm_broker, store_bytes
 from postern_core.bus.connection import connect

@@ -15,7 +15,8 @@ import nats.errors
 import pytest
 from nats.aio.msg import Msg
 
-from fixtures.broker import Broker, free_port
+from fixtures.broker import Broker
+from fixtures.ports import free_port
 from postern_core.bus import Bus, DispositionLog, connection
 from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.publishing import SubjectTakenError

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 
 from fixtures.api import ADMIN_TOKEN, BOOTSTRAP, ApiStarter, an_end, an_envelope, eventually, hold
-from fixtures.broker import Broker, free_port
+from fixtures.broker import Broker
+from fixtures.ports import free_port
 from postern_core.bus import DispositionLog
 from postern_core.disposition import DispositionKind
 

@@ -15,8 +15,9 @@ import argon2
 import msgspec
 import pytest
 
-from fixtures.broker import Broker, free_port
+from fixtures.broker import Broker
 from fixtures.gates import RELAY_DOMAINS, Wire
+from fixtures.ports import free_port
 from postern_core.credentials import SmtpUser, user_key
 from postern_core.policy import GatePolicy, encode_section
 
