@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from dataclasses import replace
+
 import pytest
 
 from fixtures.broker import TEST_LIMITS, Broker
 from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.provision import provision
+from postern_core.bus.topology import BODIES
 from postern_core.errors import ConfigurationError
 
 
@@ -25,3 +33,55 @@ async def test_a_stream_that_existed_and_is_gone_is_an_error_and_not_a_reason_to
         await provision(bus, TEST_LIMITS)
     await provision(bus, TEST_LIMITS, recreate_missing=True)
     await bus.close()
+
+
+async def test_a_limit_is_not_lowered_below_what_a_stream_holds_and_that_stops_nothing(broker: Broker) -> None:
+    """Was: an error, so that a disk that had filled up kept the stack from starting and the mail in it from moving on."""
+    screener, bus = await broker.connect("screener"), await broker.connect(PROVISIONER)
+    for k in range(3):
+        await screener.publish(BODIES, f"body.screener.x.{k}", bytes(100_000), f"x:{k}")
+    await provision(bus, replace(TEST_LIMITS, bodies_bytes=1000, badmail_bytes=2_000_000))
+    info = await bus.jetstream.stream_info(BODIES)
+    assert (info.config.max_bytes, info.state.messages) == (TEST_LIMITS.bodies_bytes, 3)
+    assert (await bus.jetstream.stream_info("BADMAIL")).config.max_bytes == 2_000_000
+    await screener.close()
+    await bus.close()
+
+
+async def test_mail_in_every_stream_survives_provisioning_and_a_crash(broker: Broker) -> None:
+    screener, delivery = await broker.connect("screener"), await broker.connect("delivery")
+    gate, api = await broker.connect("ingress-anon"), await broker.connect("api")
+    await gate.publish("INTAKE", "intake.anon.x", b"mail", "x")
+    await screener.publish("OUTBOUND", "outbound.main.x", b"job", "x")
+    await screener.publish("QUARANTINE", "quarantine.x", b"held", "x")
+    await delivery.publish("DEFERRED", "deferred.x", b"job", "x")
+    await delivery.publish("BADMAIL", "badmail.x", b"job", "x")
+    await delivery.publish("DISPOSITIONS", "disposition.x.0", b"{}", "x")
+    await api.kv_put("POLICY", "gates", b"policy")
+    await broker.provision()
+    for bus in (screener, delivery, gate, api):
+        await bus.close()
+    broker.restart(signal.SIGKILL)
+    await broker.provision()
+    bus = await broker.connect(PROVISIONER)
+    names = ("INTAKE", "OUTBOUND", "QUARANTINE", "DEFERRED", "BADMAIL", "DISPOSITIONS", "KV_POLICY")
+    assert {name: (await bus.stream_state(name))["messages"] for name in names} == dict.fromkeys(names, 1)
+    await bus.close()
+
+
+@pytest.mark.parametrize(("url", "code", "said"), [("::::", 78, "POSTERN_NATS_URL"), (None, 0, "")])
+async def test_the_program_says_how_it_ended(broker: Broker, url: str | None, code: int, said: str) -> None:
+    environment = {
+        "POSTERN_NATS_URL": url or broker.url,
+        "POSTERN_NATS_MONITOR_URL": broker.monitor_url,
+        "POSTERN_NATS_PASSWORD_FILE": str(broker.directory / "provisioner.password"),
+        "POSTERN_BUS_SCALE": "0.01",
+    }
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "postern_core.bus.provision", env={**os.environ, **environment}, stdout=PIPE, stderr=PIPE
+    )
+    out, err = await program.communicate()
+    assert program.returncode == code
+    assert said in err.decode()
+    assert b"Traceback" not in out + err
+    assert err.count(b"\n") == bool(code)

@@ -2,7 +2,7 @@
 
 Idempotent: what is there is brought to the settings of `topology`. A stream that existed once and is missing now is an alarm, not a
 reason to create an empty one silently: it ends with an error unless `POSTERN_RECREATE_MISSING=true`. A limit is never lowered below
-what a stream holds, since the broker would make room by discarding mail.
+what a stream holds, since the broker might make room by discarding mail: it stays as it is, with a warning.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class ProvisionSettings(BusSettings):
 
 
 async def provision(bus: Bus, limits: BusLimits, *, recreate_missing: bool = False) -> None:
-    """Bring the broker to `limits`. ConfigurationError when a stream is missing that existed, or a limit would discard mail."""
+    """Bring the broker to `limits`. ConfigurationError when a stream is missing that existed."""
     wanted = streams(limits)
     missing = [config for config in wanted if not await _update(bus, config)]
     known = await _created_before(bus) if not any(c.name == f"KV_{KV_POLICY}" for c in missing) else {}
@@ -111,9 +111,9 @@ async def _update(bus: Bus, config: StreamConfig) -> bool:
     except NotFoundError:
         return False
     if config.max_bytes is not None and 0 < config.max_bytes < info.state.bytes:
-        raise ConfigurationError(
-            f"stream {name} holds {info.state.bytes} bytes: its limit cannot be lowered to {config.max_bytes} without discarding mail"
-        )
+        # a disk that has filled up since must not keep what is stored from moving on: no error, but no lower limit either
+        log.warning("limit.kept", stream=name, held_bytes=info.state.bytes, wanted_bytes=config.max_bytes)
+        config = config.evolve(max_bytes=info.config.max_bytes)
     try:
         # the note of what was created (`_note_created`) is metadata, and an update replaces it
         await bus.jetstream.update_stream(config.evolve(metadata=info.config.metadata))
