@@ -14,12 +14,13 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
+from fixtures.smart_host import ReceivedMessage
 from postern_core.bus.topology import DEFERRED
 from postern_core.control import DeliveryVerb
 from postern_core.envelope import Gate
 from postern_core.policy import RetrySchedule
 from postern_delivery import deferral
-from postern_delivery.store.database import Database
+from postern_delivery.store.database import Database, DatabaseAway
 from postern_delivery.store.migrating import migrate
 from postern_delivery.store.repository import QueuedJob, QueueRepository
 
@@ -190,3 +191,43 @@ async def test_two_replicas_share_a_queue_and_send_nothing_twice(idle_stack: Sta
         await other.close()
     copies = Counter(recipient for message in stack.smart_host.messages for recipient in message.recipients)
     assert copies == dict.fromkeys(recipients, 1)
+
+
+async def test_a_lease_that_ran_out_under_an_attempt_makes_no_second_one_in_the_same_replica(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database was away for longer than a lease, while the smart host took its time to answer the final dot."""
+    stack.smart_host.defer_rcpt("a@relay.example")
+    job = await stack.send("a@relay.example")
+    await stack.queued()
+    reached, answer = asyncio.Event(), asyncio.Event()
+    record = stack.smart_host.record
+
+    async def slowly(message: ReceivedMessage) -> None:
+        reached.set()
+        await answer.wait()
+        await record(message)
+
+    async def away(*_: object, **__: object) -> bool:
+        raise DatabaseAway("gone for a moment")
+
+    monkeypatch.setattr(stack.smart_host, "record", slowly)
+    monkeypatch.setattr(QueueRepository, "renew", away)
+    stack.smart_host.behave()
+    await reached.wait()
+    repository = QueueRepository(Database(stack.settings.database()))
+    first = await repository.get(job.id)
+    assert first is not None
+
+    async def leased_again() -> bool:
+        row = await repository.get(job.id)
+        return row is not None and row.lease_until != first.lease_until
+
+    await stack.until(leased_again)
+    answer.set()
+    assert await stack.dispositions(job) == {"a@relay.example": "delivered"}
+    await stack.queued(0)
+    await stack.holds(DEFERRED, 0)
+    await stack.stop()
+    assert len(stack.smart_host.messages) == 1
+    await repository._database.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -48,6 +49,7 @@ class RetryLoop:
         self._concurrency = concurrency
         self._lease_s = lease_s
         self._active: Counter[str] = Counter()  # attempts under way, by route
+        self._in_hand: set[str] = set()  # job ids
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = queue_changed
 
@@ -95,10 +97,20 @@ class RetryLoop:
         return min((due - datetime.now(UTC)).total_seconds(), _LONGEST_PAUSE_S)
 
     def _start(self, row: QueuedJob) -> None:
+        if row.job_id in self._in_hand:
+            return  # its lease ran out while the database was away; what we work on has a new one now
+        self._in_hand.add(row.job_id)
         self._active[row.route] += 1
         task = asyncio.create_task(self._run(row), name=f"retry.{row.job_id}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(functools.partial(self._ended, row))
+
+    def _ended(self, row: QueuedJob, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._in_hand.discard(row.job_id)
+        self._active[row.route] -= 1
+        if self._active[row.route] == self._concurrency - 1:
+            self.poke()
 
     async def _run(self, row: QueuedJob) -> None:
         renewing = asyncio.create_task(self._renew(row), name=f"retry.renew.{row.job_id}")
@@ -115,9 +127,6 @@ class RetryLoop:
             log.exception("retry.failed", id=row.queue_id, job_id=row.job_id)
         finally:
             renewing.cancel()
-            self._active[row.route] -= 1
-            if self._active[row.route] == self._concurrency - 1:
-                self.poke()
 
     async def _renew(self, row: QueuedJob) -> None:
         while True:
