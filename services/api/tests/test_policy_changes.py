@@ -8,10 +8,13 @@ from typing import Any
 import argon2
 import httpx
 import msgspec
+import pytest
 
 from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, eventually
+from postern_api.errors import InvalidError
+from postern_api.rules.service import checked_rule_id, new_rule_id
 from postern_core.bus.topology import delivery_consumer
-from postern_core.credentials import SmtpUser, user_key
+from postern_core.credentials import RouteSecret, SmtpUser, user_key
 from postern_core.policy import DeliveryPolicy, GatePolicy, ScreeningPolicy, decode_section
 
 
@@ -190,7 +193,8 @@ async def test_a_smart_hosts_password_goes_to_delivery_alone(api: RunningApi) ->
     assert made.json()["password_set"] is True
     delivery = await api.broker.connect("delivery")
     stored = await delivery.kv_get("SECRETS", "route.paid")
-    assert stored == b'{"user":"u","password":"a smart host\'s secret"}'
+    assert stored is not None
+    assert msgspec.json.decode(stored, type=RouteSecret) == RouteSecret(user="u", password="a smart host's secret")
     # changed without a password it stays; with another user it is asked for
     changed = {name: value for name, value in body.items() if name != "password"} | {"max_connections": 3}
     assert (await api.client.put("/routes/paid", json=changed)).json()["password_set"] is True
@@ -309,6 +313,28 @@ async def test_a_change_from_an_outdated_revision_is_refused(api: RunningApi) ->
     assert error_of(await api.client.delete("/domains/b.example", headers={"If-Match": "x"})) == (400, "invalid_if_match")
 
 
+async def test_reading_the_policy_names_the_revision_to_change_it_from(api: RunningApi) -> None:
+    paths = ("/domains", "/domains/relay.example", "/routes", "/routes/main", "/rules", "/users", "/users/demo")
+    for path in (*paths, "/limits/anon", "/settings", "/schedule"):
+        assert (await api.client.get(path)).headers["Postern-Revision"] == "1", path
+    read = await api.client.get("/limits/anon")
+    seen = {"If-Match": read.headers["Postern-Revision"]}
+    (await api.client.put("/limits/anon", json=read.json() | {"max_hops": 9}, headers=seen)).raise_for_status()
+    # somebody else, who had read the same
+    assert error_of(await api.client.put("/limits/anon", json=read.json() | {"max_hops": 8}, headers=seen)) == (412, "outdated")
+    assert (await api.get("/limits/anon"))["max_hops"] == 9
+
+
+async def test_a_comment_may_be_in_any_language_on_one_line(api: RunningApi) -> None:
+    for k, sent in enumerate(("für alle", "für alle".encode("latin-1"), "全員のため")):
+        header = {"Postern-Comment": sent.encode() if isinstance(sent, str) else sent}
+        (await api.client.post("/domains", json={"pattern": f"d{k}.example"}, headers=header)).raise_for_status()
+    comments = [each["comment"] for each in (await api.get("/revisions"))["revisions"]]
+    assert comments[:3] == ["全員のため", "für alle", "für alle"]
+    refused = await api.client.post("/domains", json={"pattern": "e.example"}, headers={"Postern-Comment": "a\x85b".encode()})
+    assert error_of(refused) == (400, "invalid_comment")
+
+
 async def test_what_changes_nothing_makes_no_revision(api: RunningApi) -> None:
     same = await api.client.put("/domains/relay.example", json={"pattern": "relay.example"})
     assert (same.status_code, same.headers["Postern-Revision"]) == (200, "1")
@@ -328,6 +354,13 @@ async def test_without_a_bootstrap_file_nothing_is_published_until_there_is_a_ro
     made = await api.client.post("/routes", json={"name": "main", "smart_hosts": [{"host": "h.example"}]})
     assert (made.status_code, made.json()["default"]) == (201, True)
     assert (await section(api, "gates", GatePolicy)).revision == 3
+
+
+@pytest.mark.parametrize("rule_id", ["order", "a/b", "a b", "A", ""])
+def test_a_bootstrap_file_cannot_name_a_rule_that_no_path_reaches(rule_id: str) -> None:
+    assert checked_rule_id(new_rule_id())
+    with pytest.raises(InvalidError, match="invalid_rule_id"):
+        checked_rule_id(rule_id)
 
 
 async def test_a_bootstrap_file_is_applied_once(start_api: ApiStarter) -> None:

@@ -176,7 +176,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http="h11",  # it refuses a header block above 64 KiB; httptools reads on for ever, and nobody needs a token for that
         ws="none",
         lifespan="off",
         log_config=None,

@@ -84,7 +84,7 @@ async def _first(parsed: BootstrapFile, hostname: str) -> tuple[Snapshot, list[C
     snapshot = Snapshot(
         settings=general.to_object(),
         domains=tuple(body.to_object() for body in parsed.domains),
-        rules=tuple(rules.rule_from(body, body.id or rules.new_rule_id()) for body in parsed.rules),
+        rules=tuple(rules.rule_from(body, rules.checked_rule_id(body.id or rules.new_rule_id())) for body in parsed.rules),
         users=tuple(body.to_object() for body in parsed.users),
         anon=parsed.limits.anon.to_object(),
         auth=parsed.limits.auth.to_object(),

@@ -1,18 +1,20 @@
-"""What every endpoint that changes the policy has in common: who, from which revision, with which comment, and the answer's headers."""
+"""What the endpoints of the policy have in common: who, from which revision, with which comment, and the answer's headers."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Response
 
-from postern_api.access import Administrator
+from postern_api.access import Administrator, Reader
 from postern_api.context import Context, InContext
 from postern_api.errors import InvalidError
 from postern_api.policy.credentials import CredentialChange
 from postern_api.policy.editing import Applied, Edit, Intent
+from postern_api.policy.objects import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,21 @@ def _change(
     ] = None,
     postern_comment: Annotated[str | None, Header(max_length=500, description="Why: kept with the revision.")] = None,
 ) -> Change:
-    return Change(context, response, who.name, postern_comment or "", _revision(if_match))
+    return Change(context, response, who.name, _comment(postern_comment or ""), _revision(if_match))
+
+
+async def _current(context: InContext, response: Response, _: Reader) -> Snapshot:
+    newest = await context.editor.current()
+    response.headers["Postern-Revision"] = str(newest.number)  # for If-Match
+    return newest.snapshot
+
+
+def _comment(text: str) -> str:
+    with contextlib.suppress(UnicodeDecodeError):
+        text = text.encode("latin-1").decode()  # a field's bytes come to us as Latin-1 (RFC 9110 section 5.5), people write UTF-8
+    if not text.isprintable():
+        raise InvalidError("invalid_comment", "Postern-Comment holds control characters")
+    return text
 
 
 def _revision(if_match: str | None) -> int | None:
@@ -59,3 +75,4 @@ def _revision(if_match: str | None) -> int | None:
 
 
 PolicyChange = Annotated[Change, Depends(_change)]
+CurrentPolicy = Annotated[Snapshot, Depends(_current)]

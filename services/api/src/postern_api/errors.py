@@ -8,7 +8,8 @@
               ├─ OutdatedError 412     If-Match names another revision
               └─ UnavailableError 503  a part of Postern that the answer needs is away
 
-422 is for malformed payloads only (FastAPI's own), and carries the name `malformed_payload`.
+422 is for malformed payloads only (FastAPI's own), and carries the name `malformed_payload`; 413, `body_too_large`, comes from `access`.
+All names stand in docs/reference/api.md, which a test compares with the code.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class NotFoundError(ApiError):
     status = 404
 
     def __init__(self, noun: str, identity: str) -> None:
-        super().__init__(f"{noun}_not_found", f"there is no {noun} {identity!r}")
+        super().__init__(f"{noun.replace(' ', '_')}_not_found", f"there is no {noun} {identity!r}")
 
 
 class ConflictError(ApiError):
@@ -80,14 +81,16 @@ _TEXTS = {
     404: "There is no such object.",
     409: "Not with what is there now.",
     412: "`If-Match` names a revision that is not the newest.",
+    413: "The request body is too large.",
     422: "Malformed payload.",
     503: "A part of Postern that the answer needs is away; `message` says which.",
 }
 
 
 def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What an endpoint may answer besides success, for the OpenAPI document; 401, 403 and 503 always."""
-    return {status: {"model": ErrorBody, "description": _TEXTS[status]} for status in sorted({401, 403, 422, 503, *statuses})}
+    """What an endpoint may answer besides success, for the OpenAPI document; 401, 403, 413, 422 and 503 always."""
+    always = {401, 403, 413, 422, 503}
+    return {status: {"model": ErrorBody, "description": _TEXTS[status]} for status in sorted({*always, *statuses})}
 
 
 def declared_change(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -1,4 +1,8 @@
-"""The HTTP application: routers, error rendering, access log, OpenAPI document."""
+"""The HTTP application: routers, error rendering, access log, OpenAPI document and the page that shows it.
+
+The page at /docs is our own: the framework's loads its program from a host on the Internet, which a relay's network need not reach and
+an administrator's browser should not have to trust.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from importlib.metadata import version
 
 import structlog
 from fastapi import APIRouter, FastAPI
+from fastapi.responses import HTMLResponse
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from postern_api import rendering
@@ -20,6 +26,7 @@ from postern_api.limits import endpoints as limits
 from postern_api.messages import endpoints as messages
 from postern_api.quarantine import endpoints as quarantine
 from postern_api.queue import endpoints as queue
+from postern_api.reference_page import PAGE_HEADERS, page
 from postern_api.revisions import endpoints as revisions
 from postern_api.routes import endpoints as routes
 from postern_api.rules import endpoints as rules
@@ -34,7 +41,8 @@ _DESCRIPTION = """
 The control plane of Postern, a screening SMTP relay.
 
 Every change of the policy makes an immutable **revision**; each answer to a change names it (`Postern-Revision`) and says whether it is on
-the bus already (`Postern-Live`). Services take it up within a second. `If-Match: <revision>` makes a change only from that revision.
+the bus already (`Postern-Live`). Services take it up within a second. Reading an object of the
+policy tells the newest revision, too, and `If-Match: <revision>` makes a change only from that revision.
 
 Every error has the body `{"error": …, "message": …, "detail": …}`, with a stable name in `error`.
 """
@@ -67,11 +75,12 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
         version=version("postern-api"),
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
+        docs_url=None,
         redoc_url=None,
-        max_body_size=max_body_bytes,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = context
+    app.state.max_body_bytes = max_body_bytes
     rendering.install(app)
     api = APIRouter(prefix="/api/v1")
     for noun in (domains, routes, rules, users, limits, general, schedule, revisions):
@@ -82,12 +91,18 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(health.router)
+    app.add_route("/docs", lambda _: HTMLResponse(page(app.openapi()), headers=PAGE_HEADERS), include_in_schema=False)
     app.add_middleware(AccessLog)
     return app
 
 
+_ANSWER_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
 class AccessLog:
-    """One line for each request: method, path, status, time. No query (addresses), no header (tokens), no body."""
+    """One line for each request: method, path, status, time. No query (addresses), no header (tokens), no body.
+
+    It also puts the header fields on each answer that the whole API has in common."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -102,6 +117,9 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if scope["path"].startswith("/api/"):
+                    # tokens and mail belong in no cache, and what comes out of mail is to be taken for what we say it is
+                    MutableHeaders(scope=message).update(_ANSWER_HEADERS)
             await send(message)
 
         try:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
-from postern_api.access import Reader
+from postern_api.access import Reader, guarded_router
 from postern_api.audit.schemas import AuditPage, AuditView
 from postern_api.context import InContext
 from postern_api.errors import declared
-from postern_api.fields import Limit
+from postern_api.fields import Exactly, Limit
 
-router = APIRouter(prefix="/audit", tags=["audit"])
+router = guarded_router("/audit", "audit")
 
 
 @router.get("", responses=declared())
@@ -22,8 +22,8 @@ async def list_audit(
     _: Reader,
     before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
     limit: Limit = 100,
-    actor: Annotated[str, Query(description="Exactly this actor.")] = "",
-    target: Annotated[str, Query(description="Targets that begin so, e.g. `rules/`.")] = "",
+    actor: Annotated[Exactly, Query(description="Exactly this actor.")] = "",
+    target: Annotated[Exactly, Query(description="Targets that begin so, e.g. `rules/`.")] = "",
 ) -> AuditPage:
     """Every change of the policy and every act on mail, newest first."""
     entries = await context.audit.page(before=before, limit=limit, actor=actor, target=target)

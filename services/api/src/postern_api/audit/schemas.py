@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from postern_api.fields import Body
+from postern_api.fields import Body, examples
 
 
 class AuditView(Body):
@@ -25,5 +25,22 @@ class AuditView(Body):
 
 class AuditPage(Body):
     """Newest first. For the next page, send the last id as `before`."""
+
+    model_config = examples(
+        {
+            "entries": [
+                {
+                    "id": 7,
+                    "at": "2026-03-01T09:30:00Z",
+                    "actor": "night shift (t-0a1b2c3d4e5f)",
+                    "action": "quarantine.release",
+                    "target": "quarantine/01j9zq3v5k7wexamp1e0000000",
+                    "outcome": "done",
+                    "revision": None,
+                    "changes": [],
+                }
+            ]
+        }
+    )
 
     entries: list[AuditView]

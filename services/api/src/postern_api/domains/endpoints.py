@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
-from postern_api.access import Reader
-from postern_api.changing import PolicyChange
-from postern_api.context import InContext
+from postern_api.access import guarded_router
+from postern_api.changing import CurrentPolicy, PolicyChange
 from postern_api.domains import service
 from postern_api.domains.schemas import DomainBody
 from postern_api.errors import InvalidError, declared, declared_change
 from postern_api.policy.addresses import checked_pattern
 
-router = APIRouter(prefix="/domains", tags=["domains"])
+router = guarded_router("/domains", "domains")
 
 
 @router.get("", responses=declared())
-async def list_domains(context: InContext, _: Reader) -> list[DomainBody]:
+async def list_domains(policy: CurrentPolicy) -> list[DomainBody]:
     """All relay domains."""
-    return [DomainBody.of(domain) for domain in (await context.editor.current()).snapshot.domains]
+    return [DomainBody.of(domain) for domain in policy.domains]
 
 
 @router.post("", status_code=201, responses=declared_change())
@@ -30,9 +27,9 @@ async def add_domain(body: DomainBody, change: PolicyChange) -> DomainBody:
 
 
 @router.get("/{pattern}", responses=declared(400, 404))
-async def get_domain(pattern: str, context: InContext, _: Reader) -> DomainBody:
+async def get_domain(pattern: str, policy: CurrentPolicy) -> DomainBody:
     """One relay domain."""
-    return DomainBody.of(service.find((await context.editor.current()).snapshot, checked_pattern(pattern)))
+    return DomainBody.of(service.find(policy, checked_pattern(pattern)))
 
 
 @router.put("/{pattern}", responses=declared_change(404))

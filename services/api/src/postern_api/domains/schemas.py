@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field
 
-from postern_api.fields import Body, Line
+from postern_api.fields import Body, Flag, Line
 from postern_api.policy.addresses import checked_pattern
 from postern_core.policy import RelayDomain
 
@@ -18,7 +18,7 @@ class DomainBody(Body):
 
     pattern: Line = Field(description="`example.com`, or `*.example.com` for every name below it (and not example.com itself).")
     route: Line = Field(default="", description="The route that its mail takes; empty: the default route.")
-    accept: bool = Field(default=True, description="Take mail for it from anybody; false: the entry only routes.")
+    accept: Flag = Field(default=True, description="Take mail for it from anybody; false: the entry only routes.")
 
     def to_object(self) -> RelayDomain:
         return RelayDomain(pattern=checked_pattern(self.pattern), route=self.route, accept=self.accept)

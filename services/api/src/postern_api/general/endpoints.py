@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import msgspec
-from fastapi import APIRouter
 
-from postern_api.access import Reader
-from postern_api.changing import PolicyChange
-from postern_api.context import InContext
+from postern_api.access import guarded_router
+from postern_api.changing import CurrentPolicy, PolicyChange
 from postern_api.errors import declared, declared_change
 from postern_api.general.schemas import SettingsBody
 
-router = APIRouter(prefix="/settings", tags=["settings"])
+router = guarded_router("/settings", "settings")
 
 
 @router.get("", responses=declared())
-async def get_settings(context: InContext, _: Reader) -> SettingsBody:
+async def get_settings(policy: CurrentPolicy) -> SettingsBody:
     """The relay's name, its notices, and the bounds of screening."""
-    return SettingsBody.of((await context.editor.current()).snapshot.settings)
+    return SettingsBody.of(policy.settings)
 
 
 @router.put("", responses=declared_change())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from pydantic import ConfigDict, Field
 
-from postern_api.fields import Body, Line
+from postern_api.fields import Body, Line, Seconds, Whole
 from postern_api.policy.addresses import checked_address, checked_domain
 from postern_api.policy.objects import GeneralSettings
 
@@ -30,10 +30,10 @@ class SettingsBody(Body):
     hostname: Line = Field(description="In the banner, in Received:, in EHLO, and as Reporting-MTA.")
     postmaster: Line = Field(default="", description="From: of notices; empty: postmaster@<hostname>.")
     ndr_copy_to: Line = Field(default="", description="Gets a copy of each NDR; empty: nobody.")
-    max_deliveries: int = Field(
+    max_deliveries: Whole = Field(
         default=4, ge=1, le=100, description="Screening that failed this often holds a message as poison."
     )
-    screening_timeout_s: float = Field(default=10.0, gt=0, le=600, allow_inf_nan=False, description="Seconds for one message.")
+    screening_timeout_s: Seconds = Field(default=10.0, le=600, description="Seconds for one message.")
 
     def to_object(self) -> GeneralSettings:
         """InvalidError for what is no host name or address."""

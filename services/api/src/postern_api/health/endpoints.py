@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from postern_api.context import InContext
-from postern_api.fields import Body
+from postern_api.fields import Body, examples
 
 router = APIRouter(tags=["health"])
 
@@ -13,11 +13,15 @@ router = APIRouter(tags=["health"])
 class Liveness(Body):
     """The process answers."""
 
+    model_config = examples({"status": "alive"})
+
     status: str = "alive"
 
 
 class Readiness(Body):
     """Whether the api can do its work; mail does not depend on it."""
+
+    model_config = examples({"ready": True, "reasons": [], "policy": "revision 42 is published"})
 
     ready: bool
     reasons: list[str]

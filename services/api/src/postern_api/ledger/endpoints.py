@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import AwareDatetime
 
-from postern_api.access import Reader
+from postern_api.access import Reader, guarded_router
 from postern_api.context import Context, InContext
-from postern_api.errors import declared
+from postern_api.errors import InvalidError, declared
 from postern_api.ledger import service
 from postern_api.ledger.repository import LedgerRepository
 from postern_api.ledger.schemas import LedgerView, OpenTooLong
@@ -20,12 +20,14 @@ from postern_core.errors import TransientError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-router = APIRouter(prefix="/ledger", tags=["ledger"])
+router = guarded_router("/ledger", "ledger")
 
+# a day from either end, so that the same moment exists in every time zone
+_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 _GRACE_S = 3600.0  # beyond expiry, for the last attempt and its NDR
 
 
-@router.get("", responses=declared())
+@router.get("", responses=declared(400))
 async def get_ledger(
     context: InContext,
     _: Reader,
@@ -35,6 +37,8 @@ async def get_ledger(
     ] = None,
 ) -> LedgerView:
     """The balance: what was accepted, how it ended, what is in flight, and what has been in flight for too long."""
+    if since is not None and not _FIRST <= since <= _LAST:
+        raise InvalidError("invalid_since", "since lies beyond the calendar")
     ledger = LedgerRepository(context.database)
     accepted, ended = await ledger.totals(since)
     books = service.balances(accepted, ended)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from postern_api.fields import Body
+from postern_api.fields import Body, examples
 
 
 class Balance(Body):
@@ -33,6 +33,17 @@ class OpenTooLong(Body):
 
 class LedgerView(Body):
     """The books of all mail whose trace is kept."""
+
+    model_config = examples(
+        {
+            "since": None,
+            "total": {"accepted": 3, "delivered": 2, "held": 1},
+            "gates": {"anon": {"accepted": 3, "delivered": 2, "held": 1}},
+            "open_too_long": {"older_than_s": 176400, "count": 0, "ids": []},
+            "streams": {"INTAKE": 0, "OUTBOUND": 0, "DEFERRED": 0},
+            "unrecorded": 0,
+        }
+    )
 
     since: datetime | None
     total: Balance

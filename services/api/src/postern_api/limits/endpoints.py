@@ -5,16 +5,14 @@ from __future__ import annotations
 import enum
 
 import msgspec
-from fastapi import APIRouter
 
-from postern_api.access import Reader
-from postern_api.changing import PolicyChange
-from postern_api.context import InContext
+from postern_api.access import guarded_router
+from postern_api.changing import CurrentPolicy, PolicyChange
 from postern_api.errors import declared, declared_change
 from postern_api.limits.schemas import LimitsBody
 from postern_api.policy.objects import Snapshot
 
-router = APIRouter(prefix="/limits", tags=["limits"])
+router = guarded_router("/limits", "limits")
 
 
 class GateName(enum.StrEnum):
@@ -25,10 +23,9 @@ class GateName(enum.StrEnum):
 
 
 @router.get("/{gate}", responses=declared())
-async def get_limits(gate: GateName, context: InContext, _: Reader) -> LimitsBody:
+async def get_limits(gate: GateName, policy: CurrentPolicy) -> LimitsBody:
     """The limits of one gate."""
-    snapshot = (await context.editor.current()).snapshot
-    return LimitsBody.of(snapshot.anon if gate is GateName.ANON else snapshot.auth)
+    return LimitsBody.of(policy.anon if gate is GateName.ANON else policy.auth)
 
 
 @router.put("/{gate}", responses=declared_change())

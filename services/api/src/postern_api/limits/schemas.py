@@ -7,11 +7,11 @@ from typing import Annotated
 import msgspec
 from pydantic import ConfigDict, Field
 
-from postern_api.fields import Body, Seconds
+from postern_api.fields import Body, Seconds, Whole
 from postern_core.policy import BareNewline, GateLimits
 
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Bytes = Annotated[int, Field(ge=1, le=2**40)]
+Count = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
+Bytes = Annotated[Whole, Field(ge=1, le=2**40)]
 _DEFAULTS = GateLimits()
 
 

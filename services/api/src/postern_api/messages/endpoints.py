@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
-from postern_api.access import Reader
+from postern_api.access import Reader, guarded_router
 from postern_api.context import InContext
 from postern_api.errors import InvalidError, NotFoundError, declared
-from postern_api.fields import Limit
+from postern_api.fields import Limit, Part
 from postern_api.messages.records import DispositionRow, EventRow, MessageRow
 from postern_api.messages.schemas import DispositionView, EventView, MessagePage, MessageView, PlaceView, TraceView
+from postern_core.bus.topology import checked_route_name
 from postern_core.disposition import DispositionKind
 from postern_core.ids import QueueId, parse_queue_id
 
-router = APIRouter(prefix="/messages", tags=["messages"])
+router = guarded_router("/messages", "messages")
 
 
 def checked_queue_id(text: str) -> QueueId:
@@ -26,6 +27,20 @@ def checked_queue_id(text: str) -> QueueId:
         return parse_queue_id(text)
     except ValueError as error:
         raise InvalidError("invalid_queue_id", str(error)) from error
+
+
+def checked_job_id(text: str) -> str:
+    """`<queue-id>-<route>-<generation>`, one token of a subject. InvalidError for what cannot be one."""
+    queue_id, _, rest = text.partition("-")
+    route, _, generation = rest.rpartition("-")
+    try:
+        parse_queue_id(queue_id)
+        checked_route_name(route)
+    except ValueError as error:
+        raise InvalidError("invalid_job_id", f"{text!r} is not a job id (<queue-id>-<route>-<generation>)") from error
+    if not generation.isascii() or not generation.isdigit() or len(generation) > 9:
+        raise InvalidError("invalid_job_id", f"{text!r} is not a job id (<queue-id>-<route>-<generation>)")
+    return text
 
 
 def _view(row: MessageRow, ends: Sequence[DispositionRow]) -> MessageView:
@@ -43,8 +58,8 @@ async def list_messages(
     _: Reader,
     after: Annotated[str, Query(description="`next` of the page before.")] = "",
     limit: Limit = 100,
-    sender: Annotated[str, Query(max_length=320, description="Part of the reverse-path, caseless.")] = "",
-    recipient: Annotated[str, Query(max_length=320, description="Part of a recipient that has a disposition, caseless.")] = "",
+    sender: Annotated[Part, Query(description="Part of the reverse-path, caseless.")] = "",
+    recipient: Annotated[Part, Query(description="Part of a recipient that has a disposition, caseless.")] = "",
     disposition: Annotated[DispositionKind | None, Query(description="Some recipient ended so.")] = None,
     open_only: Annotated[bool, Query(description="Only those with recipients that have not come to an end.")] = False,
 ) -> MessagePage:

@@ -5,9 +5,37 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from postern_api.fields import Body
+from postern_api.fields import Body, examples
+
+_END: dict[str, JsonValue] = {
+    "n": 0,
+    "recipient": "alice@example.com",
+    "kind": "delivered",
+    "is_final": True,
+    "generation": 0,
+    "gate": "anon",
+    "at": "2026-03-01T09:30:01Z",
+    "recipients_total": 1,
+    "route": "main",
+    "next_hop": "mail.example.com:25",
+    "reply": "250 2.0.0 Ok: queued as 4XyZ",
+    "detail": "",
+    "successor_id": "",
+}
+_MESSAGE: dict[str, JsonValue] = {
+    "id": "01j9zq3v5k7wexamp1e0000000",
+    "gate": "anon",
+    "accepted_at": "2026-03-01T09:30:00Z",
+    "reverse_path": "x@sender.example",
+    "recipients_total": 1,
+    "size_bytes": 48213,
+    "client": "192.0.2.7",
+    "final": 1,
+    "open": False,
+    "dispositions": [_END],
+}
 
 
 class EventView(Body):
@@ -55,6 +83,8 @@ class MessageView(Body):
 class MessagePage(Body):
     """Newest first. For the next page, send `next` as `after`."""
 
+    model_config = examples({"rows": [_MESSAGE], "next": ""})
+
     rows: list[MessageView]
     next: str = Field(description="Empty when this is the last page.")
 
@@ -68,6 +98,17 @@ class PlaceView(Body):
 
 class TraceView(Body):
     """Everything that is known of one message."""
+
+    model_config = examples(
+        {
+            "id": "01j9zq3v5k7wexamp1e0000000",
+            "message": _MESSAGE,
+            "events": [{"kind": "screened", "at": "2026-03-01T09:30:00Z", "service": "screener", "fields": {"decision": "pass"}}],
+            "dispositions": [_END],
+            "history": [],
+            "places": [],
+        }
+    )
 
     id: str
     message: MessageView | None = Field(description="null while only some of its steps were told.")

@@ -7,6 +7,7 @@ those that its trace names, up to the generation that its dispositions reached.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,7 @@ from postern_api.messages.records import Trace
 from postern_api.messages.repository import TraceRepository
 from postern_api.policy.repository import PolicyRepository
 from postern_core.bus import Bus
-from postern_core.bus.topology import BADMAIL, DEFERRED, DISPOSITIONS, INTAKE, OUTBOUND, QUARANTINE
+from postern_core.bus.topology import BADMAIL, DEFERRED, DISPOSITIONS, INTAKE, OUTBOUND, QUARANTINE, checked_route_name
 from postern_core.disposition import Disposition
 from postern_core.errors import TransientError
 from postern_core.ids import QueueId
@@ -76,5 +77,15 @@ class MessageService:
         routes = {route.name for route in newest.snapshot.routes} if newest else set()
         routes |= {end.route for end in trace.dispositions if end.route}
         routes |= {route for event in trace.events if isinstance(route := event.fields.get("route"), str) and route}
+        routes = {route for route in routes if is_route_name(route)}  # what services told ends up in a subject
         generations = range(max((end.generation for end in trace.dispositions), default=0) + 1)
-        return [f"{queue_id}-{route}-{generation}" for route in sorted(routes) for generation in generations][:_MOST_CANDIDATES]
+        candidates = (f"{queue_id}-{route}-{generation}" for route in sorted(routes) for generation in generations)
+        return list(itertools.islice(candidates, _MOST_CANDIDATES))
+
+
+def is_route_name(name: str) -> bool:
+    try:
+        checked_route_name(name)
+    except ValueError:
+        return False
+    return True

@@ -7,13 +7,13 @@ from typing import Annotated, Final
 
 import msgspec
 import structlog
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
-from postern_api.access import Operator, Reader
+from postern_api.access import Operator, Reader, guarded_router
 from postern_api.audit.service import audited
 from postern_api.context import InContext
 from postern_api.errors import declared
-from postern_api.fields import Limit
+from postern_api.fields import Exactly, Limit, Part
 from postern_api.messages.endpoints import checked_queue_id
 from postern_api.policy.addresses import checked_address
 from postern_api.quarantine.schemas import ForwardBody, Forwarded, HeldDetail, HeldPage, HeldView, Released
@@ -22,11 +22,10 @@ from postern_core.verdict import HoldReason
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-router = APIRouter(prefix="/quarantine", tags=["quarantine"])
+router = guarded_router("/quarantine", "quarantine")
 
 _SHOWN_HEADER_BYTES: Final = 64 * 1024
 _NOT_LISTED: Final = {"sequence", "generation"}
-Part = Annotated[str, Query(max_length=320, description="Part of it, caseless.")]
 
 
 @router.get("", responses=declared(400))
@@ -40,7 +39,7 @@ async def list_held(
     recipient: Part = "",
     subject: Part = "",
     reason: HoldReason | None = None,
-    rule_id: Annotated[str, Query(max_length=64)] = "",
+    rule_id: Exactly = "",
 ) -> HeldPage:
     """Held mail, newest first."""
     try:

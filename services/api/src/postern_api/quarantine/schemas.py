@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from postern_api.fields import Body, Line
+from postern_api.fields import Body, Line, examples
 
 
 class HeldView(Body):
@@ -30,6 +30,29 @@ class HeldView(Body):
 class HeldPage(Body):
     """Newest first. For the next page, send `next` as `after`."""
 
+    model_config = examples(
+        {
+            "rows": [
+                {
+                    "queue_id": "01j9zq3v5k7wexamp1e0000000",
+                    "gate": "anon",
+                    "accepted_at": "2026-03-01T09:30:00Z",
+                    "reverse_path": "x@sender.example",
+                    "recipients": ["alice@example.com"],
+                    "subject": "Your invoice",
+                    "reason": "rule",
+                    "rule_id": "r-1a2b3c4d",
+                    "rule_name": "no programs",
+                    "detail": "",
+                    "size_bytes": 48213,
+                    "client": "192.0.2.7",
+                }
+            ],
+            "total": 1,
+            "next": "",
+        }
+    )
+
     rows: list[HeldView]
     total: int = Field(description="That fit the filters, on all pages.")
     next: str = Field(description="Empty when this is the last page.")
@@ -37,6 +60,21 @@ class HeldPage(Body):
 
 class HeldDetail(Body):
     """One held message: why it is held, its envelope, and its header block."""
+
+    model_config = examples(
+        {
+            "queue_id": "01j9zq3v5k7wexamp1e0000000",
+            "subject": "Your invoice",
+            "generation": 0,
+            "verdict": {
+                "decision": "hold",
+                "hold_reason": "rule",
+                "findings": [{"rule_id": "r-1a2b3c4d", "rule_name": "no programs", "part": "2", "excerpt": "invoice.exe"}],
+            },
+            "envelope": {"reverse_path": "x@sender.example"},
+            "headers": [["Subject", "Your invoice"]],
+        }
+    )
 
     queue_id: str
     subject: str
@@ -48,6 +86,8 @@ class HeldDetail(Body):
 
 class Released(Body):
     """The message is on its way to its recipients."""
+
+    model_config = examples({"queue_id": "01j9zq3v5k7wexamp1e0000000", "jobs": ["01j9zq3v5k7wexamp1e0000000-main-1"]})
 
     queue_id: str
     jobs: list[str] = Field(description="Empty when it had been released before.")
@@ -63,6 +103,8 @@ class ForwardBody(Body):
 
 class Forwarded(Body):
     """The message is on its way to another address."""
+
+    model_config = examples({"queue_id": "01j9zq3v5k7wexamp1e0000000", "successor_id": "01j9zq3v5k7wexamp1e1111111"})
 
     queue_id: str
     successor_id: str = Field(description="Queue id of the copy; empty when it had been forwarded before.")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import Query
 
-from postern_api.access import Actor, Operator, Reader
+from postern_api.access import Actor, Operator, Reader, guarded_router
 from postern_api.audit.service import audited
 from postern_api.context import Context, InContext
 from postern_api.errors import NotFoundError, declared
-from postern_api.fields import Limit, Line
-from postern_api.messages.endpoints import checked_queue_id
+from postern_api.fields import Exactly, Identity, Limit
+from postern_api.messages.endpoints import checked_job_id, checked_queue_id
 from postern_api.queue.schemas import (
     BadmailPageView,
     BadmailRowView,
@@ -24,10 +24,10 @@ from postern_api.queue.schemas import (
 )
 from postern_core.control import DeliveryVerb, QueueAction, QueuePage, QueueQuery
 
-queue = APIRouter(prefix="/queue", tags=["queue"])
-badmail = APIRouter(prefix="/badmail", tags=["badmail"])
+queue = guarded_router("/queue", "queue")
+badmail = guarded_router("/badmail", "badmail")
 
-After = Annotated[str, Query(max_length=200, description="The last job id of the page before.")]
+After = Annotated[Exactly, Query(description="The last job id of the page before.")]
 
 
 def _page(page: QueuePage) -> QueuePageView:
@@ -35,6 +35,10 @@ def _page(page: QueuePage) -> QueuePageView:
 
 
 async def _act(context: Context, who: Actor, verb: DeliveryVerb, selection: QueueSelection) -> QueueChangedView:
+    if selection.queue_id is not None:
+        checked_queue_id(selection.queue_id)
+    if selection.job_id is not None:
+        checked_job_id(selection.job_id)
     detail = selection.model_dump(exclude_defaults=True)
     async with audited(context.audit, who.name, verb.value.replace("-", "."), "queue", detail):
         return QueueChangedView(changed=await context.queue.act(verb, selection.to_action(who.name)))
@@ -44,7 +48,7 @@ async def _act(context: Context, who: Actor, verb: DeliveryVerb, selection: Queu
 async def list_queue(
     context: InContext,
     _: Reader,
-    route: Annotated[Line, Query(description="Only this route.")] = "",
+    route: Annotated[Exactly, Query(description="Only this route.")] = "",
     after: After = "",
     limit: Limit = 100,
 ) -> QueuePageView:
@@ -52,25 +56,25 @@ async def list_queue(
     return _page(await context.queue.page(QueueQuery(route=route, after=after, limit=limit)))
 
 
-@queue.post("/retry", responses=declared(409))
+@queue.post("/retry", responses=declared(400, 409))
 async def retry(body: QueueSelection, context: InContext, who: Operator) -> QueueChangedView:
     """Try these jobs again now."""
     return await _act(context, who, DeliveryVerb.QUEUE_RETRY, body)
 
 
-@queue.post("/hold", responses=declared(409))
+@queue.post("/hold", responses=declared(400, 409))
 async def hold(body: QueueSelection, context: InContext, who: Operator) -> QueueChangedView:
     """Freeze these jobs until they are resumed."""
     return await _act(context, who, DeliveryVerb.QUEUE_HOLD, body)
 
 
-@queue.post("/resume", responses=declared(409))
+@queue.post("/resume", responses=declared(400, 409))
 async def resume(body: QueueSelection, context: InContext, who: Operator) -> QueueChangedView:
     """Let frozen jobs go on."""
     return await _act(context, who, DeliveryVerb.QUEUE_RESUME, body)
 
 
-@queue.post("/delete", responses=declared(409))
+@queue.post("/delete", responses=declared(400, 409))
 async def delete_jobs(body: QueueDeletion, context: InContext, who: Operator) -> QueueChangedView:
     """End these jobs, silently or with an NDR to each sender."""
     return await _act(context, who, DeliveryVerb.QUEUE_DELETE, body)
@@ -89,9 +93,10 @@ async def list_badmail(context: InContext, _: Reader, after: After = "", limit: 
     return BadmailPageView(rows=[BadmailRowView(**msgspec.structs.asdict(row)) for row in page.rows], total=page.total)
 
 
-@badmail.delete("/{job_id}", status_code=204, responses=declared(404, 409))
-async def delete_badmail(job_id: str, context: InContext, who: Operator) -> None:
+@badmail.delete("/{job_id}", status_code=204, responses=declared(400, 404, 409))
+async def delete_badmail(job_id: Identity, context: InContext, who: Operator) -> None:
     """Delete one dead letter for good."""
-    async with audited(context.audit, who.name, "badmail.delete", f"badmail/{job_id}"):
-        if not await context.queue.act(DeliveryVerb.BADMAIL_DELETE, QueueAction(job_id=job_id, actor=who.name)):
-            raise NotFoundError("badmail", job_id)
+    checked = checked_job_id(job_id)
+    async with audited(context.audit, who.name, "badmail.delete", f"badmail/{checked}"):
+        if not await context.queue.act(DeliveryVerb.BADMAIL_DELETE, QueueAction(job_id=checked, actor=who.name)):
+            raise NotFoundError("badmail", checked)

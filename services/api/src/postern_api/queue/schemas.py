@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import ConfigDict, Field, model_validator
 
-from postern_api.fields import Body, Line
+from postern_api.fields import Body, Flag, Line, examples
 from postern_core.control import QueueAction, QueueState
 
 
@@ -20,7 +20,7 @@ class QueueSelection(Body):
     queue_id: Line | None = Field(default=None, description="All jobs of one message.")
     job_id: Line | None = Field(default=None, description="One job: `<queue-id>-<route>-<generation>`.")
     route: Line | None = Field(default=None, description="All jobs of one route.")
-    all: bool = Field(default=False, description="All jobs.")
+    all: Flag = Field(default=False, description="All jobs.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> QueueSelection:
@@ -39,7 +39,7 @@ class QueueDeletion(QueueSelection):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"queue_id": "01j9zq3v5k7wexamp1e0000000", "with_ndr": True}]})
 
-    with_ndr: bool = Field(default=False, description="Return the mail to its sender (NDR) instead of ending it silently.")
+    with_ndr: Flag = Field(default=False, description="Return the mail to its sender (NDR) instead of ending it silently.")
 
     def to_action(self, actor: str) -> QueueAction:
         chosen = super().to_action(actor)
@@ -68,12 +68,36 @@ class QueueRowView(Body):
 class QueuePageView(Body):
     """For the next page, send the last job id as `after`."""
 
+    model_config = examples(
+        {
+            "rows": [
+                {
+                    "job_id": "01j9zq3v5k7wexamp1e0000000-main-0",
+                    "queue_id": "01j9zq3v5k7wexamp1e0000000",
+                    "route": "main",
+                    "state": "waiting",
+                    "reverse_path": "x@sender.example",
+                    "recipients": ["alice@example.com"],
+                    "attempts": 2,
+                    "accepted_at": "2026-03-01T09:30:00Z",
+                    "next_attempt_at": "2026-03-01T10:15:00Z",
+                    "expires_at": "2026-03-03T09:30:00Z",
+                    "last_reply": "451 4.3.0 try again later",
+                    "size_bytes": 48213,
+                }
+            ],
+            "total": 1,
+        }
+    )
+
     rows: list[QueueRowView]
     total: int
 
 
 class QueueChangedView(Body):
     """How many jobs it was done to."""
+
+    model_config = examples({"changed": 3})
 
     changed: int
 
@@ -92,6 +116,23 @@ class BadmailRowView(Body):
 
 class BadmailPageView(Body):
     """For the next page, send the last job id as `after`."""
+
+    model_config = examples(
+        {
+            "rows": [
+                {
+                    "job_id": "01j9zq3v5k7wexamp1e0000000-main-0",
+                    "queue_id": "01j9zq3v5k7wexamp1e0000000",
+                    "reverse_path": "",
+                    "recipients": ["nobody@example.com"],
+                    "reason": "an NDR that could not be delivered",
+                    "at": "2026-03-01T09:30:00Z",
+                    "last_reply": "550 5.1.1 no such user",
+                }
+            ],
+            "total": 1,
+        }
+    )
 
     rows: list[BadmailRowView]
     total: int

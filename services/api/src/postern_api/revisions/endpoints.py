@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 
-from postern_api.access import Reader
+from postern_api.access import Reader, guarded_router
 from postern_api.changing import PolicyChange
 from postern_api.context import Context, InContext
 from postern_api.errors import NotFoundError, declared, declared_change
@@ -17,7 +17,7 @@ from postern_api.policy.repository import Revision
 from postern_api.revisions import service
 from postern_api.revisions.schemas import DifferenceView, DiffView, RevisionHeadView, RevisionPage, RevisionView, RolledBack
 
-router = APIRouter(prefix="/revisions", tags=["revisions"])
+router = guarded_router("/revisions", "revisions")
 
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from postern_api.fields import Body
+from postern_api.fields import Body, examples
 
 
 class RevisionHeadView(Body):
@@ -22,6 +22,16 @@ class RevisionHeadView(Body):
 class RevisionPage(Body):
     """Newest first. For the next page, send the last number as `before`."""
 
+    model_config = examples(
+        {
+            "newest": 42,
+            "live": 42,
+            "revisions": [
+                {"number": 42, "at": "2026-03-01T09:30:00Z", "author": "admin-token-file (t-0a1b2c3d4e5f)", "comment": "a merger"}
+            ],
+        }
+    )
+
     newest: int
     live: int = Field(description="The newest one known to be on the bus; 0: none.")
     revisions: list[RevisionHeadView]
@@ -29,6 +39,16 @@ class RevisionPage(Body):
 
 class RevisionView(RevisionHeadView):
     """A revision with all its objects."""
+
+    model_config = examples(
+        {
+            "number": 42,
+            "at": "2026-03-01T09:30:00Z",
+            "author": "admin-token-file (t-0a1b2c3d4e5f)",
+            "comment": "a merger",
+            "snapshot": {"settings": {"hostname": "mx.example.com"}, "domains": [{"pattern": "example.com"}]},
+        }
+    )
 
     snapshot: dict[str, Any]
 
@@ -44,6 +64,14 @@ class DifferenceView(Body):
 class DiffView(Body):
     """What differs between two revisions."""
 
+    model_config = examples(
+        {
+            "before": 41,
+            "after": 42,
+            "differences": [{"object": "domains/b.example", "before": None, "after": {"pattern": "b.example"}}],
+        }
+    )
+
     before: int
     after: int
     differences: list[DifferenceView]
@@ -51,6 +79,8 @@ class DiffView(Body):
 
 class RolledBack(Body):
     """The new revision, whose objects are those of an older one."""
+
+    model_config = examples({"revision": 43, "restored": 41, "warnings": []})
 
     revision: int
     restored: int

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
-from postern_api.access import Reader
-from postern_api.changing import PolicyChange
+from postern_api.access import guarded_router
+from postern_api.changing import CurrentPolicy, PolicyChange
 from postern_api.context import InContext
 from postern_api.errors import InvalidError, declared, declared_change
 from postern_api.policy.credentials import RoutePasswordGone
 from postern_api.routes import service
 from postern_api.routes.schemas import RouteBody, RouteView
 
-router = APIRouter(prefix="/routes", tags=["routes"])
+router = guarded_router("/routes", "routes")
 
 
 @router.get("", responses=declared())
-async def list_routes(context: InContext, _: Reader) -> list[RouteView]:
+async def list_routes(context: InContext, policy: CurrentPolicy) -> list[RouteView]:
     """All routes."""
     secret_users = await context.policy.route_users()
-    return [RouteView.of(route, secret_users.get(route.name)) for route in (await context.editor.current()).snapshot.routes]
+    return [RouteView.of(route, secret_users.get(route.name)) for route in policy.routes]
 
 
 @router.post("", status_code=201, responses=declared_change())
@@ -35,9 +33,9 @@ async def add_route(body: RouteBody, change: PolicyChange) -> RouteView:
 
 
 @router.get("/{name}", responses=declared(404))
-async def get_route(name: str, context: InContext, _: Reader) -> RouteView:
+async def get_route(name: str, context: InContext, policy: CurrentPolicy) -> RouteView:
     """One route."""
-    route = service.find((await context.editor.current()).snapshot, name)
+    route = service.find(policy, name)
     return RouteView.of(route, (await context.policy.route_users()).get(name))
 
 

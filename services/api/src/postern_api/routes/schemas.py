@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, JsonValue
 
 from postern_api.errors import InvalidError
-from postern_api.fields import Body, Line
+from postern_api.fields import Body, Flag, Line, Whole, examples
 from postern_api.policy.addresses import checked_host, shown_host
 from postern_api.policy.objects import RouteObject
 from postern_core.bus.topology import checked_route_name
@@ -34,7 +34,7 @@ class SmartHost(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"host": "mail.example.com", "port": 25}]})
 
     host: Line = Field(description="A name, or an IP address in brackets.")
-    port: int = Field(default=25, ge=1, le=65535)
+    port: Whole = Field(default=25, ge=1, le=65535)
 
 
 class _RouteFields(Body):
@@ -45,13 +45,13 @@ class _RouteFields(Body):
         description="STARTTLS: `off`, `opportunistic` (when offered), `required`, or `verify` (required, with a valid certificate).",
     )
     user: Line = Field(default="", description="User for AUTH at the smart host; empty: none. Needs TLS.")
-    use_helo: bool = Field(default=False, description="HELO instead of EHLO.")
-    default: bool = Field(default=False, description="Take what no domain routes elsewhere. The first route is it anyway.")
-    max_connections: int = Field(default=20, ge=1, le=1000, description="Connections to its smart hosts at once.")
-    max_messages_per_connection: int | None = Field(
+    use_helo: Flag = Field(default=False, description="HELO instead of EHLO.")
+    default: Flag = Field(default=False, description="Take what no domain routes elsewhere. The first route is it anyway.")
+    max_connections: Whole = Field(default=20, ge=1, le=1000, description="Connections to its smart hosts at once.")
+    max_messages_per_connection: Whole | None = Field(
         default=20, ge=1, description="Then the connection is closed; null: no limit."
     )
-    max_recipients: int = Field(
+    max_recipients: Whole = Field(
         default=100, ge=1, le=10_000, description="Recipients a transaction; the rest goes in further ones."
     )
 
@@ -96,6 +96,10 @@ class RouteBody(_RouteFields):
 
 class RouteView(_RouteFields):
     """A route as it is shown."""
+
+    model_config = examples(
+        {"name": "main", "smart_hosts": [{"host": "mail.example.com", "port": 25}], "default": True, "password_set": False}
+    )
 
     password_set: bool = Field(
         description="Whether a password is stored for `user`; after a rollback it may have to be set again."

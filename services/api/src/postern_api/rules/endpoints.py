@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
-from postern_api.access import Reader
-from postern_api.changing import PolicyChange
-from postern_api.context import InContext
+from postern_api.access import guarded_router
+from postern_api.changing import CurrentPolicy, PolicyChange
 from postern_api.errors import declared, declared_change
 from postern_api.rules import service
 from postern_api.rules.schemas import RuleBody, RuleOrder, RuleView
 
-router = APIRouter(prefix="/rules", tags=["rules"])
+router = guarded_router("/rules", "rules")
 
 
 @router.get("", responses=declared())
-async def list_rules(context: InContext, _: Reader) -> list[RuleView]:
+async def list_rules(policy: CurrentPolicy) -> list[RuleView]:
     """All rules, in the order in which they decide."""
-    return [RuleView.of(rule) for rule in (await context.editor.current()).snapshot.rules]
+    return [RuleView.of(rule) for rule in policy.rules]
 
 
 @router.post("", status_code=201, responses=declared_change())
@@ -36,9 +33,9 @@ async def order_rules(body: RuleOrder, change: PolicyChange) -> list[RuleView]:
 
 
 @router.get("/{rule_id}", responses=declared(404))
-async def get_rule(rule_id: str, context: InContext, _: Reader) -> RuleView:
+async def get_rule(rule_id: str, policy: CurrentPolicy) -> RuleView:
     """One rule."""
-    return RuleView.of(service.find((await context.editor.current()).snapshot, rule_id))
+    return RuleView.of(service.find(policy, rule_id))
 
 
 @router.put("/{rule_id}", responses=declared_change(404))

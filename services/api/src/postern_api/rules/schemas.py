@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, FailFast, Field, JsonValue
 
-from postern_api.fields import Body, Line, Name
+from postern_api.fields import Body, Flag, Line, Name, Whole, examples
+from postern_api.policy.checks import MAX_PHRASES
 from postern_api.policy.objects import RuleObject
 from postern_core.policy import AttachmentCondition, AttachmentMatch, KeywordCondition, KeywordScope, SenderCondition
 from postern_core.verdict import Action
 
+# the first that is wrong is told: a hundred thousand sentences about as many values would help nobody
+Lines = Annotated[list[Line], FailFast(), Field(max_length=MAX_PHRASES)]
 _EXAMPLES: list[JsonValue] = [
     {
         "name": "no programs",
@@ -35,7 +38,7 @@ class SenderBody(Body):
     """The reverse-path, or an address in From:, matches any of the patterns."""
 
     type: Literal["sender"]
-    patterns: list[Line] = Field(description="Addresses, domains, or `*.domain`.", min_length=1)
+    patterns: Lines = Field(description="Addresses, domains, or `*.domain`.", min_length=1)
 
 
 class AttachmentBody(Body):
@@ -43,17 +46,17 @@ class AttachmentBody(Body):
 
     type: Literal["attachment"]
     match: AttachmentMatch
-    values: list[Line] = Field(default=[], description="File names (whole, caseless), or extensions (with or without the dot).")
-    larger_than_bytes: int = Field(default=0, ge=0, description="For `size`: decoded size in bytes, greater than.")
+    values: Lines = Field(default=[], description="File names (whole, caseless), or extensions (with or without the dot).")
+    larger_than_bytes: Whole = Field(default=0, ge=0, le=2**50, description="For `size`: decoded size in bytes, greater than.")
 
 
 class KeywordBody(Body):
     """Any of the phrases stands in the header, the body, or either; caseless."""
 
     type: Literal["keyword"]
-    phrases: list[Line] = Field(min_length=1)
+    phrases: Lines = Field(min_length=1)
     scope: KeywordScope = KeywordScope.BOTH
-    whole_word: bool = Field(default=False, description="Not inside longer words.")
+    whole_word: Flag = Field(default=False, description="Not inside longer words.")
 
 
 ConditionBody = Annotated[SenderBody | AttachmentBody | KeywordBody, Field(discriminator="type")]
@@ -65,7 +68,7 @@ class RuleBody(Body):
     model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
 
     name: Name
-    enabled: bool = True
+    enabled: Flag = True
     condition: ConditionBody
     action: Action = Field(description="`delete`, `hold` in quarantine, or `forward` to `forward_to` instead of its recipients.")
     forward_to: Line = Field(default="", description="Address, with action `forward`.")
@@ -74,6 +77,17 @@ class RuleBody(Body):
 
 class RuleView(Body):
     """A rule as it is shown."""
+
+    model_config = examples(
+        {
+            "id": "r-1a2b3c4d",
+            "name": "no programs",
+            "enabled": True,
+            "condition": {"type": "attachment", "match": "extension", "values": ["exe"]},
+            "action": "hold",
+            "forward_to": "",
+        }
+    )
 
     id: str
     name: str
@@ -99,7 +113,7 @@ class RuleOrder(Body):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"ids": ["r-1a2b3c4d", "r-9f8e7d6c"]}]})
 
-    ids: list[str] = Field(max_length=10_000)
+    ids: Annotated[list[Annotated[str, Field(max_length=64)]], FailFast(), Field(max_length=10_000)]
 
 
 def _shown(rule: RuleObject) -> SenderBody | AttachmentBody | KeywordBody:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable
 
@@ -15,9 +16,18 @@ from postern_api.rules.schemas import AttachmentBody, KeywordBody, RuleBody, Sen
 from postern_core.policy import AttachmentCondition, AttachmentMatch, KeywordCondition, SenderCondition
 from postern_core.verdict import Action
 
+_ID = re.compile(r"[a-z0-9-]{1,64}")
+
 
 def new_rule_id() -> str:
     return f"r-{secrets.token_hex(4)}"
+
+
+def checked_rule_id(rule_id: str) -> str:
+    """An id that a path of the API can name: `/rules/order` is taken. InvalidError otherwise."""
+    if not _ID.fullmatch(rule_id) or rule_id == "order":
+        raise InvalidError("invalid_rule_id", f"{rule_id!r} cannot name a rule: use 1 to 64 of a-z, 0-9 and '-', and not 'order'")
+    return rule_id
 
 
 def rule_from(body: RuleBody, rule_id: str) -> RuleObject:

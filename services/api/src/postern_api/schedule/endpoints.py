@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import msgspec
-from fastapi import APIRouter
 
-from postern_api.access import Reader
-from postern_api.changing import PolicyChange
-from postern_api.context import InContext
+from postern_api.access import guarded_router
+from postern_api.changing import CurrentPolicy, PolicyChange
 from postern_api.errors import declared, declared_change
 from postern_api.schedule.schemas import ScheduleBody
 
-router = APIRouter(prefix="/schedule", tags=["schedule"])
+router = guarded_router("/schedule", "schedule")
 
 
 @router.get("", responses=declared())
-async def get_schedule(context: InContext, _: Reader) -> ScheduleBody:
+async def get_schedule(policy: CurrentPolicy) -> ScheduleBody:
     """When deferred mail is tried again, when its sender is told, and when it expires."""
-    return ScheduleBody.of((await context.editor.current()).snapshot.schedule)
+    return ScheduleBody.of(policy.schedule)
 
 
 @router.put("", responses=declared_change())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, Strict
 
 from postern_api.fields import Body, Seconds
 from postern_core.policy import RetrySchedule
@@ -20,7 +20,7 @@ class ScheduleBody(Body):
     )
 
     intervals_s: Annotated[
-        list[Annotated[float, Field(ge=0.1, le=30 * 86400, allow_inf_nan=False)]], Field(min_length=1, max_length=100)
+        list[Annotated[float, Strict(), Field(ge=0.1, le=30 * 86400, allow_inf_nan=False)]], Field(min_length=1, max_length=100)
     ]
     delay_notice_s: Seconds | None = Field(
         default=_DEFAULTS.delay_notice_s, description="After acceptance the sender is told of the delay; null: never."

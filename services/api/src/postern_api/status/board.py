@@ -31,7 +31,7 @@ class StatusBoard:
         self._reports: dict[tuple[str, str], ServiceStatus] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        subscription = await self._bus.client.subscribe("status.changed.>", cb=self._told)
+        subscription = await self._bus.client.subscribe("status.changed.*.*", cb=self._told)
         try:
             while not stop.is_set():
                 try:
@@ -67,6 +67,9 @@ class StatusBoard:
             report = msgspec.json.decode(value, type=ServiceStatus)
         except msgspec.DecodeError as error:
             log.warning("status.unreadable", reason=str(error))
+            return
+        if report.at.tzinfo is None:
+            log.warning("status.unreadable", reason="its time has no zone")
             return
         key = (report.service, report.instance)
         known = self._reports.get(key)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
-from postern_api.access import Reader
+from postern_api.access import Reader, guarded_router
 from postern_api.context import InContext
 from postern_api.errors import declared
 from postern_api.status.schemas import StatusView
 
-router = APIRouter(prefix="/status", tags=["status"])
+router = guarded_router("/status", "status")
 
 
 @router.get("", responses=declared())

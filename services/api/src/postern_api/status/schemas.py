@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from postern_api.fields import Body
+from postern_api.fields import Body, examples
 
 
 class ReplicaView(Body):
@@ -45,6 +45,32 @@ class PolicyStatus(Body):
 
 class StatusView(Body):
     """The whole stack at a glance."""
+
+    model_config = examples(
+        {
+            "summary": "revision 42: live on 1 of 1 replicas",
+            "revision": 42,
+            "live_on": 1,
+            "policy": {"newest": 42, "published": 42, "problem": ""},
+            "replicas": [
+                {
+                    "service": "screener",
+                    "instance": "screener-1",
+                    "ready": True,
+                    "fresh": True,
+                    "revision": 42,
+                    "policy_error": "",
+                    "started_at": "2026-03-01T09:30:00Z",
+                    "at": "2026-03-01T09:30:00Z",
+                    "pid": 7,
+                    "in_flight": 0,
+                    "detail": "",
+                }
+            ],
+            "broker_connected": True,
+            "streams": [{"name": "INTAKE", "messages": 0, "bytes": 0, "max_bytes": 4294967296, "fill": 0}],
+        }
+    )
 
     summary: str = Field(examples=["revision 42: live on 5 of 5 replicas"])
     revision: int

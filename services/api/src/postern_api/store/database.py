@@ -2,6 +2,8 @@
 
 A write transaction on SQLite takes its lock at its beginning (BEGIN IMMEDIATE), since one that begins by reading and then finds
 another writer ahead cannot wait: it fails at once. Within the process writers queue up at a lock of ours.
+
+What a failed statement means is decided here, by `is_away` and `refuses_value`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,15 +12,43 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Table, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 Insert = sqlite.Insert | postgresql.Insert
+
+# SQLSTATE classes (PostgreSQL, appendix A): data exception, constraint violation, syntax error or access rule violation
+_DATA_EXCEPTION: Final = "22"
+_STATEMENTS_FAULT: Final = (_DATA_EXCEPTION, "23", "42")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database as a whole failed (away, shutting down, full, read-only, no connection left): the same may work later.
+
+    PostgreSQL's driver has no class of its own for most of that, so it is told by the SQLSTATE."""
+    if isinstance(error, DBAPIError):
+        if isinstance(error, DataError | IntegrityError | ProgrammingError):
+            return False
+        return not _sqlstate(error).startswith(_STATEMENTS_FAULT)
+    return isinstance(error, PoolTimeoutError | OSError)
+
+
+def refuses_value(error: BaseException) -> bool:
+    """Whether a value is what the database or its driver cannot take (a number or a time out of range): it never will."""
+    if isinstance(error, DBAPIError):
+        return isinstance(error, DataError) or _sqlstate(error).startswith(_DATA_EXCEPTION)
+    return isinstance(error, StatementError | OverflowError | ValueError)
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlstate", None) or "")
 
 
 class Database:

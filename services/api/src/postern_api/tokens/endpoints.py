@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
-from postern_api.access import Administrator
+from postern_api.access import Administrator, guarded_router
 from postern_api.context import InContext
 from postern_api.errors import declared
+from postern_api.fields import Identity
 from postern_api.tokens.schemas import IssuedToken, TokenBody, TokenView
 
-router = APIRouter(prefix="/tokens", tags=["tokens"])
+router = guarded_router("/tokens", "tokens")
 
 
 @router.get("", responses=declared())
@@ -26,6 +25,6 @@ async def issue_token(body: TokenBody, context: InContext, who: Administrator) -
 
 
 @router.delete("/{token_id}", status_code=204, responses=declared(404, 409))
-async def revoke_token(token_id: str, context: InContext, who: Administrator) -> None:
+async def revoke_token(token_id: Identity, context: InContext, who: Administrator) -> None:
     """Revoke a token, at once. The last administrator's cannot be."""
     await context.tokens.revoke(token_id, who.name)

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from postern_api.store.database import Database
@@ -64,9 +64,10 @@ class TokenRepository:
         row = (await connection.execute(select(tokens).where(tokens.c.id == token_id))).first()
         return _token(row) if row else None
 
-    async def count(self, connection: AsyncConnection, scope: Scope) -> int:
-        query = select(func.count()).select_from(tokens).where(tokens.c.scope == scope.value)
-        return (await connection.execute(query)).scalar_one()
+    async def ids_locked(self, connection: AsyncConnection, scope: Scope) -> list[str]:
+        """The tokens of this scope, which nobody else can delete before the end of the transaction."""
+        query = select(tokens.c.id).where(tokens.c.scope == scope.value).order_by(tokens.c.id).with_for_update()
+        return [row.id for row in await connection.execute(query)]
 
     async def delete(self, connection: AsyncConnection, token_id: str) -> None:
         await connection.execute(tokens.delete().where(tokens.c.id == token_id))

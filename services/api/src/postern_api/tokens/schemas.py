@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import ConfigDict, Field
 
-from postern_api.fields import Body, Name
+from postern_api.fields import Body, Name, examples
 from postern_api.tokens.repository import Token
 from postern_api.tokens.scopes import Scope
 
@@ -25,6 +25,16 @@ class TokenBody(Body):
 class TokenView(Body):
     """A token as it is known afterwards: without its text."""
 
+    model_config = examples(
+        {
+            "id": "t-0a1b2c3d4e5f",
+            "name": "night shift",
+            "scope": "operator",
+            "created_at": "2026-03-01T09:30:00Z",
+            "created_by": "admin-token-file (t-f5e4d3c2b1a0)",
+        }
+    )
+
     id: str
     name: str
     scope: Scope
@@ -38,5 +48,16 @@ class TokenView(Body):
 
 class IssuedToken(TokenView):
     """A token with its text, which is shown this once."""
+
+    model_config = examples(
+        {
+            "id": "t-0a1b2c3d4e5f",
+            "name": "night shift",
+            "scope": "operator",
+            "created_at": "2026-03-01T09:30:00Z",
+            "created_by": "admin-token-file (t-f5e4d3c2b1a0)",
+            "token": "postern_(43 characters, shown this once)",
+        }
+    )
 
     token: str

@@ -33,7 +33,7 @@ class TokenService:
             token = await self._repository.get(connection, token_id)
             if token is None:
                 raise NotFoundError("token", token_id)
-            if token.scope is Scope.ADMIN and await self._repository.count(connection, Scope.ADMIN) == 1:
+            if token.scope is Scope.ADMIN and await self._repository.ids_locked(connection, Scope.ADMIN) == [token_id]:
                 raise ConflictError("last_admin_token", "this is the last administrator's token: issue another one first")
             await self._repository.delete(connection, token_id)
             change = Difference(object=f"tokens/{token_id}", before=_shown(token), after=None)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
-from postern_api.access import Reader
-from postern_api.changing import PolicyChange
+from postern_api.access import guarded_router
+from postern_api.changing import CurrentPolicy, PolicyChange
 from postern_api.context import Context, InContext
 from postern_api.errors import ConflictError, InvalidError, declared, declared_change
 from postern_api.policy.credentials import CredentialChange, UserGone, UserPassword, hash_password
@@ -13,7 +11,7 @@ from postern_api.policy.objects import Snapshot, UserObject
 from postern_api.users import service
 from postern_api.users.schemas import UserBody, UserView
 
-router = APIRouter(prefix="/users", tags=["users"])
+router = guarded_router("/users", "users")
 
 
 async def _view(context: Context, user: UserObject) -> UserView:
@@ -22,11 +20,10 @@ async def _view(context: Context, user: UserObject) -> UserView:
 
 
 @router.get("", responses=declared())
-async def list_users(context: InContext, _: Reader) -> list[UserView]:
+async def list_users(context: InContext, policy: CurrentPolicy) -> list[UserView]:
     """All SMTP users."""
     known = await context.policy.password_hashes()
-    users = (await context.editor.current()).snapshot.users
-    return [UserView(name=user.name, enabled=user.enabled, password_set=user.name.casefold() in known) for user in users]
+    return [UserView(name=user.name, enabled=user.enabled, password_set=user.name.casefold() in known) for user in policy.users]
 
 
 @router.post("", status_code=201, responses=declared_change())
@@ -43,9 +40,9 @@ async def add_user(body: UserBody, change: PolicyChange) -> UserView:
 
 
 @router.get("/{name}", responses=declared(404))
-async def get_user(name: str, context: InContext, _: Reader) -> UserView:
+async def get_user(name: str, context: InContext, policy: CurrentPolicy) -> UserView:
     """One SMTP user."""
-    return await _view(context, service.find((await context.editor.current()).snapshot, name))
+    return await _view(context, service.find(policy, name))
 
 
 @router.put("/{name}", responses=declared_change(404))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 
 from postern_api.errors import InvalidError
-from postern_api.fields import Body, Name
+from postern_api.fields import Body, Flag, Name, examples
 from postern_api.policy.objects import UserObject
 
 
@@ -23,19 +23,21 @@ class UserBody(Body):
         repr=False,
         description="At least 8 characters; never shown again. Absent when a user is changed: it stays as it is.",
     )
-    enabled: bool = Field(default=True, description="false: the password is refused.")
+    enabled: Flag = Field(default=True, description="false: the password is refused.")
     password_set: bool | None = Field(
         default=None, description="As shown; ignored here, so that what was read can be written back."
     )
 
     def to_object(self) -> UserObject:
-        if "/" in self.name or self.name != self.name.strip():
-            raise InvalidError("invalid_user_name", "a user name holds no '/', and no blank at either end")
+        if "/" in self.name or self.name != self.name.strip() or self.name in (".", ".."):
+            raise InvalidError("invalid_user_name", "a user name holds no '/' and no blank at either end, and is not '.' or '..'")
         return UserObject(name=self.name, enabled=self.enabled)
 
 
 class UserView(Body):
     """A user as he is shown."""
+
+    model_config = examples({"name": "alice", "enabled": True, "password_set": True})
 
     name: str
     enabled: bool
