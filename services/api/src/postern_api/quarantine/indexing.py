@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -19,7 +20,6 @@ from postern_core.bus.connection import Stored
 from postern_core.bus.topology import QUARANTINE
 from postern_core.envelope import unframe
 from postern_core.errors import TransientError
-from postern_core.ids import accepted_at, parse_queue_id
 from postern_core.verdict import HeldMessage
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -28,6 +28,9 @@ _EVERY_S: Final = 30.0
 _COMPARE_EVERY_S: Final = 600.0
 _BATCH: Final = 50
 _PREFIX: Final = "quarantine."
+_MOST_GENERATIONS: Final = 2**31
+_MOST_BYTES: Final = 2**50
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 
 class QuarantineIndexer:
@@ -111,20 +114,26 @@ def _row(stored: Stored) -> HeldRow:
     try:
         held, _ = unframe(stored.data, HeldMessage)
     except ValueError as error:
-        log.error("quarantine.unreadable", subject=stored.subject, sequence=stored.sequence, reason=str(error))
         return _unreadable(stored, str(error))
-    return index_row(held, stored.sequence)
+    if held.envelope.id != stored.subject.removeprefix(_PREFIX):
+        return _unreadable(stored, "it names another queue id than its subject")
+    row = index_row(held, stored.sequence)
+    if not (0 <= row.generation < _MOST_GENERATIONS and 0 <= row.size_bytes < _MOST_BYTES and _FIRST < row.accepted_at < _LAST):
+        return _unreadable(
+            stored, "its generation, size or time cannot be"
+        )  # a column would not take them, nor any row with them
+    return row
 
 
 def _unreadable(stored: Stored, reason: str) -> HeldRow:
     """An entry that nobody can read is shown all the same: it is somebody's mail."""
-    queue_id = stored.subject.removeprefix(_PREFIX)
+    log.error("quarantine.unreadable", subject=stored.subject, sequence=stored.sequence, reason=reason)
     return HeldRow(
-        queue_id=queue_id,
+        queue_id=stored.subject.removeprefix(_PREFIX),
         sequence=stored.sequence,
         generation=0,
         gate="",
-        accepted_at=accepted_at(parse_queue_id(queue_id)),
+        accepted_at=stored.at,
         reverse_path="",
         recipients=[],
         subject="",

@@ -75,6 +75,8 @@ class QuarantineService:
             held, inline = unframe(stored.data, HeldMessage)
         except ValueError as error:
             raise ConflictError("unreadable", f"the quarantine entry cannot be read: {error}") from error
+        if held.envelope.id != queue_id:
+            raise ConflictError("unreadable", "the quarantine entry names another queue id than its own")
         return Entry(held, inline, stored.sequence)
 
     async def get(self, queue_id: QueueId) -> Entry:
@@ -99,9 +101,14 @@ class QuarantineService:
                 return []
             body = await self.body(entry)
             jobs = handover.release_jobs(entry.held, await self._policy())
+            # before the jobs, and once: `released` is no end, and behind the `delivered` of its own generation it would hide that from
+            # delivery, which looks at the newest disposition when a job comes again
+            known = {end.n for end in await self._since_held(queue_id, entry.held.generation)}
+            ends = handover.ends(entry.held, DispositionKind.RELEASED, actor, datetime.now(UTC))
+            await self._log.write(end for end in ends if end.n not in known)
             for job in jobs:
                 await self._publish(job, body)
-            await self._finish(entry, handover.ends(entry.held, DispositionKind.RELEASED, actor, datetime.now(UTC)))
+            await self._let_go(entry)
             self._events.tell(queue_id, EventKind.RELEASED, by=actor, generation=entry.held.generation + 1)
             log.info("quarantine.released", id=queue_id, actor=actor, jobs=len(jobs))
             return [job.id for job in jobs]
@@ -133,32 +140,35 @@ class QuarantineService:
     async def _held(self, queue_id: QueueId, wanted: DispositionKind, to: str = "") -> Entry | None:
         """The entry; None when the act was complete before. NotFoundError when it was never held, ConflictError after another act."""
         entry = await self.find(queue_id)
-        before = await self._act_so_far(queue_id, entry.held.generation if entry else 0)
+        before = next(iter(await self._since_held(queue_id, entry.held.generation if entry else 0)), None)
         if before is None:
             if entry is None:
                 raise NotFoundError("held message", queue_id)
             if wanted is not DispositionKind.RELEASED and await self._bus.subjects(OUTBOUND, f"outbound.*.{queue_id}"):
-                raise ConflictError("already_decided", "a release of this message was cut short: repeat that instead")
+                raise ConflictError("already_decided", _CUT_SHORT)
             return entry
         kind = before.kind if before.kind in _ACTS else DispositionKind.RELEASED  # delivered, bounced …: after a release
         elsewhere = kind is DispositionKind.FORWARDED and before.successor_id != handover.forwarded_id(
             queue_id, before.accepted_at, to
         )
         if kind is not wanted or elsewhere:
+            if entry is not None and kind is DispositionKind.RELEASED:
+                raise ConflictError("already_decided", _CUT_SHORT)
             where = " to another address" if elsewhere else ""
             raise ConflictError("already_decided", f"the message was {kind}{where} before")
         return entry
 
-    async def _act_so_far(self, queue_id: QueueId, held_generation: int) -> Disposition | None:
-        """What was written about the message after it was held under this generation, None for nothing."""
+    async def _since_held(self, queue_id: QueueId, held_generation: int) -> list[Disposition]:
+        """The newest disposition of each recipient that has one since the message was held under this generation."""
+        found = []
         for subject in await self._bus.subjects(DISPOSITIONS, f"disposition.{queue_id}.*"):
             stored = await self._bus.last(DISPOSITIONS, subject)
             if stored is None:
                 continue
             end = msgspec.json.decode(stored.data, type=Disposition)
             if end.generation > held_generation and end.kind is not DispositionKind.HELD:
-                return end
-        return None
+                found.append(end)
+        return found
 
     async def _publish(self, job: Job, body: bytes | memoryview) -> None:
         envelope, inline = await self._bodies.stow(job.envelope, job.id, body)
@@ -168,6 +178,9 @@ class QuarantineService:
     async def _finish(self, entry: Entry, ends: list[Disposition]) -> None:
         """Done is written before it is let go."""
         await self._log.write(ends)
+        await self._let_go(entry)
+
+    async def _let_go(self, entry: Entry) -> None:
         await self._bus.delete(QUARANTINE, entry.sequence)
         await self._bodies.delete(entry.held.envelope)
         await self.index.remove([entry.held.envelope.id])
@@ -199,4 +212,5 @@ class QuarantineService:
             yield
 
 
+_CUT_SHORT = "a release of this message was cut short: repeat that instead"
 _ACTS = frozenset({DispositionKind.RELEASED, DispositionKind.FORWARDED, DispositionKind.DELETED})
