@@ -232,6 +232,18 @@ async def test_pruning_spares_what_is_open_or_held(database: Database) -> None:
     assert (gone.message, gone.events, gone.dispositions) == (None, [], [])
 
 
+async def test_mail_released_after_long_keeps_its_trace_for_its_days(database: Database) -> None:
+    trace, now = TraceRepository(database), datetime.now(UTC)
+    ended = an_envelope()
+    told = accepted(ended)
+    old = TraceEvent(id=told.id, kind=told.kind, at=now - timedelta(days=60), service=told.service, fields=told.fields)
+    await trace.record([old], [])
+    await trace.record([], [an_end(ended, DispositionKind.DELIVERED, generation=1, at=now - timedelta(hours=1))])
+    assert await trace.prune(now - timedelta(days=30), 100) == 0
+    assert (await trace.trace(ended.id)).dispositions != []
+    assert await trace.prune(now, 100) == 1
+
+
 async def test_the_quarantine_index_is_searched_and_paged(database: Database) -> None:
     index = QuarantineIndex(database)
     held = [a_held_message(an_envelope(f"r{k}@relay.example")) for k in range(5)]

@@ -1,7 +1,8 @@
 """Reads DISPOSITIONS and EVENTS into the database: many messages a transaction, acknowledged after its commit.
 
 Writing is idempotent, so that a crash between commit and acknowledgement costs nothing but the work. While the database is away nothing
-is acknowledged, and the streams keep what has not been read.
+is acknowledged, and the streams keep what has not been read. What can never be read or stored is let go with an error in the log, so
+that it does not come again for ever; it stays in its stream for its days.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Final
 
 import msgspec
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 
 from postern_api.messages.repository import TraceRepository
+from postern_api.store.database import is_away, refuses_value
 from postern_core.bus import Bus, Consumer, Delivered
 from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER
 from postern_core.disposition import Disposition, DispositionKind
@@ -32,14 +33,13 @@ _BATCH: Final = 400
 _CONCURRENCY: Final = 400
 _PRUNE_EVERY_S: Final = 3600.0
 _PRUNE_BATCH: Final = 1000
-_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     events: Sequence[TraceEvent]
     ends: Sequence[Disposition]
-    written: asyncio.Future[None]
+    written: asyncio.Future[Exception | None]  # why it was not
 
 
 class Recorder:
@@ -75,7 +75,8 @@ class Recorder:
         except msgspec.DecodeError as error:
             await _let_go(delivered, str(error))
             return
-        await self._written((), (end,))
+        if not await self._written((), (end,), delivered):
+            return
         await delivered.ack()
         if end.kind is DispositionKind.HELD:
             self._on_held()
@@ -86,14 +87,21 @@ class Recorder:
         except msgspec.DecodeError as error:
             await _let_go(delivered, str(error))
             return
-        await self._written(batch.events, ())
-        await delivered.ack()
+        if await self._written(batch.events, (), delivered):
+            await delivered.ack()
 
-    async def _written(self, events: Sequence[TraceEvent], ends: Sequence[Disposition]) -> None:
-        """Returns after the commit. TransientError when it failed: the message comes again."""
+    async def _written(self, events: Sequence[TraceEvent], ends: Sequence[Disposition], delivered: Delivered) -> bool:
+        """Returns after the commit; False when it could never be stored, and was let go. TransientError when it failed this time: the
+        message comes again."""
         waiting = _Waiting(events, ends, asyncio.get_running_loop().create_future())
         self._waiting.put_nowait(waiting)
-        await waiting.written
+        error = await waiting.written
+        if error is None:
+            return True
+        if refuses_value(error):
+            await _let_go(delivered, type(error).__name__)
+            return False
+        raise TransientError(451, "4.3.0", "not recorded", reason=f"not recorded: {type(error).__name__}") from error
 
     async def _write(self) -> None:
         while True:
@@ -102,7 +110,7 @@ class Recorder:
             while len(batch) < _BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             error = await self._try(batch)
-            if error is not None and len(batch) > 1 and not isinstance(error, _AWAY):
+            if error is not None and len(batch) > 1 and not is_away(error):
                 # one of them may be what the database refuses: it must not hold up the others
                 for each in batch:
                     _settle([each], await self._try([each]))
@@ -114,7 +122,7 @@ class Recorder:
         ends = [end for each in batch for end in each.ends]
         try:
             await self._repository.record(events, ends)
-        except (SQLAlchemyError, OSError, ValueError) as error:
+        except (SQLAlchemyError, OSError, ValueError, OverflowError) as error:
             log.warning(
                 "trace.record_failed", events=len(events), dispositions=len(ends), reason=f"{type(error).__name__}: {error}"[:500]
             )
@@ -135,16 +143,10 @@ class Recorder:
 
 def _settle(batch: Sequence[_Waiting], error: Exception | None) -> None:
     for each in batch:
-        if each.written.done():
-            continue  # its handler was cancelled: the message comes again
-        if error is None:
-            each.written.set_result(None)
-        else:
-            reason = f"not recorded: {type(error).__name__}"
-            each.written.set_exception(TransientError(451, "4.3.0", "not recorded", reason=reason))
+        if not each.written.done():  # else its handler was cancelled: the message comes again
+            each.written.set_result(error)
 
 
 async def _let_go(delivered: Delivered, reason: str) -> None:
-    # it will never be readable, and it would come again for ever; the stream keeps it for its days
-    log.error("trace.unreadable", subject=delivered.subject, sequence=delivered.stream_sequence, reason=reason)
+    log.error("trace.let_go", subject=delivered.subject, sequence=delivered.stream_sequence, reason=reason)
     await delivered.ack()
