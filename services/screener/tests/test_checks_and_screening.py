@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable
 from email.message import EmailMessage
 from email.policy import SMTP
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,7 @@ from postern_core.policy import (
     AttachmentMatch,
     KeywordCondition,
     KeywordScope,
+    RelayDomain,
     Rule,
     ScreeningPolicy,
     SenderCondition,
@@ -78,6 +80,23 @@ def attachment(match: AttachmentMatch, *values: str, larger_than: int = 0, rule_
         ("*.example.com", "a@example.com", "", False),
         ("bücher.example", "a@xn--bcher-kva.example", "", True),
         ("xn--bcher-kva.example", "", "a@Bücher.example", True),
+        ("example.com", "", '"x"@example.com', True),
+        ("example.com", "", 'Joe <"x y"@example.com>', True),
+        ("example.com", "", "x @ example.com", True),
+        ("example.com", "", "x@(comment)example.com", True),
+        ("example.com", "", "x(comment)@example.com", True),
+        ("example.com", "", "x@example .com", True),
+        ("example.com", "", "x@example. com", True),
+        ("example.com", "", "x@example.com. Regards", True),
+        ("example.com", "", "'x@example.com'", True),
+        ("example.com", "", "x@example.com.", True),
+        ("example.com", "", "a" * 1900 + " <x@example.com>", True),
+        ("*.example.com", "", "x@" + "a." * 900 + "example.com", True),
+        ("a@example.com", "", '"a"@example.com', True),
+        ("a@example.com", "", '"\\a"@example.com', True),
+        ("a@example.com", '"a"@example.com', "", True),
+        ("example.com", "", "x@example.community", False),
+        ("example.com", "", "example.com", False),
         ("example.com", "", "no address at all", False),
         ("example.com", "", "", False),
     ],
@@ -93,6 +112,12 @@ def test_every_from_field_and_encoded_ones_count(screens: Screens) -> None:
     verdict = screens(body, sender("example.com")).verdict
     assert verdict.findings[0].part == "header"
     assert verdict.findings[0].excerpt == "j@example.com"
+
+
+@pytest.mark.parametrize("unit", ["a", "@", "a@", '"', '\\"', "@(", "(", "@ ", "a.", "@a.", "é@é", "@é"])
+def test_hostile_from_fields_take_linear_time(unit: str) -> None:
+    check = SenderCheck([(0, ("nobody.example", "*.nobody.example", "nobody@here.example"))])
+    assert list(check.check("", [unit * 100_000])) == []  # the test's time-out is the assertion
 
 
 @pytest.mark.parametrize("pattern", ["", "a@", "not a domain", "*", "a.*.example", "*.*.example"])
@@ -204,6 +229,10 @@ def test_keywords(screens: Screens, phrase: str, whole_word: bool, body: str, ma
         b"Content-Type: text/html\r\n\r\n<p>lot<!-- no -->tery",
         b"Content-Type: text/html; charset=utf-8\r\n\r\n<p>lot&shy;te&zwnj;ry",
         b"Content-Type: text/html\r\n\r\n<p title='lottery'>",
+        b"Content-Type: text/enriched\r\n\r\nlot<bold>tery",
+        b"Content-Type: text/plain; charset=unicode-1-1-utf-7\r\n\r\nlot+AHQ-ery",
+        b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.encodebytes(b"lot\0tery"),
+        b"Content-Type: message/rfc822\r\n\r\nSubject: lot=?utf-8?q?tery?=\r\n\r\nx",
         b"Content-Type: text/calendar\r\n\r\nSUMMARY:lottery",
         b"Content-Type: text/plain\r\nContent-Disposition: attachment; filename=a.txt\r\n\r\nlottery",
         b"Content-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nlottery",
@@ -227,6 +256,22 @@ def test_the_verdict_names_rule_part_offset_and_text(screens: Screens) -> None:
     assert finding.offset == "Grüße, dear  ".encode().__len__()
     assert finding.excerpt == "FREE MONEY"
     assert verdict.revision == 7
+
+
+@pytest.mark.parametrize(
+    "subject", [b"lot=?utf-8?q?tery?=", b"=?utf-8?q?lot?==?utf-8?q?tery?=", b"=?x-y?q?l=6Fttery?=", b"lot\0tery"]
+)
+def test_a_keyword_is_found_in_header_fields_that_only_some_clients_decode(screens: Screens, subject: bytes) -> None:
+    verdict = screens(b"Subject: " + subject + b"\r\n\r\nx", keyword("lottery", scope=KeywordScope.HEADER)).verdict
+    assert verdict.findings[0].part == "header"
+
+
+def test_many_phrases_compile_while_a_newcomer_waits(screens: Screens) -> None:
+    rule = keyword(*[f"phrase number {n} of many" for n in range(10_100)], "free money")
+    verdict = screens(a_message(body="no phrase \r\n\t number  10099\tof many"), rule).verdict
+    assert verdict.findings[0].excerpt == "phrase number 10099 of many"
+    assert screens(a_message(body="free\u2003 \r\n money"), rule).verdict.decision is Decision.HOLD
+    assert screens(a_message(body="freemoney phrase number 10099 of some"), rule).verdict.decision is Decision.PASS
 
 
 def test_an_excerpt_is_short_and_holds_no_controls(screens: Screens) -> None:
@@ -298,6 +343,9 @@ def test_a_message_that_was_forwarded_before_is_held(screens: Screens) -> None:
     assert (same_rule.decision, same_rule.hold_reason) == (Decision.HOLD, HoldReason.RULE)
     assert same_address.decision is Decision.HOLD
     assert another.decision is Decision.FORWARD
+    deep = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(500)) + b"\r\nlottery"
+    assert screens(deep, rule).verdict.decision is Decision.FORWARD
+    assert screens(b"X-Postern-Forwarded-By: r-2\r\n" + deep, rule).verdict.decision is Decision.HOLD
 
 
 @pytest.mark.parametrize(
@@ -317,6 +365,21 @@ def test_a_message_that_was_forwarded_before_is_held(screens: Screens) -> None:
 def test_a_policy_that_does_not_compile_is_refused(rule: Rule) -> None:
     with pytest.raises(ValueError):
         compile_policy(ScreeningPolicy(revision=1, rules=(rule,)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_deliveries": 0},
+        {"screening_timeout_s": 0.0},
+        {"screening_timeout_s": float("nan")},
+        {"default_route": "not a token"},
+        {"relay_domains": (RelayDomain(pattern="a.example", route="x.y"),)},
+    ],
+)
+def test_a_policy_with_limits_that_no_message_survives_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        compile_policy(ScreeningPolicy(revision=1, **fields))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postern_screener.filenames import candidate_names, extensions, normalise_name, parameter
+from postern_screener.filenames import candidate_names, compared_names, extensions, normalise_name, parameter
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from postern_screener.filenames import candidate_names, extensions, normalise_na
         ("attachment; filename=a b.exe", ["a b.exe"]),
         ('attachment; filename="a;b.exe"; size=3', ["a;b.exe"]),
         ('attachment; filename="a\\"b.exe"', ['a"b.exe']),
-        ('attachment; filename="C:\\temp\\a.exe"', ["C:\\temp\\a.exe"]),
+        ('attachment; filename="C:\\temp\\a.exe"', ["C:\\temp\\a.exe", "C:tempa.exe"]),
         ("attachment; FILENAME = a.exe", ["a.exe"]),
         ("attachment; filename=a.txt; filename=b.exe", ["a.txt", "b.exe"]),
         ("attachment; filename*=utf-8'en'a%2Eexe; filename=b.txt", ["b.txt", "a.exe"]),
@@ -30,6 +30,14 @@ from postern_screener.filenames import candidate_names, extensions, normalise_na
         ("attachment; filename*0=a.exe; filename=b.txt", ["b.txt", "a.exe"]),
         ("application/octet-stream; file=a.exe", ["a.exe"]),
         ('attachment; filename="a";b.exe"', ["a", "a;b.exe"]),
+        ("attachment filename=a.exe", ["a.exe"]),
+        ("filename=a.exe", ["a.exe"]),
+        ("attachment; filename:a.exe", ["a.exe"]),
+        ("attachment; (c) filename=a.exe", ["a.exe"]),
+        ("attachment; filename (c) = a.exe", ["a.exe"]),
+        ('attachment; filename="a.e\\xe"', ["a.e\\xe", "a.exe"]),
+        ("attachment; filename==?utf-8?b?YS5leGU=?=", ["=?utf-8?b?YS5leGU=?=", "a.exe"]),
+        ("attachment; filename*=utf-8''=?utf-8?q?a.e=78e?=", ["=?utf-8?q?a.e=78e?=", "a.exe"]),
         ("attachment", []),
         ('attachment; filename=""', []),
     ],
@@ -57,6 +65,11 @@ def test_names_of_both_fields_are_collected() -> None:
         ("a.ｅｘｅ", ["exe"]),
         ("..\\dir.d/a.exe", ["exe"]),
         ("a.e\u200bxe", ["exe"]),
+        ("dir/a.exe/", ["exe"]),
+        ('a.exe"', ["exe"]),
+        ("<a.exe>", ["exe"]),
+        ("a.exe?", ["exe"]),
+        ("'a.exe'", ["exe"]),
         (".exe", ["exe"]),
         ("exe", []),
         ("a.tar.gz", ["gz", "tar"]),
@@ -82,3 +95,17 @@ def test_a_parameter_is_found_in_either_form() -> None:
     assert parameter('text/plain; CharSet="utf-8"', "charset") == "utf-8"
     assert parameter("text/plain; charset*=us-ascii''utf-8", "charset") == "utf-8"
     assert parameter("text/plain", "charset") == ""
+
+
+@pytest.mark.parametrize("name", ["x:a.exe", "report: a.exe", "a.exe:x.txt", "C:a.exe", "a.exe::$DATA", "x\uff1aa.exe"])
+def test_no_side_of_a_colon_hides_an_extension(name: str) -> None:
+    assert "exe" in {extension for compared in compared_names(name) for extension in extensions(compared)}
+
+
+@pytest.mark.parametrize(
+    "unit", ["\u0315\u0300", "name=", "name(", 'name="', ";", '"', "\\", "=?", "=?a?q?", "=?a?q?b?=", ":", "name "]
+)
+def test_hostile_fields_take_linear_time(unit: str) -> None:
+    names = candidate_names(["attachment; filename=" + unit * 100_000])  # the test's time-out is the assertion
+    for name in names:
+        compared_names(name)

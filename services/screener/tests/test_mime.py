@@ -130,6 +130,44 @@ def test_messages_that_the_parser_leaves_closed_are_opened() -> None:
     assert shape(parse_message(international))[-1] == ("1.1", "text/plain", b"lottery")
     encoded = multipart(b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.encodebytes(inner))
     assert shape(parse_message(encoded))[-1] == ("1.1", "text/plain", b"lottery")
+    news = multipart(b"Content-Type: message/news\r\n\r\n" + inner)
+    assert shape(parse_message(news))[-1] == ("1.1", "text/plain", b"lottery")
+    long_digest = parse_message(multipart(*[b"\r\n" + inner] * 200, kind=b"digest"))
+    assert len(long_digest.parts) == 400
+    assert long_digest.defects == ()
+
+
+def test_damaged_base64_is_decoded_wherever_it_lies() -> None:
+    damaged = b"Content-Transfer-Encoding: base64\r\n\r\nbG90=dGVyeQ=="
+    inner = multipart(b"\r\nfirst", damaged)
+    for kind in (b"rfc822", b"global"):
+        encoded = b"Content-Type: message/" + kind + b"\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.encodebytes(inner)
+        parts = parse_message(multipart(damaged, encoded)).parts
+        assert [(part.path, part.content()) for part in parts if part.path in ("1", "2.2")] == [
+            ("1", b"lottery"),
+            ("2.2", b"lottery"),
+        ]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        multipart(*[b"Content-Transfer-Encoding: base64\r\n\r\na=b=c"] * 1999),
+        HEAD + b"Content-Type: (" + b"a" * 500_000 + b"\r\n\r\nx",
+        HEAD + b"Content-Type: text/plain; charset=" + b"a" * 500_000 + b"\r\n\r\nx",
+        HEAD + b"Content-Type: message/global\r\n\r\n" * 1500 + b"\r\n" + b"x" * 500_000,
+    ],
+    ids=["damaged-parts", "type", "charset", "nested-global"],
+)
+def test_hostile_structures_take_linear_time(raw: bytes) -> None:
+    for part in parse_message(raw).parts:  # the test's time-out is the assertion
+        part.content()
+
+
+def test_a_line_of_encoded_words_without_end_is_malformed() -> None:
+    parse_message(b"Subject: " + b"=?utf-8?q?a?=\r\n " * 3000 + b"x\r\n\r\nx")
+    with pytest.raises(MalformedError, match="encoded words"):
+        parse_message(b"Subject: " + b"=?utf-8?q?a?= " * 3000 + b"\r\n\r\nx")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +198,11 @@ def test_messages_that_the_parser_leaves_closed_are_opened() -> None:
         (HEAD + b"Content-Type: message/external-body; access-type=URL\r\n\r\n", "elsewhere"),
         (HEAD + b"Content-Transfer-Encoding: x-uuencode\r\n\r\nbegin 644 a.exe\r\n", "not opened"),
         (multipart(*[b"\r\nx"] * (MAX_PARTS + 1)), "more than"),
+        (HEAD + b"Content-Type: multipart / mixed; boundary=x\r\n\r\n--x\r\n\r\nhi\r\n--x--\r\n", "different types"),
+        (HEAD + b"Content-Type: multipart; boundary=x\r\n\r\n--x\r\n\r\nhi\r\n--x--\r\n", "different types"),
+        (HEAD + b"Content-Type: text /html\r\n\r\nhi", "different types"),
+        (HEAD + b"Content-Type: text/plain; charset=us-ascii; charset=utf-7\r\n\r\nhi", "more than one charset"),
+        (b"From: " + b"a@b.example, " * 1001 + b"\r\n\r\nhi", "addresses in From"),
     ],
 )
 def test_what_clients_may_read_otherwise_is_a_defect(raw: bytes, reason: str) -> None:
@@ -175,6 +218,9 @@ def test_what_clients_may_read_otherwise_is_a_defect(raw: bytes, reason: str) ->
         HEAD,
         HEAD + b"Content-Type: multipart/mixed; boundary=x\r\n\r\npreamble\r\n--x\r\n\r\nunclosed\r\n",
         HEAD + b"Content-Type: text\r\n\r\nhi",
+        HEAD + b"Content-Type: text/plain charset=utf-8\r\n\r\nhi",
+        HEAD + b"Content-Type: text/plain (a comment); charset=utf-8; CHARSET=UTF-8\r\n\r\nhi".replace(b"UTF-8", b"utf-8"),
+        HEAD + b"Content-Type:\r\n\r\nhi",
         b"Subject: folded\r\n over\r\n\tlines\r\n\r\nhi",
     ],
 )

@@ -204,3 +204,61 @@ async def test_a_wrong_setting_ends_the_supervisor(mailbag: Any, supervised: Any
     async with asyncio.timeout(20):
         while supervisor.exit_code != 78:
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_to_the_whole_process_group_convicts_nobody(sandbox: Sandbox, an_envelope: Any, number: int) -> None:
+    await sandbox.inspect(an_envelope(), HEAD, RULES, 5, 5)
+    assert sandbox._child is not None
+    os.kill(sandbox._child.pid, number)
+    assert (await sandbox.inspect(an_envelope(), HEAD + b"the lottery", RULES, 5, 5)).verdict.decision is Decision.DELETE
+
+
+def test_an_inspection_that_runs_on_in_a_thread_does_not_hold_up_the_end() -> None:
+    done = run_python(
+        """
+        import asyncio, time
+        from postern_screener.watchdog import Watchdog
+        def hang(dog):
+            with dog.guard(3600):
+                time.sleep(3600)
+        async def main():
+            dog, stop = Watchdog(), asyncio.Event()
+            running = asyncio.create_task(dog.run(stop))
+            asyncio.get_running_loop().run_in_executor(None, hang, dog)
+            while not dog.armed:
+                await asyncio.sleep(0.01)
+            stop.set()
+            await running
+        asyncio.run(main())
+        """
+    )
+    assert done.returncode == 1
+    assert "hang" in done.stderr
+
+
+def test_an_inspection_that_ends_while_the_process_does_is_let_finish() -> None:
+    done = run_python(
+        """
+        import asyncio, time
+        from postern_screener.watchdog import Watchdog
+        def work(dog, going):
+            with dog.guard(10):
+                while going:
+                    time.sleep(0.01)
+        async def main():
+            dog, stop, going = Watchdog(), asyncio.Event(), [True]
+            running = asyncio.create_task(dog.run(stop))
+            working = asyncio.get_running_loop().run_in_executor(None, work, dog, going)
+            while not dog.armed:
+                await asyncio.sleep(0.01)
+            stop.set()
+            await running
+            going.clear()
+            await working
+            assert not dog.armed
+            print("alive")
+        asyncio.run(main())
+        """
+    )
+    assert done.stdout == "alive\n", done.stderr

@@ -1,7 +1,8 @@
 """The screener: inspects each accepted message and passes, deletes, holds or forwards it.
 
     worker.py      pulls a message, has it inspected, carries the verdict out, lets go
-    mime.py        bytes → part tree      charsets.py, html_text.py, filenames.py, text.py: what a reader would see of it
+    mime.py        bytes → part tree      defects.py: where other readers may see another
+    text.py        and charsets.py, encoded_words.py, html_text.py, filenames.py, unicode_forms.py: what a reader would see of it
     checks/        one file a rule family: message → hits      ruleset.py: policy → compiled checks
     screening.py   hits → verdict
     actions.py     verdict → publish      sandbox.py: the same inspection in a child that may die

@@ -21,8 +21,8 @@ from postern_screener.worker import MAX_INSPECTION_S, Inspect, Worker
 
 SERVICE: Final = "screener"
 _KEEP_EVERY_S: Final = 8.0
-# waiting for the sandbox, then one inspection, then a publish that takes its time; after that the broker may give it to another
-_KEEP_FOR_S: Final = 2 * MAX_INSPECTION_S + 20
+# waiting for the sandbox, its start, one inspection, then publishes that take their time; after that the broker may give it to another
+_KEEP_FOR_S: Final = 2 * MAX_INSPECTION_S + 40
 _MIB: Final = 1024 * 1024
 
 

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import binascii
 import codecs
+import encodings
+import functools
+import pkgutil
 import re
+from encodings.aliases import aliases
 from typing import Final
 
 _BASE64_JUNK: Final = re.compile(rb"[^A-Za-z0-9+/=]+")
 _ENCODING_TOKEN: Final = re.compile(r"[a-z0-9-]+")
 # text codecs of Python that no mail uses, some of them slow by design
 _NO_CHARSETS: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
-# charsets in which ASCII bytes may mean something else
-_NOT_ASCII: Final = re.compile(
-    r"utf[-_]?(?:7|16|32)|ucs|iso[-_]?2022|hz|(?:ibm|cp)0?(?:37|273|424|500|875|1026|1140)|ebcdic", re.IGNORECASE
-)
+# the names that Python has; it tries to import every other one, and remembers each for ever
+_KNOWN: Final = frozenset({*aliases, *(module.name for module in pkgutil.iter_modules(encodings.__path__))})
+_UTF_7: Final = re.compile(r"utf[-_]?7$", re.IGNORECASE)
+_PRINTABLE: Final = bytes(range(0x20, 0x7F))
 _AS_WINDOWS: Final = {"iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp1254"}  # as every client does (WHATWG Encoding)
 
 
@@ -47,7 +51,7 @@ def decode_base64(raw: bytes) -> bytes:
 
 def is_plain_ascii(content: bytes, charset: str) -> bool:
     """Whether `content` reads as ASCII whatever a client makes of its charset."""
-    return content.isascii() and b"\x1b" not in content and b"\x00" not in content and not _NOT_ASCII.match(charset)
+    return content.isascii() and b"\x1b" not in content and b"\x00" not in content and _keeps_ascii(charset)
 
 
 def text_readings(content: bytes, charset: str) -> list[tuple[str, str]]:
@@ -75,10 +79,25 @@ def decode_text(content: bytes, charset: str) -> str:
     return text_readings(content, charset)[0][0]
 
 
+@functools.lru_cache(maxsize=512)
+def _keeps_ascii(charset: str) -> bool:
+    """Whether ASCII bytes mean themselves in this charset; one that nobody knows is read as if they did."""
+    codec = _codec(charset)
+    if codec.startswith("iso2022"):
+        return False  # they do, until an escape or shift says otherwise
+    return not codec or _PRINTABLE.decode(codec, "replace") == _PRINTABLE.decode("ascii")
+
+
+@functools.lru_cache(maxsize=512)
 def _codec(charset: str) -> str:
     """Python's name for a charset, "" when there is none (RFC 2046 section 4.1.2: US-ASCII is the default)."""
+    name = charset.partition("(")[0].strip().strip("'\"").strip() or "ascii"
+    if _UTF_7.search(name):
+        return "utf-7"  # under whatever name (RFC 2152; x-unicode-2-0-utf-7)
+    if encodings.normalize_encoding(name).lower() not in _KNOWN:
+        return ""
     try:
-        name = codecs.lookup(charset.strip().strip("'\"") or "ascii").name
+        name = codecs.lookup(name).name
         b" ".decode(name, "replace")  # an empty one is not looked at
     except (LookupError, ValueError, UnicodeError):
         return ""

@@ -12,10 +12,16 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from postern_screener.charsets import decode_text
+from postern_screener.encoded_words import decode_leniently
+from postern_screener.unicode_forms import caseless
 
-_PARAMETER: Final = re.compile(r""";\s*+([^=;\s"]++)\s*+=\s*+("(?:[^"\\]|\\.)*+"?|[^;]*+)""", re.DOTALL)
+_VALUE: Final = r"""("(?:[^"\\]|\\.)*+"?|[^;]*+)"""
+_PARAMETER: Final = re.compile(r""";\s*+([^=;\s"]++)\s*+=\s*+""" + _VALUE, re.DOTALL)
+# where the semicolon is missing, a comment stands around the name or a colon in place of the equals sign, some clients still see a name
+_LOOSE_NAME: Final = re.compile(r"""name\s*+(?:\([^()]*+\)\s*+)?+[=:]\s*+""" + _VALUE, re.DOTALL | re.IGNORECASE)
 _NAMES: Final = frozenset({"filename", "name", "file"})
 _MAX_SECTIONS: Final = 1000
+_NOT_IN_FILE_NAMES: Final = str.maketrans("", "", '"<>|?*')  # Windows takes none of them: clients leave them out
 
 
 def parameters(field_value: str) -> list[tuple[str, str]]:
@@ -45,16 +51,19 @@ def candidate_names(fields: Iterable[str]) -> list[str]:
     """All names that the given Content-Disposition and Content-Type fields give, in the order of appearance, without repetition."""
     names: list[str] = []
     for field in fields:
-        if ";" not in field:
-            continue
-        found = parameters(field)
+        found = parameters(field) if ";" in field else []
         names += [value for name, value in found if name in _NAMES]
         names += _extended(found, _NAMES)
+        for written in _LOOSE_NAME.findall(field):
+            names.append(_unquote(written) if written.startswith('"') else written.strip())
+            if written.startswith('"') and "\\" in written:
+                names.append(re.sub(r"\\(.)", r"\1", written[1:].removesuffix('"'), flags=re.DOTALL))  # RFC 5322 section 3.2.4
         if (field.count('"') - field.count('\\"')) % 2:
             # a quote too many: where the value ends is anybody's guess, so the rest of the field is a name as well
             start = re.search(r"name\*?\s*=", field, re.IGNORECASE)
             if start:
                 names.append(field[start.end() :].replace('"', ""))
+    names += [decode_leniently(name) for name in names if "=?" in name]
     return [name for name in dict.fromkeys(names) if name]
 
 
@@ -96,15 +105,23 @@ def normalise_name(name: str) -> str:
 
     What Windows would store it under (`a.exe.` and `a.exe::$DATA` are a.exe), full-width forms taken as plain ones.
     """
-    text = unicodedata.normalize("NFKC", name).casefold()
+    return compared_names(name)[0]
+
+
+def compared_names(name: str) -> tuple[str, ...]:
+    """`normalise_name`, and after it what else the file may be called where a colon stands in the name: some clients write what is
+    behind it (`x:a.exe`), others put another character in its place."""
+    text = caseless(name)
     if not (text.isascii() and text.isprintable()):
         # categories C*: controls, format (U+202E among them), surrogates, private use, unassigned
         text = "".join(character for character in text if unicodedata.category(character)[0] != "C")
-    text = re.split(r"[/\\]", text)[-1]
-    stem, colon, _ = text.partition(":")
-    if colon and stem:
-        text = stem
-    return text.strip().rstrip(". ")
+    text = re.split(r"[/\\]", text.rstrip("/\\. "))[-1].translate(_NOT_IN_FILE_NAMES)
+    pieces = [piece for piece in text.split(":") if piece] if ":" in text else [text]
+    return tuple(_trim(piece) for piece in pieces) or ("",)
+
+
+def _trim(name: str) -> str:
+    return name.strip().strip("'").rstrip(". '")
 
 
 def extensions(normalised: str) -> list[str]:

@@ -28,7 +28,7 @@ def _caseless(names: str) -> str:
 _ATTRIBUTES: Final = r"""(?:[^>=]++|=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z))?+)*+(?:>|\Z)"""
 _UNSEEN: Final = (
     r"<!--(?:-?>|.*?(?:--!?>|\Z))"  # a comment
-    r"|<(?P<raw>[sS](?i:cript|tyle))\b[^>]*+>?.*?(?:</(?i:(?P=raw))[^>]*+>?|\Z)"
+    rf"|<(?P<raw>[sS](?i:cript|tyle))\b[^>]*+>?.*?(?:</(?i:(?P=raw))(?![a-zA-Z0-9-]){_ATTRIBUTES}|\Z)"
 )
 _BLOCK: Final = rf"</?(?:{_caseless(_BLOCKS)})(?![a-zA-Z0-9-])" + _ATTRIBUTES
 _TAG: Final = r"<[a-zA-Z/!?]" + _ATTRIBUTES

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
+
+from postern_core.bus.topology import checked_route_name
 from postern_core.policy import (
     AttachmentCondition,
     DomainTable,
@@ -22,6 +26,8 @@ class Ruleset:
 
     def __init__(self, policy: ScreeningPolicy) -> None:
         """ValueError names what does not compile."""
+        started = time.perf_counter()
+        _check_limits(policy)
         self.policy = policy
         self.revision = policy.revision
         self.rules: tuple[Rule, ...] = policy.rules
@@ -33,6 +39,7 @@ class Ruleset:
         self.attachments = AttachmentCheck((n, r.condition) for n, r in numbered if isinstance(r.condition, AttachmentCondition))
         self.keywords = KeywordCheck((n, r.condition) for n, r in numbered if isinstance(r.condition, KeywordCondition))
         self._routes = DomainTable((domain.pattern, domain.route or policy.default_route) for domain in policy.relay_domains)
+        self.compiled_in_s = time.perf_counter() - started
 
     def route_of(self, domain: str) -> str:
         """The route that mail for `domain` takes."""
@@ -40,8 +47,21 @@ class Ruleset:
 
 
 def compile_policy(policy: ScreeningPolicy) -> Ruleset:
-    """The ruleset of `policy`; ValueError when it does not compile."""
-    return Ruleset(policy)
+    """The ruleset of `policy`; ValueError when it does not compile, also for want of memory: the last good one then stays in force."""
+    try:
+        return Ruleset(policy)
+    except MemoryError as error:
+        raise ValueError("the rules take more memory than this process may use") from error
+
+
+def _check_limits(policy: ScreeningPolicy) -> None:
+    # a limit of nothing would convict every message
+    if policy.max_deliveries < 1:
+        raise ValueError(f"max_deliveries is {policy.max_deliveries}, at least 1 is needed")
+    if not (math.isfinite(policy.screening_timeout_s) and policy.screening_timeout_s > 0):
+        raise ValueError(f"screening_timeout_s is {policy.screening_timeout_s}, it must be over 0")
+    for route in {policy.default_route, *(domain.route for domain in policy.relay_domains if domain.route)}:
+        checked_route_name(route)
 
 
 def _check_forward(rule: Rule) -> None:

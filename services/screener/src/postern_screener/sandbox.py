@@ -25,7 +25,8 @@ from postern_screener.screening import Screened
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-_START_S: Final = 20.0  # start, imports and compilation of the policy
+_START_S: Final = 20.0  # start, imports and compilation of an ordinary policy
+_COMPILE_FACTOR: Final = 3.0  # … and this many times what the parent took to compile it: 100,000 phrases take ten seconds
 _IDLE_S: Final = 60.0
 
 
@@ -59,7 +60,7 @@ class Sandbox:
             raise _unavailable("the sandbox is busy") from error
         finished = False
         try:
-            child = await self._ready_child(ruleset.policy)
+            child = await self._ready_child(ruleset)
             screened = await self._ask(child, envelope, body, timeout_s)
             finished = True
             return screened
@@ -80,13 +81,14 @@ class Sandbox:
                 async with self._one_at_a_time:
                     await self._kill()
 
-    async def _ready_child(self, policy: ScreeningPolicy) -> Process:
+    async def _ready_child(self, ruleset: Ruleset) -> Process:
+        policy = ruleset.policy
         if self._child is not None and self._child.returncode is not None:
             await self._kill()
         if self._child is not None and self._policy is policy:
             return self._child
         try:
-            async with asyncio.timeout(_START_S):
+            async with asyncio.timeout(_START_S + _COMPILE_FACTOR * ruleset.compiled_in_s):
                 if self._child is None:
                     self._child = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE)
                     log.info("sandbox.started", pid=self._child.pid)

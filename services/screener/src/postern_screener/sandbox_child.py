@@ -1,6 +1,8 @@
 """The process in the sandbox: reads a policy and messages from standard input, answers each on standard output, ends with its input.
 
 It limits its own address space, writes no core file, and ends itself a second after a message's time is up should its parent be gone.
+Signals that end a whole group of processes (Ctrl-C, a service manager) are its parent's business: were it to end by one in the middle of a
+message, that message would be convicted for it.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from typing import BinaryIO, Final
@@ -29,6 +32,8 @@ def run(memory_limit_mib: int, inspect: Inspect = screen) -> int:
     limit = memory_limit_mib * _MIB
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     # whatever prints must not end up between the frames
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)

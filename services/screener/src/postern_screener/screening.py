@@ -7,8 +7,9 @@ by its reverse-path, by the From: fields found in its bytes, and by keywords ove
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -17,7 +18,8 @@ from postern_core.envelope import Envelope
 from postern_core.policy import Rule
 from postern_core.verdict import Action, Decision, Finding, HoldReason, Verdict
 from postern_screener.checks.hit import Hit
-from postern_screener.mime import Defect, MalformedError, Message, parse_message
+from postern_screener.defects import Defect
+from postern_screener.mime import MalformedError, Message, parse_message
 from postern_screener.ruleset import Ruleset
 from postern_screener.text import searchable
 
@@ -43,10 +45,9 @@ def screen(envelope: Envelope, body: bytes, ruleset: Ruleset) -> Screened:
         message = parse_message(body)
     except MalformedError as error:
         hits = _first_hits(_raw_hits(envelope, body, ruleset))
-        return Screened(
-            verdict=_by_rule(hits, ruleset, None) or _malformed(ruleset, Defect("1", f"the message does not parse: {error}"))
-        )
-    verdict = _by_rule(_first_hits(_hits(envelope, message, ruleset)), ruleset, message)
+        verdict = _by_rule(hits, ruleset, lambda _: FORWARDED_BY_FIELD.lower().encode() in body.lower())
+        return Screened(verdict=verdict or _malformed(ruleset, Defect("1", f"the message does not parse: {error}")))
+    verdict = _by_rule(_first_hits(_hits(envelope, message, ruleset)), ruleset, functools.partial(_is_loop, message))
     if verdict is None:
         verdict = (
             _malformed(ruleset, message.defects[0])
@@ -60,7 +61,7 @@ def _hits(envelope: Envelope, message: Message, ruleset: Ruleset) -> Iterator[Hi
     """All hits in the order of the message: envelope, header fields, then part by part."""
     yield from ruleset.senders.check(envelope.reverse_path, message.fields.get("from", ()))
     for k, block in enumerate(message.headers):
-        yield from ruleset.keywords.check_header(block.part, block.text, is_nested=k > 0)
+        yield from ruleset.keywords.check_header(block.part, block.readings, is_nested=k > 0)
     for part in message.parts:
         yield from ruleset.attachments.check(part)
         if part.is_text and ruleset.keywords.wants_body:
@@ -82,13 +83,13 @@ def _first_hits(hits: Iterator[Hit]) -> list[Hit]:
     return [first[rule] for rule in sorted(first)]
 
 
-def _by_rule(hits: list[Hit], ruleset: Ruleset, message: Message | None) -> Verdict | None:
+def _by_rule(hits: list[Hit], ruleset: Ruleset, is_loop: Callable[[Rule], bool]) -> Verdict | None:
     if not hits:
         return None
     findings = tuple(_finding(hit, ruleset.rules[hit.rule]) for hit in hits[:MAX_FINDINGS])
     rule = ruleset.rules[hits[0].rule]
     decision, detail = _DECISION_OF[rule.action], ""
-    if decision is Decision.FORWARD and message is not None and _is_loop(message, rule):
+    if decision is Decision.FORWARD and is_loop(rule):
         decision, detail = Decision.HOLD, f"held instead of forwarded: it was forwarded to {rule.forward_to} before"
     return Verdict(
         revision=ruleset.revision,

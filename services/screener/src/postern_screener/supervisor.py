@@ -28,7 +28,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 _STEADY_S: Final = 60.0  # a worker that lived this long starts with the first pause again
-_END_S: Final = 10.0
+_END_S: Final = 9.5  # the whole end takes ten at most
 _EX_CONFIG: Final = 78
 
 COMMAND: Final = (sys.executable, "-m", "postern_screener")

@@ -1,26 +1,29 @@
 """Texts as keywords are compared in: one folded form in UTF-8, and the way back from a match to the part's own bytes.
 
-Folding is NFKC and case folding (Unicode section 5.18.4), without characters that show nothing: `ＬＯＴ\u00adTERY` reads as `lottery`.
-ASCII, the common case, is only put in lower case.
+Folding is NFKC and case folding, without characters that show nothing: `ＬＯＴ\u00adTERY` reads as `lottery`, and so does a word with NUL
+or another control in it. ASCII, the common case, is only put in lower case.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Final, Protocol
 
 from postern_screener.charsets import is_plain_ascii, text_readings
 from postern_screener.html_text import source_index, visible_text
+from postern_screener.unicode_forms import caseless
 
+# controls but white space, and DEL: clients show nothing or a box, and a reader reads across it
+_CONTROLS: Final = bytes(byte for byte in (*range(0x20), 0x7F) if byte not in b"\t\n\v\f\r")
+_LOWER: Final = bytes(range(256)).lower()
 _IGNORED: Final = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]+"
+    "[\u0080-\u0084\u0086-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]+"
 )
 # the same characters in UTF-8, by first byte: each of these searches runs at the speed of memchr, the class above does not
 _IGNORED_BYTES: Final = tuple(
     re.compile(expression)
     for expression in (
-        rb"\xc2\xad",
+        rb"\xc2[\x80-\x84\x86-\x9f\xad]",
         rb"\xcd\x8f",
         rb"\xd8\x9c",
         rb"\xe1(?:\x85[\x9f\xa0]|\x9e[\xb4\xb5]|\xa0[\x8b-\x8e])",
@@ -34,17 +37,21 @@ _CHUNK: Final = 4096
 def fold(text: str) -> str:
     """`text` in the form in which phrases and messages are compared."""
     if text.isascii():
-        return text.lower()
+        return _fold_ascii(text.encode("ascii")).decode("ascii")
     # NFKC leaves the other separators alone; the no-break space it would handle, but often nothing else keeps a text from being ASCII
     for separator in "\xa0\x85\u1680\u2028\u2029":
         text = text.replace(separator, " ")
     if text.isascii():
-        return text.lower()
-    encoded = text.encode("utf-8", "replace")
+        return _fold_ascii(text.encode("ascii")).decode("ascii")
+    encoded = text.encode("utf-8", "replace").translate(None, _CONTROLS)
+    text = encoded.decode("utf-8")
     if any(expression.search(encoded) for expression in _IGNORED_BYTES):
         text = _IGNORED.sub("", text)
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return unicodedata.normalize("NFKC", folded)
+    return caseless(text)
+
+
+def _fold_ascii(text: bytes) -> bytes:
+    return text.translate(_LOWER, _CONTROLS)
 
 
 class Searchable(Protocol):
@@ -63,9 +70,11 @@ class PlainText:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        self.data = content.lower()
+        self.data = _fold_ascii(content)
 
     def locate(self, start: int, end: int) -> tuple[int, str]:
+        if len(self.data) < len(self._content):
+            return UnicodeText(self._content.decode("ascii"), "ascii").locate(start, end)
         return start, self._content[start:end].decode("ascii", "replace")
 
 
@@ -129,7 +138,7 @@ def byte_offset(text: str, index: int, codec: str) -> int:
 
 def _unfolded_index(text: str, folded_length: int) -> int:
     """The least number of characters of `text` that fold to at least `folded_length` characters. Linear in `text`."""
-    if text.isascii():
+    if text.isascii() and len(fold(text)) == len(text):
         return min(folded_length, len(text))
     done, position = 0, 0
     while position < len(text):

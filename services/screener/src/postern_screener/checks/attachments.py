@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from postern_core.policy import AttachmentCondition, AttachmentMatch
 from postern_screener.checks.hit import Hit, at_start
-from postern_screener.filenames import extensions, normalise_name
+from postern_screener.filenames import compared_names, extensions, normalise_name
 from postern_screener.mime import Part
 
 
@@ -47,9 +47,9 @@ class AttachmentCheck:
         """Hits on one part."""
         if part.names and (self._names or self._extensions or self._compound):
             for name in part.names:
-                normalised = normalise_name(name)
-                for rule in self._matching(normalised):
-                    yield Hit(rule, part.path, at_start(name))
+                for compared in compared_names(name):
+                    for rule in self._matching(compared):
+                        yield Hit(rule, part.path, at_start(name))
         if self._sizes and part.is_attachment:
             size = len(part.content())
             for rule, larger_than in self._sizes:
