@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,31 @@ async def test_a_broker_whose_configuration_does_not_speak_of_syncing_is_refused
             await broker.connect(PROVISIONER)
     finally:
         broker.stop()
+
+
+async def test_a_broker_that_comes_back_with_another_configuration_is_left(broker: Broker) -> None:
+    """Was: only looked at once, at the start: 250 was then answered for mail that was not on disk."""
+    gate = await broker.connect("ingress-anon")
+    configuration = broker.directory / "nats.conf"
+    configuration.write_text(configuration.read_text().replace("sync_interval: always", "sync_interval: 2m"))
+    await asyncio.to_thread(broker.restart)
+    async with asyncio.timeout(20):
+        await gate.closed.wait()  # and the service ends with it
+    await gate.close()
+
+
+async def test_a_broker_that_comes_back_and_cannot_be_asked_at_once_is_kept(broker: Broker, impatient: None) -> None:
+    gate = await broker.connect("ingress-anon")
+    configuration = broker.directory / "nats.conf"
+    configuration.write_text(configuration.read_text().replace(f":{broker.monitor_port}", f":{free_port()}"))
+    await asyncio.to_thread(broker.restart)
+    async with asyncio.timeout(20):
+        while gate.checking is None:
+            await asyncio.sleep(0.01)
+        await gate.checking
+    assert gate.connected
+    assert (await gate.publish("INTAKE", "intake.anon.x", b"mail", "x")).seq == 1
+    await gate.close()
 
 
 async def test_one_of_several_that_does_not_sync_is_enough(session_broker: Broker, unsynced: Broker) -> None:

@@ -42,6 +42,10 @@ class _Varz(msgspec.Struct):
     jetstream: _JetStream = msgspec.field(default_factory=_JetStream)
 
 
+class CannotBeAskedError(ConfigurationError):
+    """No answer from the monitoring port: the broker may be right or wrong."""
+
+
 async def confirm_broker(settings: BusSettings, client: NatsClient) -> None:
     """ConfigurationError when a broker is too old, or does not sync, or cannot be asked (and the settings do not allow that)."""
     version = client.connected_server_version
@@ -60,7 +64,7 @@ async def store_bytes(settings: BusSettings) -> int | None:
     for url in settings.nats_monitor_url.split(","):
         try:
             varz = await _read_varz(url.strip().rstrip("/"))
-        except ConfigurationError as error:
+        except CannotBeAskedError as error:
             log.warning("broker.store_unknown", reason=str(error))
             return None
         sizes.append(varz.jetstream.config.max_storage if varz.jetstream.config else 0)
@@ -70,7 +74,7 @@ async def store_bytes(settings: BusSettings) -> int | None:
 async def _confirm_sync(url: str, unconfirmed: Unconfirmed) -> None:
     try:
         varz = await _read_varz(url)
-    except ConfigurationError as error:
+    except CannotBeAskedError as error:
         if unconfirmed is Unconfirmed.REFUSE:
             raise
         log.warning("broker.sync_unconfirmed", reason=str(error))
@@ -92,7 +96,7 @@ async def _read_varz(url: str) -> _Varz:
         except (OSError, ValueError, http.client.HTTPException, msgspec.DecodeError) as error:
             failure = error
         await asyncio.sleep(0.3)
-    raise ConfigurationError(
+    raise CannotBeAskedError(
         f"cannot confirm that the broker syncs before it acknowledges: {url}/varz does not answer ({failure}). "
         "Set POSTERN_NATS_MONITOR_URL to its monitoring port, or POSTERN_BROKER_SYNC_UNCONFIRMED=allow to take the risk"
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -23,7 +22,8 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js.client import JetStreamContext
 
-from postern_core.bus.broker_check import confirm_broker
+from postern_core.bus.broker_check import CannotBeAskedError, confirm_broker
+from postern_core.bus.client import Client, credentials
 from postern_core.bus.publishing import IN_PROCESS, PubAck, decode_pub_reply, refusal, unavailable
 from postern_core.errors import ConfigurationError
 from postern_core.settings import BusSettings
@@ -53,6 +53,7 @@ class Bus:
         self.client = client
         self.jetstream: JetStreamContext = client.jetstream(timeout=_READ_TIMEOUT_S)
         self.closed = asyncio.Event()
+        self.checking: asyncio.Task[None] | None = None  # of the broker, after a reconnect
 
     @property
     def connected(self) -> bool:
@@ -184,6 +185,8 @@ class Bus:
 
     async def close(self) -> None:
         """Send what is written, then close."""
+        if self.checking is not None:
+            self.checking.cancel()
         try:
             async with asyncio.timeout(2):
                 if self.client.is_connected:
@@ -217,22 +220,13 @@ def _stored_at(msg: Msg) -> datetime:
     return datetime.fromisoformat(f"{text}.{fraction[:6].ljust(6, '0')}+00:00")
 
 
-class _Client(NatsClient):
-    """The client reads header values as lists and cannot write those: without this, it could not answer a request that has headers."""
-
-    async def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, Any] | None = None) -> None:
-        if headers is not None:
-            headers = {name: value if isinstance(value, str) else value[0] for name, value in headers.items()}
-        await super().publish(subject, payload, reply, headers)
-
-
 async def connect(settings: BusSettings, service: str) -> Bus:
     """Connect, and refuse a broker that does not sync before it acknowledges.
 
     Waits for a broker that is not there yet. ConfigurationError when the broker is too old, or its sync setting is wrong or cannot be
     confirmed (unless the settings allow that), or when a setting cannot be used.
     """
-    client = _Client()
+    client = Client()
     bus = Bus(client)
 
     async def on_error(error: Exception) -> None:
@@ -244,11 +238,12 @@ async def connect(settings: BusSettings, service: str) -> Bus:
 
     async def on_reconnect() -> None:
         log.info("bus.reconnected", server=client.connected_url.netloc if client.connected_url else "")
+        bus.checking = asyncio.create_task(_confirm_again(settings, client), name="confirm-broker")
 
     async def on_close() -> None:
         bus.closed.set()
 
-    password, tls = _credentials(settings)
+    password, tls = credentials(settings)
     try:
         await client.connect(
             servers=[url.strip() for url in settings.nats_url.split(",")],
@@ -280,19 +275,15 @@ async def connect(settings: BusSettings, service: str) -> Bus:
     return bus
 
 
-def _credentials(settings: BusSettings) -> tuple[str | None, ssl.SSLContext | None]:
-    """Password and TLS context. ConfigurationError when a file cannot be used."""
+async def _confirm_again(settings: BusSettings, client: NatsClient) -> None:
+    """After a reconnect the broker may be another, or have another configuration: a wrong one is left, which ends the service."""
     try:
-        password = settings.nats_password()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"POSTERN_NATS_PASSWORD_FILE cannot be read: {error}") from error
-    tls = None
-    if settings.nats_ca_file is not None:
-        try:
-            tls = ssl.create_default_context(cafile=str(settings.nats_ca_file))
-        except OSError as error:  # ssl.SSLError is one
-            raise ConfigurationError(f"POSTERN_NATS_CA_FILE holds no CA certificates: {error}") from error
-    return password.get_secret_value() if password else None, tls
+        await confirm_broker(settings, client)
+    except CannotBeAskedError as error:
+        log.warning("broker.sync_unconfirmed", reason=str(error))  # it was right before
+    except ConfigurationError as error:
+        log.error("broker.refused", reason=str(error))
+        await client.close()
 
 
 def inbox_prefix(service: str) -> str:
