@@ -132,7 +132,7 @@ VICTIMS = (
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_a_reply_subject_is_no_way_around_the_table(fed: Broker, service: str) -> None:
-    """Was: the broker sent its answers wherever a client asked for, so that any service could delete every stream (CHANGELOG)."""
+    """Was: the broker sent its answers wherever a client asked for, so that any service could delete every stream."""
     provisioner = await fed.connect(PROVISIONER)
     own_event, own_body = f"event.{service}.trace", f"body.{service}.evil.0"
     names = [str(config.name) for config in streams(TEST_LIMITS)]
