@@ -14,15 +14,25 @@ import pytest
 from fixtures.broker import TEST_LIMITS, Broker
 from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.provision import provision
-from postern_core.bus.topology import BODIES
+from postern_core.bus.topology import BODIES, streams
 from postern_core.errors import ConfigurationError
 
 
-async def test_it_can_be_repeated_also_after_a_restart_that_empties_what_is_in_memory(broker: Broker) -> None:
+async def test_it_can_be_repeated_also_after_a_restart(broker: Broker) -> None:
     await broker.provision()
     broker.restart()
     await broker.provision()
     await broker.provision()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_every_stream_outlives_a_restart_of_the_broker(broker: Broker, number: signal.Signals) -> None:
+    """Was: STATUS lay in memory and was gone, and nobody could see any replica until somebody provisioned again."""
+    broker.restart(number)
+    bus = await broker.connect(PROVISIONER)
+    names = (await bus.api("STREAM.NAMES", {}))["streams"]
+    assert set(names) == {config.name for config in streams(TEST_LIMITS)}
+    await bus.close()
 
 
 async def test_a_stream_that_existed_and_is_gone_is_an_error_and_not_a_reason_to_begin_anew(broker: Broker) -> None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 import nats.errors
 import structlog
-from nats.js.api import ConsumerConfig, StorageType, StreamConfig
+from nats.js.api import ConsumerConfig, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 from pydantic import Field
 
@@ -65,8 +65,7 @@ async def provision(bus: Bus, limits: BusLimits, *, recreate_missing: bool = Fal
     wanted = streams(limits)
     missing = [config for config in wanted if not await _update(bus, config)]
     known = await _created_before(bus) if not any(c.name == f"KV_{KV_POLICY}" for c in missing) else {}
-    # what is kept in memory begins empty with each broker: nobody misses it
-    lost = sorted(str(config.name) for config in missing if config.name in known and config.storage is StorageType.FILE)
+    lost = sorted(str(config.name) for config in missing if config.name in known)
     if lost and not recreate_missing:
         raise ConfigurationError(
             f"streams {', '.join(lost)} existed and are gone: restore the broker's store, or set POSTERN_RECREATE_MISSING=true "

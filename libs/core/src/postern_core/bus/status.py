@@ -37,6 +37,7 @@ class StatusReporter:
         self._ready_file = ready_file
         self._started_at = datetime.now(UTC)
         self._poked = asyncio.Event()
+        self._failing = False
 
     def poke(self) -> None:
         self._poked.set()
@@ -68,4 +69,8 @@ class StatusReporter:
         try:
             await self._bus.kv_put(KV_STATUS, f"{self._service}.{self._instance}", msgspec.json.encode(status))
         except TransientError as error:
-            log.debug("status.report_failed", reason=error.reason)
+            # once: while the broker is away this goes on every few seconds
+            (log.debug if self._failing else log.warning)("status.report_failed", reason=error.reason)
+            self._failing = True
+        else:
+            self._failing = False

@@ -147,15 +147,15 @@ def streams(limits: BusLimits) -> tuple[StreamConfig, ...]:
             **settings,  # type: ignore[arg-type]
         )
 
-    def bucket(name: str, watched_as: str = "", *, storage: StorageType = StorageType.FILE, max_age: float = 0) -> StreamConfig:
+    def bucket(name: str, watched_as: str = "", *, history: int = 5, max_age: float = 0) -> StreamConfig:
         # `republish` tells watchers of a change by plain publish: no ephemeral consumer that could die with its server.
         # No roll-up: by a header of its own message, whoever may write one key could delete all the others.
         return StreamConfig(
             name=f"KV_{name}",
             subjects=[f"$KV.{name}.>"],
-            max_msgs_per_subject=5 if storage is StorageType.FILE else 1,
+            max_msgs_per_subject=history,
             max_age=max_age,
-            storage=storage,
+            storage=StorageType.FILE,
             num_replicas=limits.replicas,
             discard=DiscardPolicy.NEW,
             deny_delete=True,
@@ -204,7 +204,8 @@ def streams(limits: BusLimits) -> tuple[StreamConfig, ...]:
         bucket(KV_POLICY, "policy.changed"),
         bucket(KV_USERS),  # read when they are needed, told to nobody
         bucket(KV_SECRETS),
-        bucket(KV_STATUS, "status.changed", storage=StorageType.MEMORY, max_age=60),
+        # on disk like all others: a stream in memory is gone after a restart of the broker, not only empty
+        bucket(KV_STATUS, "status.changed", history=1, max_age=60),
     )
 
 
