@@ -7,6 +7,7 @@ import os
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -196,6 +197,25 @@ async def test_a_release_is_written_before_its_jobs_and_never_behind_their_end(
     (await api.client.post(f"/quarantine/{cut_short.id}/release")).raise_for_status()
     assert await ends(api, cut_short) == [("delivered", 1, "")]
     await delivery.close()
+
+
+@pytest.mark.parametrize("act", ["release", "forward", "delete"])
+async def test_nothing_is_decided_before_it_is_written_down_that_the_message_is_held(api: RunningApi, act: str) -> None:
+    """The model's finding: `held`, written behind `delivered`, hides it, and a job that comes again is sent a second time."""
+    screener, envelope = await api.broker.connect("screener"), an_envelope("a@relay.example", "b@relay.example")
+    await hold(screener, envelope)
+    for n in range(2):
+        answer = await decide(api, act, envelope)
+        assert (answer.status_code, answer.json()["error"]) == (409, "being_held")
+        await DispositionLog(screener).write([an_end(envelope, DispositionKind.HELD, n)])
+    assert (await decide(api, act, envelope)).is_success
+    await screener.close()
+
+
+async def decide(api: RunningApi, act: str, envelope: Envelope) -> httpx.Response:
+    if act == "delete":
+        return await api.client.delete(f"/quarantine/{envelope.id}")
+    return await api.client.post(f"/quarantine/{envelope.id}/{act}", json={"to": "c@relay.example"} if act == "forward" else None)
 
 
 async def test_a_double_click_releases_once(api: RunningApi) -> None:

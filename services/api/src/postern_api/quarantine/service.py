@@ -11,7 +11,7 @@ import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import structlog
@@ -42,6 +42,7 @@ class Entry:
     held: HeldMessage
     inline: memoryview
     sequence: int
+    at: datetime  # when it came into quarantine
 
 
 class QuarantineService:
@@ -77,7 +78,7 @@ class QuarantineService:
             raise ConflictError("unreadable", f"the quarantine entry cannot be read: {error}") from error
         if held.envelope.id != queue_id:
             raise ConflictError("unreadable", "the quarantine entry names another queue id than its own")
-        return Entry(held, inline, stored.sequence)
+        return Entry(held, inline, stored.sequence, stored.at)
 
     async def get(self, queue_id: QueueId) -> Entry:
         """NotFoundError when the message is not in quarantine."""
@@ -146,6 +147,7 @@ class QuarantineService:
                 raise NotFoundError("held message", queue_id)
             if wanted is not DispositionKind.RELEASED and await self._bus.subjects(OUTBOUND, f"outbound.*.{queue_id}"):
                 raise ConflictError("already_decided", _CUT_SHORT)
+            await self._refuse_half_held(entry)
             return entry
         kind = before.kind if before.kind in _ACTS else DispositionKind.RELEASED  # delivered, bounced …: after a release
         elsewhere = kind is DispositionKind.FORWARDED and before.successor_id != handover.forwarded_id(
@@ -157,6 +159,15 @@ class QuarantineService:
             where = " to another address" if elsewhere else ""
             raise ConflictError("already_decided", f"the message was {kind}{where} before")
         return entry
+
+    async def _refuse_half_held(self, entry: Entry) -> None:
+        """ConflictError while the screener may still be writing that it holds the message: a `held` behind the dispositions of a release would
+        hide them from whoever looks at the newest."""
+        envelope = entry.held.envelope
+        if datetime.now(UTC) - entry.at > _BEING_HELD:
+            return  # long over; and dispositions age away while mail is held
+        if len(await self._bus.subjects(DISPOSITIONS, f"disposition.{envelope.id}.*")) < len(envelope.recipients):
+            raise ConflictError("being_held", "the screener is just putting this message into quarantine: try again in a moment")
 
     async def _since_held(self, queue_id: QueueId, held_generation: int) -> list[Disposition]:
         """The newest disposition of each recipient that has one since the message was held under this generation."""
@@ -212,5 +223,6 @@ class QuarantineService:
             yield
 
 
+_BEING_HELD = timedelta(minutes=10)  # more than a screener may take before its input is given to another
 _CUT_SHORT = "a release of this message was cut short: repeat that instead"
 _ACTS = frozenset({DispositionKind.RELEASED, DispositionKind.FORWARDED, DispositionKind.DELETED})
