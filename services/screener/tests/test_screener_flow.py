@@ -264,3 +264,37 @@ async def test_stopping_finishes_what_is_in_flight(mailbag: Any, screener: Any) 
     info = await mailbag.reader.consumer_info(INTAKE, "screener")
     done = len(await mailbag.jobs())
     assert done + info["num_pending"] + info["num_ack_pending"] == len(sent)
+
+
+@pytest.mark.parametrize("action", list(Action))
+async def test_thousands_of_recipients_end_once_each(mailbag: Any, screener: Any, action: Action) -> None:
+    await mailbag.put_policy(a_rule("keyword", action))
+    envelope = await mailbag.send(CAUGHT, *[f"user-{n}@relay.example" for n in range(2000)])
+    await mailbag.screened(60)
+    found = await mailbag.dispositions(envelope.id)
+    kind = {Action.DELETE: DispositionKind.DELETED, Action.HOLD: DispositionKind.HELD, Action.FORWARD: DispositionKind.FORWARDED}
+    assert sorted((d.n, d.kind) for d in found) == [(n, kind[action]) for n in range(2000)]
+
+
+async def test_a_message_that_ended_is_not_judged_again_by_newer_rules(mailbag: Any, screener: Any) -> None:
+    envelope = await mailbag.send(CAUGHT, "a@relay.example")
+    # a worker deleted it and died before its ack
+    inbox = screener.bus.client.new_inbox()
+    died = await screener.bus.client.subscribe(inbox)
+    await screener.bus.client.publish("$JS.API.CONSUMER.MSG.NEXT.INTAKE.screener", b"1", reply=inbox)
+    await died.next_msg(timeout=5)
+    deleted = Disposition(
+        id=envelope.id,
+        n=0,
+        recipients_total=1,
+        kind=DispositionKind.DELETED,
+        gate=envelope.gate,
+        accepted_at=envelope.accepted_at,
+        at=envelope.accepted_at,
+        recipient="a@relay.example",
+    )
+    await DispositionLog(screener.bus).write([deleted])
+    await mailbag.put_policy(a_rule("keyword", Action.HOLD))
+    await mailbag.screened()
+    assert await mailbag.held() == []
+    assert await mailbag.dispositions() == [deleted]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,14 @@ async def test_the_sandbox_convicts_a_message_and_works_on(sandbox: Sandbox, an_
     screened = await sandbox.inspect(an_envelope(), HEAD + b"the lottery", RULES, 5, 5)
     assert screened.verdict.decision is Decision.DELETE
     assert screened.verdict.revision == 3
+
+
+async def test_a_loop_that_is_busy_elsewhere_convicts_nobody(sandbox: Sandbox, an_envelope: Any) -> None:
+    await sandbox.inspect(an_envelope(), HEAD, RULES, 5, 5)
+    inspecting = asyncio.create_task(sandbox.inspect(an_envelope(), HEAD + b"the lottery", RULES, 0.2, 5))
+    await asyncio.sleep(0.01)
+    time.sleep(0.5)  # noqa: ASYNC251  (blocks the loop on purpose: the answer comes meanwhile, and so does the end of the time)
+    assert (await inspecting).verdict.decision is Decision.DELETE
 
 
 async def test_the_sandbox_takes_large_messages_and_new_policies(sandbox: Sandbox, an_envelope: Any) -> None:

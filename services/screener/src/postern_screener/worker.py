@@ -2,7 +2,8 @@
 
 A first delivery is inspected in this process, under a watchdog that ends it should the inspection hang. A message that comes again (it, or
 one that was in flight beside it, ended a process) is a suspect and is inspected in the sandbox, which convicts only the culprit: after
-`max_deliveries` it is held as poison. Whatever goes wrong on our side, the message is delivered again.
+`max_deliveries` it is held as poison. Deliveries that failed for another reason (a full stream, a broker that was away) count among
+those, so one conviction late in such a row is not enough. Whatever goes wrong on our side, the message is delivered again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from postern_core.bus import BodyMissing, BodyStore, Delivered, EventSink
 from postern_core.envelope import Envelope, unframe
 from postern_core.errors import TransientError
 from postern_core.events import EventKind
+from postern_core.ids import QueueId
 from postern_core.verdict import Decision, HoldReason, Verdict
 from postern_screener.actions import Actions
 from postern_screener.ruleset import Ruleset
@@ -35,6 +37,7 @@ _LARGE_AT_ONCE: Final = 2  # bodies of up to 100 MiB each
 MAX_INSPECTION_S: Final = 20.0  # whatever the policy says: the work must end before the broker's ack-wait of 30 s
 _UNREADABLE_RETRY_S: Final = 60.0
 _CONVICTED_RETRY_S: Final = 1.0
+_MAX_REMEMBERED: Final = 10_000  # convictions; the oldest go first
 
 Inspect = Callable[[Envelope, bytes, Ruleset], Screened]
 
@@ -60,6 +63,7 @@ class Worker:
         self._watchdog = watchdog
         self._ruleset = ruleset
         self._inspect = inspect
+        self._convictions: dict[QueueId, int] = {}  # in this worker, of messages without an outcome yet
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     async def handle(self, delivered: Delivered) -> None:
@@ -82,6 +86,10 @@ class Worker:
 
     async def _process(self, delivered: Delivered, envelope: Envelope, inline: memoryview, ruleset: Ruleset) -> None:
         started = time.perf_counter()
+        if delivered.tries > 1 and await self._actions.is_finished(envelope):
+            log.info("message.already_settled", id=envelope.id, tries=delivered.tries)
+            await delivered.ack()
+            return
         try:
             body = bytes(await self._bodies.load(envelope, inline))
             screened = await self._screen(delivered, envelope, body, ruleset)
@@ -93,17 +101,26 @@ class Worker:
             log.error("message.body_missing", id=envelope.id, alarm=True, reason=str(error))
             body, screened = b"", Screened(verdict=_held(ruleset, HoldReason.BODY_MISSING, str(error)))
         except ConvictedError as error:
-            if delivered.tries < ruleset.policy.max_deliveries:
+            if not self._is_poison(envelope.id, delivered.tries, ruleset.policy.max_deliveries):
                 log.warning("message.inspection_failed", id=envelope.id, tries=delivered.tries, reason=str(error))
                 await delivered.retry(_CONVICTED_RETRY_S)
                 return
             log.error("message.poison", id=envelope.id, tries=delivered.tries, reason=str(error))
             detail = f"screening failed {delivered.tries} times, at last: {error}"
             screened = Screened(verdict=_held(ruleset, HoldReason.POISON, detail))
+        self._convictions.pop(envelope.id, None)
         screened = _timed(screened, (time.perf_counter() - started) * 1000)
         await self._actions.carry_out(envelope, body, screened, ruleset, redelivered=delivered.tries > 1)
         self._tell(envelope, screened.verdict)
         await delivered.ack()
+
+    def _is_poison(self, queue_id: QueueId, tries: int, max_deliveries: int) -> bool:
+        """Counts a conviction. The first delivery, which ended a worker, and the one at hand are two; from three on, one more must be
+        known to this worker."""
+        self._convictions[queue_id] = self._convictions.pop(queue_id, 0) + 1
+        if len(self._convictions) > _MAX_REMEMBERED:
+            del self._convictions[next(iter(self._convictions))]
+        return tries >= max_deliveries and (max_deliveries <= 2 or self._convictions[queue_id] > 1)
 
     async def _screen(self, delivered: Delivered, envelope: Envelope, body: bytes, ruleset: Ruleset) -> Screened:
         limit_s = min(ruleset.policy.screening_timeout_s, MAX_INSPECTION_S)
