@@ -126,6 +126,23 @@ async def test_what_cannot_be_read_holds_up_nothing(api: RunningApi) -> None:
     await delivery.close()
 
 
+async def test_the_record_of_a_newer_program_waits_for_an_api_that_can_read_it(api: RunningApi) -> None:
+    """Was: it was let go, and the ledger never heard of that end."""
+    delivery = await api.broker.connect("delivery")
+    envelope, newer = an_envelope(), an_envelope()
+    record = msgspec.json.encode(an_end(newer, DispositionKind.DELIVERED)).replace(b'"version":1', b'"version":2')
+    await delivery.publish(DISPOSITIONS, f"disposition.{newer.id}.0", record, "newer")
+    await DispositionLog(delivery).write([an_end(envelope, DispositionKind.DELIVERED)])
+
+    async def only_the_newer_waits() -> bool:
+        recorder = await api.bus.consumer_info(DISPOSITIONS, "recorder")
+        return bool((recorder["num_ack_pending"], recorder["num_pending"]) == (1, 0))
+
+    await eventually(only_the_newer_waits)
+    assert (await api.get("/ledger"))["total"]["delivered"] == 1
+    await delivery.close()
+
+
 async def test_what_can_never_be_stored_is_let_go(api: RunningApi) -> None:
     delivery = await api.broker.connect("delivery")
     good, bad = an_envelope(), an_envelope()

@@ -5,14 +5,23 @@ from __future__ import annotations
 from email import message_from_bytes
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from fixtures.smart_host import ReceivedMessage
+from postern_core.bus.topology import BADMAIL
 from postern_core.control import DeliveryVerb
 from postern_core.disposition import DispositionKind
-from postern_core.envelope import Recipient
+from postern_core.envelope import Recipient, frame
 from postern_core.policy import RelayDomain, RetrySchedule
 
 if TYPE_CHECKING:
     from services.delivery.tests.conftest import Stack
+
+
+class Newer(msgspec.Struct):
+    """A head that a newer program wrote."""
+
+    version: int = 2
 
 
 async def notice(stack: Stack, action: str, count: int = 1) -> ReceivedMessage:
@@ -149,6 +158,18 @@ async def test_mail_with_a_null_reverse_path_is_never_answered(stack: Stack) -> 
     assert row.last_reply.startswith("550 5.1.1")
     assert await stack.change(DeliveryVerb.BADMAIL_DELETE, job_id=row.job_id) == 1
     assert (await stack.badmail()).total == 0
+
+
+async def test_badmail_of_a_newer_program_is_passed_over_and_kept(stack: Stack) -> None:
+    delivery = await stack.broker.connect("delivery")
+    await delivery.publish(BADMAIL, "badmail.newer-main-0", frame(Newer()), "newer")
+    stack.smart_host.refuse_rcpt("gone@relay.example")
+    job = await stack.send("gone@relay.example", sender="")
+    assert await stack.dispositions(job) == {"gone@relay.example": "badmail"}
+    assert [row.queue_id for row in (await stack.badmail()).rows] == [job.queue_id]
+    assert await stack.change(DeliveryVerb.BADMAIL_DELETE, job_id="newer-main-0") == 0
+    assert await delivery.last(BADMAIL, "badmail.newer-main-0") is not None
+    await delivery.close()
 
 
 async def test_an_ndr_that_cannot_be_delivered_is_badmail(stack: Stack) -> None:

@@ -16,19 +16,23 @@ Version = Literal[1]  # what this program can read
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+class UnknownVersionError(ValueError):
+    """It was written by a newer program, which can read it; the text names both versions."""
+
+
 def written() -> Version:
     """The version that this program writes. A factory, because `omit_defaults` leaves out whatever equals a plain default."""
     return CONTRACT_VERSION
 
 
 def decode(data: bytes | memoryview, kind: type[T]) -> T:
-    """The `kind` in `data` (JSON). ValueError for anything else; it names the version where that is the reason."""
+    """The `kind` in `data` (JSON). UnknownVersionError for another version of it, ValueError for anything else."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         version = _version_of(data)
         if version is not None and version != CONTRACT_VERSION:
-            raise ValueError(f"it has contract version {version}, this program knows {CONTRACT_VERSION}") from error
+            raise UnknownVersionError(f"it has contract version {version}, this program knows {CONTRACT_VERSION}") from error
         raise ValueError(f"{kind.__name__} does not decode: {error}") from error
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,6 +21,7 @@ from postern_api.messages.repository import TraceRepository
 from postern_api.store.database import is_away, refuses_value
 from postern_core.bus import Bus, Consumer, Delivered
 from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER
+from postern_core.contract import UnknownVersionError, decode
 from postern_core.disposition import Disposition, DispositionKind
 from postern_core.errors import TransientError
 from postern_core.events import EventBatch, TraceEvent
@@ -32,6 +32,7 @@ _COLLECT_S: Final = 0.1  # each commit syncs the disk, which the broker needs mo
 _BATCH: Final = 400
 _CONCURRENCY: Final = 400
 _PRUNE_EVERY_S: Final = 3600.0
+_NEWER_S: Final = 600.0  # until a record of a version that we do not know is offered again
 _PRUNE_BATCH: Final = 1000
 
 
@@ -71,9 +72,9 @@ class Recorder:
 
     async def _disposition(self, delivered: Delivered) -> None:
         try:
-            end = msgspec.json.decode(delivered.data, type=Disposition)
-        except msgspec.DecodeError as error:
-            await _let_go(delivered, str(error))
+            end = decode(delivered.data, Disposition)
+        except ValueError as error:
+            await _unreadable(delivered, error)
             return
         if not await self._written((), (end,), delivered):
             return
@@ -83,9 +84,9 @@ class Recorder:
 
     async def _event_batch(self, delivered: Delivered) -> None:
         try:
-            batch = msgspec.json.decode(delivered.data, type=EventBatch)
-        except msgspec.DecodeError as error:
-            await _let_go(delivered, str(error))
+            batch = decode(delivered.data, EventBatch)
+        except ValueError as error:
+            await _unreadable(delivered, error)
             return
         if await self._written(batch.events, (), delivered):
             await delivered.ack()
@@ -145,6 +146,15 @@ def _settle(batch: Sequence[_Waiting], error: Exception | None) -> None:
     for each in batch:
         if not each.written.done():  # else its handler was cancelled: the message comes again
             each.written.set_result(error)
+
+
+async def _unreadable(delivered: Delivered, error: ValueError) -> None:
+    """A newer program's record waits for the api that can read it; what nobody can read is let go."""
+    if isinstance(error, UnknownVersionError):
+        log.warning("trace.unreadable", subject=delivered.subject, tries=delivered.tries, reason=str(error))
+        await delivered.retry(_NEWER_S)
+    else:
+        await _let_go(delivered, str(error))
 
 
 async def _let_go(delivered: Delivered, reason: str) -> None:

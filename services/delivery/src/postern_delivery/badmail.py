@@ -15,10 +15,12 @@ import structlog
 
 from postern_core.bus import Bus
 from postern_core.bus.connection import Stored
+from postern_core.bus.publishing import unavailable
 from postern_core.bus.topology import BADMAIL, DISPOSITIONS, badmail_subject, disposition_subject
 from postern_core.control import BadmailPage, BadmailRow, QueueAction, QueueQuery
 from postern_core.disposition import Disposition
 from postern_core.envelope import Recipient, frame, unframe
+from postern_core.errors import TransientError
 from postern_core.job import Badmail, Job
 from postern_delivery.bodies import JobBodies, every_subject
 from postern_delivery.outcome import Results
@@ -43,7 +45,7 @@ class BadmailStore:
         present = await self._bus.last(BADMAIL, subject)
         if present is not None:
             # a stream keeps one message for each subject, so the entry is rewritten with everybody in it
-            kept = unframe(present.data, Badmail)[0].recipients
+            kept = _head(present, job.id).recipients
         known = {recipient.n for recipient in kept}
         added = tuple(result.recipient for result in results if result.recipient.n not in known)
         if not added:
@@ -70,7 +72,11 @@ class BadmailStore:
         """Delete the entries that `action` means, and their bodies; returns how many."""
         deleted = 0
         async for stored in self._entries(action):
-            head, _ = unframe(stored.data, Badmail)
+            try:
+                head = _head(stored, stored.subject.removeprefix("badmail."))
+            except TransientError as error:
+                log.error("badmail.unreadable", subject=stored.subject, reason=error.reason)
+                continue  # a newer program can read it: it is not ours to throw away
             if await self._bus.delete(BADMAIL, stored.sequence):
                 deleted += 1
                 log.info("badmail.deleted", id=head.job.queue_id, job_id=head.job.id, actor=action.actor)
@@ -96,7 +102,11 @@ class BadmailStore:
         stored = await self._bus.last(BADMAIL, badmail_subject(job_id))
         if stored is None:
             return None
-        head, _ = unframe(stored.data, Badmail)
+        try:
+            head = _head(stored, job_id)
+        except TransientError as error:
+            log.error("badmail.unreadable", subject=stored.subject, reason=error.reason)
+            return None
         return BadmailRow(
             job_id=job_id,
             queue_id=head.job.queue_id,
@@ -113,6 +123,14 @@ class BadmailStore:
         if stored is None:
             return head.job.envelope.accepted_at
         return msgspec.json.decode(stored.data, type=Disposition).at
+
+
+def _head(stored: Stored, job_id: str) -> Badmail:
+    """TransientError when a newer program wrote it, or nobody can read it."""
+    try:
+        return unframe(stored.data, Badmail)[0]
+    except ValueError as error:
+        raise unavailable(f"badmail {job_id}: {error}") from error
 
 
 def route_of(job_id: str) -> str:
