@@ -11,9 +11,8 @@ may delete it as soon as it is done.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -21,10 +20,8 @@ import msgspec
 
 from postern_core.bus import BodyStore, Bus, DispositionLog
 from postern_core.bus.topology import (
-    DISPOSITIONS,
     OUTBOUND,
     QUARANTINE,
-    disposition_subject,
     outbound_subject,
     quarantine_subject,
 )
@@ -37,9 +34,6 @@ from postern_core.verdict import Decision, HeldMessage, Verdict
 from postern_screener.ruleset import Ruleset
 from postern_screener.screening import FORWARDED_BY_FIELD, ORIGINAL_RECIPIENTS_FIELD, Screened
 
-_AT_ONCE: Final = (
-    200  # dispositions in flight for one message: ten thousand at once would time out together, and again with each retry
-)
 _GENERATION: Final = 0  # of what the screener writes; only a release from quarantine makes another
 
 Body = bytes | memoryview
@@ -71,19 +65,12 @@ class Actions:
 
         Tells a body that its new owner deleted after use from one that is lost: an owner writes dispositions before it deletes.
         """
-        for recipient in envelope.recipients:
-            if await self._bus.last(DISPOSITIONS, disposition_subject(envelope.id, recipient.n)) is not None:
-                return True
-        return False
+        return bool(await self._dispositions.known(envelope.id, envelope.recipients))
 
     async def is_finished(self, envelope: Envelope) -> bool:
         """Whether every recipient has a disposition: an earlier run, or who it handed the message to, is done with it. To judge it again,
         perhaps by other rules or as poison, would give it a second end."""
-        for recipients in _slices(envelope.recipients):
-            subjects = [disposition_subject(envelope.id, recipient.n) for recipient in recipients]
-            if None in await asyncio.gather(*(self._bus.last(DISPOSITIONS, subject) for subject in subjects)):
-                return False
-        return True
+        return len(await self._dispositions.known(envelope.id, envelope.recipients)) == len(envelope.recipients)
 
     async def _pass(self, envelope: Envelope, body: Body, ruleset: Ruleset, *, redelivered: bool) -> None:
         jobs = split_by_route(envelope, ruleset, redelivered=redelivered)
@@ -122,27 +109,22 @@ class Actions:
 
     async def _write(self, envelope: Envelope, kind: DispositionKind, verdict: Verdict, successor_id: str = "") -> None:
         now = datetime.now(UTC)
-        for recipients in _slices(envelope.recipients):
-            await self._dispositions.write(
-                Disposition(
-                    id=envelope.id,
-                    n=recipient.n,
-                    recipients_total=len(envelope.recipients),
-                    kind=kind,
-                    gate=envelope.gate,
-                    accepted_at=envelope.accepted_at,
-                    at=now,
-                    recipient=recipient.address,
-                    generation=_GENERATION,
-                    detail=verdict.detail,
-                    successor_id=successor_id,
-                )
-                for recipient in recipients
+        await self._dispositions.write(
+            Disposition(
+                id=envelope.id,
+                n=recipient.n,
+                recipients_total=len(envelope.recipients),
+                kind=kind,
+                gate=envelope.gate,
+                accepted_at=envelope.accepted_at,
+                at=now,
+                recipient=recipient.address,
+                generation=_GENERATION,
+                detail=verdict.detail,
+                successor_id=successor_id,
             )
-
-
-def _slices(recipients: Sequence[Recipient]) -> Iterator[Sequence[Recipient]]:
-    return (recipients[start : start + _AT_ONCE] for start in range(0, len(recipients), _AT_ONCE))
+            for recipient in envelope.recipients
+        )
 
 
 def split_by_route(envelope: Envelope, ruleset: Ruleset, *, redelivered: bool) -> list[Job]:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import itertools
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Final, TypeVar
 
 import msgspec
 
-from postern_core.bus.connection import Bus
+from postern_core.bus.connection import Bus, Stored
 from postern_core.bus.publishing import unavailable
 from postern_core.bus.topology import DISPOSITIONS, disposition_subject
 from postern_core.contract import decode
 from postern_core.disposition import Disposition
 from postern_core.envelope import Recipient
 from postern_core.ids import QueueId
+
+T = TypeVar("T")
+
+_AT_ONCE: Final = (
+    200  # in flight for one message: those of ten thousand recipients at once would time out together, and again at each retry
+)
 
 
 class DispositionLog:
@@ -24,7 +32,8 @@ class DispositionLog:
 
     async def write(self, dispositions: Iterable[Disposition]) -> None:
         """Store all of them; returns after every acknowledgement. TransientError when one could not be stored (write all again)."""
-        await asyncio.gather(*(self._write_one(disposition) for disposition in dispositions))
+        for some in _slices(dispositions):
+            await asyncio.gather(*(self._write_one(disposition) for disposition in some))
 
     async def _write_one(self, disposition: Disposition) -> None:
         msg_id = f"{disposition.id}:{disposition.n}:{disposition.generation}:{disposition.kind}"
@@ -33,12 +42,8 @@ class DispositionLog:
 
     async def settled(self, queue_id: QueueId, recipients: Iterable[Recipient], generation: int) -> frozenset[int]:
         """Those `Recipient.n` that already have a final disposition of this generation or a later one. TransientError."""
-        wanted = [recipient.n for recipient in recipients]
-        found = await asyncio.gather(*(self._bus.last(DISPOSITIONS, disposition_subject(queue_id, n)) for n in wanted))
         settled = set()
-        for n, stored in zip(wanted, found, strict=True):
-            if stored is None:
-                continue
+        async for n, stored in self._newest(queue_id, recipients):
             try:
                 disposition = decode(stored.data, Disposition)
             except ValueError as error:
@@ -47,3 +52,22 @@ class DispositionLog:
             if disposition.kind.settles(disposition.generation, generation):
                 settled.add(n)
         return frozenset(settled)
+
+    async def known(self, queue_id: QueueId, recipients: Iterable[Recipient]) -> frozenset[int]:
+        """Those `Recipient.n` that have a disposition of any kind. TransientError."""
+        return frozenset([n async for n, _ in self._newest(queue_id, recipients)])
+
+    async def _newest(self, queue_id: QueueId, recipients: Iterable[Recipient]) -> AsyncIterator[tuple[int, Stored]]:
+        for some in _slices(recipients):
+            found = await asyncio.gather(
+                *(self._bus.last(DISPOSITIONS, disposition_subject(queue_id, recipient.n)) for recipient in some)
+            )
+            for recipient, stored in zip(some, found, strict=True):
+                if stored is not None:
+                    yield recipient.n, stored
+
+
+def _slices(items: Iterable[T]) -> Iterator[list[T]]:
+    left = iter(items)
+    while some := list(itertools.islice(left, _AT_ONCE)):
+        yield some
