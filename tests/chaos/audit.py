@@ -1,12 +1,13 @@
 """The audit after a run: what became of every 250.
 
-Loss: a recipient without a final disposition, or one that says `delivered` and is not at the smart host. Copies are counted, and each must
-lie in the neighbourhood of a fault that can cause one (docs/reliability.md).
+Loss: a recipient without a final disposition, or one that says `delivered` and is not at the smart host. Copies are counted, and between the
+first and the second a fault must have been in force that can cause one (docs/reliability.md).
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,11 @@ _COPYING = {
     Kind.PAUSE,
     Kind.BROKER_KILL,
     Kind.BROKER_PAUSE,
+    Kind.SMART_HOST_DOWN,
     Kind.SMART_HOST_HANGS_UP,
     Kind.ROLLING_RESTART,
 }
+_MARGIN_S = 2.0  # what was in flight when the fault was over
 
 
 @dataclass
@@ -51,39 +54,43 @@ class Findings:
 def audit(relay: Relay, record: Record, struck: list[Struck]) -> Findings:
     """Look up every accepted id, everything at the smart host, and the ledger."""
     findings = Findings(accepted=len(record.accepted))
-    arrived: Counter[tuple[str, str]] = Counter()  # (queue id, recipient)
-    markers: Counter[tuple[str, str]] = Counter()  # (marker, recipient)
+    arrived: dict[tuple[str, str], list[float]] = defaultdict(list)  # (queue id, recipient) → when, in seconds
     for mail in relay.smart_host.messages:
         if mail.reverse_path == "":
             continue  # an NDR
         for recipient in mail.recipients:
-            arrived[relay.queue_id_in(mail.data), recipient] += 1
-            markers[mail.reverse_path.partition("@")[0], recipient] += 1
+            arrived[relay.queue_id_in(mail.data), recipient].append(mail.at_s - record.started)
 
     ends = relay.all_dispositions([accepted.queue_id for accepted in record.accepted])
     for accepted in record.accepted:
         _check(accepted, ends[accepted.queue_id], arrived, findings)
 
     known = {accepted.queue_id for accepted in record.accepted}
-    for (queue_id, recipient), count in arrived.items():
+    for (queue_id, recipient), times in arrived.items():
         if queue_id not in known:
             findings.ghosts += 1
-        elif count > 1:
-            findings.copies += count - 1
-            if not any(each.fault.kind in _COPYING for each in struck):
-                findings.unexplained.append(f"{queue_id} reached {recipient} {count} times")
+            continue
+        for first, second in itertools.pairwise(sorted(times)):
+            findings.copies += 1
+            if not any(_explains(each, first, second) for each in struck):
+                findings.unexplained.append(f"{queue_id} reached {recipient} at {first:.1f} s and again at {second:.1f} s")
     findings.ledger = relay.wait_balanced()
     return findings
 
 
-def _check(accepted: Accepted, ends: dict[str, str], arrived: Counter[tuple[str, str]], findings: Findings) -> None:
+def _explains(struck: Struck, first_s: float, second_s: float) -> bool:
+    """Whether the fault was in force while a first copy was not written down, and a second one made."""
+    return struck.fault.kind in _COPYING and struck.from_s <= second_s and struck.until_s + _MARGIN_S >= first_s
+
+
+def _check(accepted: Accepted, ends: dict[str, str], arrived: dict[tuple[str, str], list[float]], findings: Findings) -> None:
     for recipient in accepted.mail.recipients:
         findings.recipients += 1
         end = ends.get(recipient, "")
         findings.dispositions[end or "none"] += 1
         if not end:
             findings.missing.append(f"{accepted.queue_id} {recipient}: no disposition")
-        elif end == "delivered" and not arrived[accepted.queue_id, recipient]:
+        elif end == "delivered" and not arrived.get((accepted.queue_id, recipient)):
             findings.missing.append(f"{accepted.queue_id} {recipient}: delivered, but not at the smart host")
         elif end not in (accepted.mail.fate, "held"):  # held: a message whose screening died too often
             findings.wrong.append(f"{accepted.queue_id} {recipient}: {end} instead of {accepted.mail.fate}")

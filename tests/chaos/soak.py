@@ -10,12 +10,10 @@ mail by design (trace, dispositions) is shown as bytes a message. Exit code 0 wh
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,7 +114,7 @@ def soak(directory: Path, *, seconds: float, rate: float) -> Soaked:
         caught = [template.caught for template in templates(_MIX)]
         expected = sum(not caught[number % len(caught)] for number in range(messages))
         eventually(lambda: len(_numbers(arrivals)) >= expected, "all messages to arrive")
-        eventually(lambda: not any(_streams(stack)[name]["messages"] for name in _IN_FLIGHT), "the streams to be empty")
+        eventually(lambda: not any(stack.streams()[name]["messages"] for name in _IN_FLIGHT), "the streams to be empty")
         complaints = [*samples.grown(), *_books(stack, messages)]
         growth = _by_design(stack, messages)
     numbers = _numbers(arrivals)
@@ -131,7 +129,7 @@ def _sample(stack: Stack, samples: Samples) -> None:
         samples.add("memory (MiB)", name, int(status["VmRSS"].split()[0]) * 1024 / _MIB)
         samples.add("threads", name, int(status["Threads"]))
         samples.add("descriptors", name, len(list((folder / "fd").iterdir())))
-    samples.add("connections", "nats-server", _monitor(stack, "varz")["connections"])
+    samples.add("connections", "nats-server", stack.monitor("varz")["connections"])
 
 
 def _books(stack: Stack, messages: int) -> Iterator[str]:
@@ -148,21 +146,10 @@ def _balanced(stack: Stack) -> dict[str, int] | None:
 
 
 def _by_design(stack: Stack, messages: int) -> str:
-    streams = _streams(stack)
+    streams = stack.streams()
     kept = {name: streams[name]["bytes"] for name in ("DISPOSITIONS", "EVENTS")}
     kept |= {f"{name}.db": sum(file.stat().st_size for file in stack.state.glob(f"{name}.db*")) for name in ("queue", "control")}
     return "\n".join(f"  {name:28} {size / messages:9.0f} bytes a message" for name, size in kept.items())
-
-
-def _streams(stack: Stack) -> dict[str, dict[str, int]]:
-    accounts = _monitor(stack, "jsz?streams=true")["account_details"]
-    return {stream["name"]: stream["state"] for account in accounts for stream in account["stream_detail"]}
-
-
-def _monitor(stack: Stack, page: str) -> dict:
-    address = json.loads((stack.state / "addresses.json").read_text())["monitor"]
-    with urllib.request.urlopen(f"http://{address}/{page}", timeout=10) as answer:
-        return json.load(answer)
 
 
 def _numbers(arrivals: Path) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from chaos.load import Record
     from fixtures.relay import Relay
 
+_ON_THE_WAY = ("INTAKE", "OUTBOUND", "DEFERRED")
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -27,6 +30,7 @@ class Sample:
     at_s: float
     accepted: int
     arrived: int
+    backlog: int | None  # messages in INTAKE, OUTBOUND and DEFERRED; None: the broker did not say
 
 
 class Timeline:
@@ -48,11 +52,19 @@ class Timeline:
 
     def _run(self) -> None:
         while not self._stopped.wait(0.5):
-            self.samples.append(Sample(self._record.now_s(), len(self._record.accepted), self._relay.smart_host_count()))
+            backlog = self._backlog()
+            self.samples.append(Sample(self._record.now_s(), len(self._record.accepted), self._relay.smart_host_count(), backlog))
+
+    def _backlog(self) -> int | None:
+        try:
+            streams = self._relay.streams()
+        except (OSError, ValueError):
+            return None
+        return sum(streams[name]["messages"] for name in _ON_THE_WAY if name in streams)
 
 
 def draw(path: Path, timeline: Timeline, struck: list[Struck], title: str) -> None:
-    """Write the picture: accepted and arrived messages a second above, their difference below, faults as bands."""
+    """Write the picture: accepted and arrived messages a second above, what lies in the streams below, faults as bands."""
     samples = timeline.samples
     figure, (rates, backlog) = plt.subplots(2, 1, sharex=True, figsize=(12, 7))
     for name, pick in (("accepted", lambda s: s.accepted), ("at the smart host", lambda s: s.arrived)):
@@ -61,8 +73,9 @@ def draw(path: Path, timeline: Timeline, struck: list[Struck], title: str) -> No
     rates.set_ylabel("messages/s")
     rates.legend(loc="upper right")
     rates.set_title(title)
-    backlog.plot([s.at_s for s in samples], [s.accepted - s.arrived for s in samples], color="tab:red", linewidth=1)
-    backlog.set_ylabel("accepted − arrived")
+    waiting = [nan if s.backlog is None else s.backlog for s in samples]
+    backlog.plot([s.at_s for s in samples], waiting, color="tab:red", linewidth=1)
+    backlog.set_ylabel(f"messages in {', '.join(_ON_THE_WAY)}", fontsize=8)
     backlog.set_xlabel("seconds")
     for each in struck:
         for axes in (rates, backlog):
