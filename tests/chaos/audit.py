@@ -27,6 +27,10 @@ _COPYING = {
     Kind.BROKER_PAUSE,
     Kind.SMART_HOST_DOWN,
     Kind.SMART_HOST_HANGS_UP,
+    Kind.SMART_HOST_FLAPS,
+    Kind.SMART_HOST_NEVER_GREETS,  # it begins, like the other two, by cutting the connections of the one that was well
+    Kind.SMART_HOST_SILENT_AT_MAIL,
+    Kind.SMART_HOST_SILENT_AT_DOT,
     Kind.ROLLING_RESTART,
 }
 _MARGIN_S = 2.0  # what was in flight when the fault was over

@@ -10,10 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chaos.schedule import Kind, PlannedFault
+from fixtures.silent_host import Silence, SilentHost
 
 if TYPE_CHECKING:
     from chaos.load import Record
     from fixtures.relay import Relay
+
+_FLAP_S = 0.1
+_SILENCE = {
+    Kind.SMART_HOST_NEVER_GREETS: Silence.AT_ONCE,
+    Kind.SMART_HOST_SILENT_AT_MAIL: Silence.AT_MAIL,
+    Kind.SMART_HOST_SILENT_AT_DOT: Silence.AT_DOT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,11 @@ class Injector:
             case Kind.SMART_HOST_DOWN:
                 with relay.smart_host_down():
                     time.sleep(fault.for_s)
+            case Kind.SMART_HOST_FLAPS:
+                self._flap(fault.for_s)
+            case kind if kind in _SILENCE:
+                with relay.smart_host_down(), SilentHost(host.port, _SILENCE[kind]):
+                    time.sleep(fault.for_s)
             case Kind.ROLLING_RESTART:
                 for service in fault.targets:
                     relay.kill(service, number=signal.SIGTERM)
@@ -83,6 +96,13 @@ class Injector:
                         host.hang_up("END-OF-DATA")
                 time.sleep(fault.for_s)
                 relay.calm_smart_host()
+
+    def _flap(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            with self._relay.smart_host_down():
+                time.sleep(_FLAP_S)
+            time.sleep(_FLAP_S)
 
     def _change_policy(self) -> None:
         """Add a rule that catches nothing, then roll back."""

@@ -21,6 +21,10 @@ class Kind(enum.StrEnum):
     SMART_HOST_SLOW = "smart host slow"
     SMART_HOST_421 = "smart host says 421"
     SMART_HOST_HANGS_UP = "smart host hangs up after the dot"
+    SMART_HOST_FLAPS = "smart host up and down, many times a second"
+    SMART_HOST_NEVER_GREETS = "smart host accepts connections and says nothing"
+    SMART_HOST_SILENT_AT_MAIL = "smart host never answers MAIL"
+    SMART_HOST_SILENT_AT_DOT = "smart host never answers the dot"
     POLICY_CHANGE = "policy changed and rolled back"
     ROLLING_RESTART = "rolling restart"
 
@@ -36,6 +40,10 @@ _CHARACTER: dict[Kind, tuple[int, float, float]] = {
     Kind.SMART_HOST_SLOW: (1, 2, 5),
     Kind.SMART_HOST_421: (2, 1, 4),
     Kind.SMART_HOST_HANGS_UP: (2, 1, 3),
+    Kind.SMART_HOST_FLAPS: (2, 1, 3),
+    Kind.SMART_HOST_NEVER_GREETS: (1, 2, 5),
+    Kind.SMART_HOST_SILENT_AT_MAIL: (1, 2, 5),
+    Kind.SMART_HOST_SILENT_AT_DOT: (1, 2, 5),
     Kind.POLICY_CHANGE: (2, 0, 0),
     Kind.ROLLING_RESTART: (1, 0, 0),
 }
