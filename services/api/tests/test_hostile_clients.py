@@ -156,6 +156,21 @@ async def test_nothing_in_a_path_becomes_a_wildcard_or_a_second_token_of_a_subje
 async def test_a_moment_beyond_the_calendar_is_refused(api: RunningApi) -> None:
     for since in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
         assert error_of(await api.client.get("/ledger", params={"since": since})) == (400, "invalid_since")
+        assert error_of(await api.client.get("/ledger/hours", params={"until": since})) == (400, "invalid_period")
+
+
+async def test_the_hours_of_the_ledger_are_bounded(api: RunningApi) -> None:
+    whole = {"since": "2026-03-01T09:59:59Z", "until": "2026-04-01T10:00:00+01:00"}
+    assert await api.get("/ledger/hours", **whole) == {
+        "since": "2026-03-01T09:00:00Z",
+        "until": "2026-04-01T09:00:00Z",
+        "rows": [],
+    }
+    for changed in ({"until": "2026-04-01T09:00:01Z"}, {"until": "2026-03-01T09:00:00Z"}, {"since": "2026-04-01T09:00:00Z"}):
+        assert error_of(await api.client.get("/ledger/hours", params=whole | changed)) == (400, "invalid_period"), changed
+    assert (await api.client.get("/ledger/hours", params={"since": "2026-03-01T09:00:00"})).status_code == 422  # no time zone
+    for grace in ("0", "-1", "nan", "inf", "601"):
+        assert (await api.client.get("/ledger/verification", params={"grace_s": grace})).status_code == 422, grace
 
 
 async def test_no_search_text_reaches_the_database_that_it_cannot_hold(start_api: ApiStarter, postgres_url: str) -> None:

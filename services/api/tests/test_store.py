@@ -194,6 +194,68 @@ async def test_the_ledger_balances_and_names_what_is_open_too_long(database: Dat
     assert balances(*await ledger.totals(datetime.now(UTC) + timedelta(hours=1))) == {}
 
 
+async def test_the_books_of_an_hour_are_about_the_mail_that_it_accepted(database: Database) -> None:
+    trace, ledger = TraceRepository(database), LedgerRepository(database)
+    hour = datetime(2026, 3, 1, 23, tzinfo=UTC)
+    last_moment, midnight = hour + timedelta(hours=1, microseconds=-1), hour + timedelta(hours=1)
+
+    def told(at: datetime, gate: Gate = Gate.ANON, *recipients: str) -> tuple[Envelope, TraceEvent]:
+        envelope = an_envelope(*recipients, gate=gate)
+        event = accepted(envelope)
+        return envelope, TraceEvent(id=event.id, kind=event.kind, at=at, service=event.service, fields=event.fields)
+
+    first, last = told(hour, Gate.ANON, "a@relay.example", "b@relay.example"), told(last_moment)
+    ours, next_day = told(hour, Gate.AUTH), told(midnight)
+    await trace.record(
+        [event for _, event in (first, last, ours, next_day)],
+        # whenever it ends, it ends in the hour of its acceptance
+        [
+            an_end(first[0], DispositionKind.DELIVERED),
+            an_end(first[0], DispositionKind.HELD, 1, at=midnight),
+            an_end(last[0], DispositionKind.BOUNCED, at=midnight + timedelta(days=2)),
+        ],
+    )
+    found = balances(*await ledger.hours(hour, midnight + timedelta(hours=1)))
+    assert [(key, book.model_dump(exclude_defaults=True)) for key, book in found.items()] == [
+        ((hour, "anon"), {"accepted": 3, "delivered": 1, "bounced": 1, "held": 1}),
+        ((hour, "auth"), {"accepted": 1, "in_flight": 1}),
+        ((midnight, "anon"), {"accepted": 1, "in_flight": 1}),
+    ]
+    assert total(found.values()) == total(balances(*await ledger.totals(None)).values())
+    assert list(balances(*await ledger.hours(midnight, midnight + timedelta(hours=1)))) == [(midnight, "anon")]
+    assert balances(*await ledger.hours(hour - timedelta(hours=1), hour)) == {}
+
+
+async def test_the_ledger_is_walked_in_pages(database: Database) -> None:
+    trace, ledger = TraceRepository(database), LedgerRepository(database)
+    envelopes = [an_envelope("a@relay.example", "b@relay.example") for _ in range(6)]
+    kinds = [DispositionKind.DELIVERED, DispositionKind.HELD, DispositionKind.BADMAIL]
+    both = [an_end(envelope, kind, n, route="r") for envelope, kind in zip(envelopes, kinds, strict=False) for n in (0, 1)]
+    await trace.record(
+        [accepted(envelope) for envelope in envelopes], [*both, an_end(envelopes[3], DispositionKind.RELEASED, 1, generation=1)]
+    )
+    open_ids: list[str] = []
+    while page := await ledger.unfinished(after=open_ids[-1] if open_ids else "", limit=2):
+        assert len(page) <= 2
+        assert {(row.recipients, row.ended) for row in page} == {(2, 0)}
+        open_ids += [row.id for row in page]
+    assert open_ids == sorted(envelope.id for envelope in envelopes[3:])
+    assert await ledger.unfinished_count() == 3
+    standings: list[tuple[str, int]] = []
+    found = set()
+    while some := await ledger.standings(after=standings[-1] if standings else ("", -1), limit=2):
+        standings += [(each.queue_id, each.n) for each in some]
+        found |= {(each.job_id, each.kind) for each in some}
+    assert standings == sorted([(envelope.id, n) for envelope in envelopes[1:3] for n in (0, 1)] + [(envelopes[3].id, 1)])
+    assert found == {
+        (f"{envelopes[1].id}-r-0", "held"),
+        (f"{envelopes[2].id}-r-0", "badmail"),
+        (f"{envelopes[3].id}--1", "released"),
+    }
+    assert await ledger.known([envelopes[0].id, "nobody"]) == {envelopes[0].id}
+    assert await ledger.newest_event_at() is not None
+
+
 async def test_messages_are_found_by_sender_recipient_and_disposition(database: Database) -> None:
     trace = TraceRepository(database)
     one, two, open_one = an_envelope("a@relay.example"), an_envelope("B_b@relay.example"), an_envelope("c@relay.example")
@@ -217,17 +279,22 @@ async def test_messages_are_found_by_sender_recipient_and_disposition(database: 
     assert await ids(open_only=True) == [open_one.id]
 
 
-async def test_pruning_spares_what_is_open_or_held(database: Database) -> None:
+async def test_pruning_spares_what_is_open_held_or_badmail(database: Database) -> None:
     trace = TraceRepository(database)
-    settled, held, waiting = an_envelope(), an_envelope(), an_envelope()
+    settled, held, bad, waiting = an_envelope(), an_envelope(), an_envelope(), an_envelope()
     await trace.record(
-        [accepted(settled), accepted(held), accepted(waiting)],
-        [an_end(settled, DispositionKind.DELIVERED), an_end(held, DispositionKind.HELD)],
+        [accepted(settled), accepted(held), accepted(bad), accepted(waiting)],
+        [
+            an_end(settled, DispositionKind.DELIVERED),
+            an_end(held, DispositionKind.HELD),
+            # was forgotten, and the stream has it for ever: the books did not balance any more
+            an_end(bad, DispositionKind.BADMAIL),
+        ],
     )
     later = datetime.now(UTC) + timedelta(minutes=1)
     assert await trace.prune(datetime.now(UTC) - timedelta(days=1), 100) == 0
     assert await trace.prune(later, 100) == 1
-    assert {row.id for row in await trace.page(after="", limit=10, open_only=False)} == {held.id, waiting.id}
+    assert {row.id for row in await trace.page(after="", limit=10, open_only=False)} == {held.id, bad.id, waiting.id}
     gone = await trace.trace(settled.id)
     assert (gone.message, gone.events, gone.dispositions) == (None, [], [])
 

@@ -22,6 +22,8 @@ from postern_api.audit.repository import AuditRepository
 from postern_api.bootstrap import bootstrap
 from postern_api.context import Context
 from postern_api.health.service import Health
+from postern_api.ledger.repository import LedgerRepository
+from postern_api.ledger.verification import Verifier
 from postern_api.messages.repository import TraceRepository
 from postern_api.messages.service import MessageService
 from postern_api.policy.editing import Editor
@@ -30,6 +32,7 @@ from postern_api.policy.repository import PolicyRepository
 from postern_api.quarantine.indexing import QuarantineIndexer
 from postern_api.quarantine.repository import QuarantineIndex
 from postern_api.quarantine.service import QuarantineService
+from postern_api.queue.badmail import BadmailService
 from postern_api.queue.service import QueueService
 from postern_api.recorder import Recorder
 from postern_api.settings import Settings
@@ -83,6 +86,7 @@ class Api:
         self.board = StatusBoard(bus)
         self.recorder = Recorder(bus, trace, trace_days=settings.trace_days, on_held=self.indexer.poke)
         bodies = BodyStore(bus, "api", settings.inline_limit_bytes)
+        queue, ledger = QueueService(bus), LedgerRepository(self.database)
         self.context = Context(
             bus=bus,
             database=self.database,
@@ -97,7 +101,10 @@ class Api:
             quarantine=QuarantineService(
                 bus, index=index, indexer=self.indexer, editor=editor, events=self.events, bodies=bodies
             ),
-            queue=QueueService(bus),
+            queue=queue,
+            badmail=BadmailService(bus, queue, trace),
+            ledger=ledger,
+            verifier=Verifier(bus, ledger, queue),
             status=StatusService(bus, self.board, editor, publisher),
             health=Health(bus, self.database),
         )

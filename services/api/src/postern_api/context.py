@@ -9,12 +9,15 @@ from fastapi import Depends, Request
 
 from postern_api.audit.repository import AuditRepository
 from postern_api.health.service import Health
+from postern_api.ledger.repository import LedgerRepository
+from postern_api.ledger.verification import Verifier
 from postern_api.messages.repository import TraceRepository
 from postern_api.messages.service import MessageService
 from postern_api.policy.editing import Editor
 from postern_api.policy.publishing import Publisher
 from postern_api.policy.repository import PolicyRepository
 from postern_api.quarantine.service import QuarantineService
+from postern_api.queue.badmail import BadmailService
 from postern_api.queue.service import QueueService
 from postern_api.status.service import StatusService
 from postern_api.store.database import Database
@@ -39,6 +42,9 @@ class Context:
     messages: MessageService
     quarantine: QuarantineService
     queue: QueueService
+    badmail: BadmailService
+    ledger: LedgerRepository
+    verifier: Verifier
     status: StatusService
     health: Health
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TypeVar
 
 from postern_api.ledger.schemas import Balance
 
+Key = TypeVar("Key", str, tuple[datetime, str])  # a gate, or an hour and a gate
 
-def balances(accepted: Mapping[str, int], ended: Mapping[tuple[str, str], int]) -> dict[str, Balance]:
-    """One balance for each gate."""
-    books = {}
-    for gate, number in sorted(accepted.items()):
-        kinds = {kind: count for (of_gate, kind), count in ended.items() if of_gate == gate}
-        books[gate] = Balance(accepted=number, in_flight=number - sum(kinds.values()), **kinds)
-    return books
+
+def balances(accepted: Mapping[Key, int], ended: Mapping[tuple[Key, str], int]) -> dict[Key, Balance]:
+    """One balance for each key, in their order."""
+    kinds: defaultdict[Key, dict[str, int]] = defaultdict(dict)
+    for (key, kind), number in ended.items():
+        kinds[key][kind] = number
+    return {
+        key: Balance(accepted=accepted[key], in_flight=accepted[key] - sum(kinds[key].values()), **kinds[key])
+        for key in sorted(accepted)
+    }
 
 
 def total(books: Iterable[Balance]) -> Balance:
-    """The sum of all gates."""
+    """The sum of all of them."""
     rows = [book.model_dump() for book in books]
     return Balance(**{name: sum(row[name] for row in rows) for name in Balance.model_fields})

@@ -132,11 +132,11 @@ class TraceRepository:
         return found
 
     async def prune(self, older_than: datetime, limit: int) -> int:
-        """Forget up to `limit` messages that were accepted and came to their end before then; held mail and open mail stay. Returns how
-        many."""
-        held = _has_end(dispositions.c.kind == DispositionKind.HELD.value)
+        """Forget up to `limit` messages that were accepted and came to their end before then; held mail, badmail and open mail stay.
+        Returns how many."""
+        kept = _has_end(dispositions.c.kind.in_((DispositionKind.HELD.value, DispositionKind.BADMAIL.value)))
         lately = _has_end(dispositions.c.at >= older_than)  # it may have been held for long, and released yesterday
-        settled = select(messages.c.id).where(messages.c.accepted_at < older_than, ~is_open(), ~held, ~lately).limit(limit)
+        settled = select(messages.c.id).where(messages.c.accepted_at < older_than, ~is_open(), ~kept, ~lately).limit(limit)
         async with self._database.write() as connection:
             ids = [row.id for row in await connection.execute(settled)]
             for table, column in _OF_A_MESSAGE:

@@ -22,7 +22,7 @@ from postern_api.queue.schemas import (
     QueueRowView,
     QueueSelection,
 )
-from postern_core.control import DeliveryVerb, QueueAction, QueuePage, QueueQuery
+from postern_core.control import DeliveryVerb, QueuePage, QueueQuery
 
 queue = guarded_router("/queue", "queue")
 badmail = guarded_router("/badmail", "badmail")
@@ -95,8 +95,8 @@ async def list_badmail(context: InContext, _: Reader, after: After = "", limit: 
 
 @badmail.delete("/{job_id}", status_code=204, responses=declared(400, 404, 409))
 async def delete_badmail(job_id: Identity, context: InContext, who: Operator) -> None:
-    """Delete one dead letter for good."""
+    """Delete one dead letter for good: its recipients end as `deleted`. Repeating one that was cut short does no harm."""
     checked = checked_job_id(job_id)
     async with audited(context.audit, who.name, "badmail.delete", f"badmail/{checked}"):
-        if not await context.queue.act(DeliveryVerb.BADMAIL_DELETE, QueueAction(job_id=checked, actor=who.name)):
+        if not await context.badmail.delete(checked, who.name):
             raise NotFoundError("badmail", checked)

@@ -1,0 +1,232 @@
+"""Verifies the books: walks ledger, streams and retry queue, and names every id about which they disagree.
+
+Safe while mail flows: nothing is changed, and a complaint is made only of what was wrong in every look for the whole of the grace. Bounded in
+memory: ids are dealt into shares of some `_SHARE`, and the books are walked once (or as often as suspicions ask for) for each share.
+It does not guess: when a book cannot be read it raises, and an id about which the recorder has not read everything yet is counted
+as undecided.
+
+Known gaps: a message whose recipients take several routes is looked for as a whole, so that the loss of one job shows when the others
+are done. In a stream of more than 100,000 messages some may be passed over while others leave it (the broker's pages move): the next look
+or verification has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from postern_api.errors import ConflictError
+from postern_api.ledger.comparison import STREAMS, Fault, Look, Suspicion, queue_id_of, suspicions
+from postern_api.ledger.repository import LedgerRepository
+from postern_api.queue.service import QueueService
+from postern_core.bus import Bus
+from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER
+from postern_core.control import QueueQuery
+from postern_core.disposition import DispositionKind
+from postern_core.ids import parse_queue_id
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+MOST_LISTED: Final = 1000
+_SHARE: Final = 200_000
+_ROWS: Final = 5000  # of the ledger in one statement
+_QUEUE_ROWS: Final = 100  # a row may name hundreds of recipients, and a page has to fit into one answer
+_AT_ONCE: Final = 16
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0
+_BEHIND: Final = timedelta(seconds=10)  # more than services wait until they tell their events
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One discrepancy. `identity` is a queue id, or a job id."""
+
+    identity: str
+    fault: Fault
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a verification found. `count` discrepancies, of which the first `MOST_LISTED` are listed; `undecided` ids come on top."""
+
+    findings: list[Finding]
+    count: int
+    undecided: int
+    looked_at: dict[str, int]  # how many of what the last look saw
+
+
+class Verifier:
+    """See the module."""
+
+    def __init__(self, bus: Bus, ledger: LedgerRepository, queue: QueueService, *, share: int = _SHARE) -> None:
+        self._bus = bus
+        self._ledger = ledger
+        self._queue = queue
+        self._share = share
+        self._one_at_a_time = asyncio.Lock()
+
+    async def verify(self, grace_s: float) -> Verified:
+        """Takes `grace_s` seconds where something looks wrong, else only as long as the walk.
+
+        TransientError when the broker does not answer, UnavailableError when delivery does not, ConflictError when delivery refuses or
+        another verification is under way."""
+        if self._one_at_a_time.locked():
+            raise ConflictError("verifying", "the books are being verified at this moment: wait for that to end")
+        async with self._one_at_a_time:
+            return await self._verify(grace_s)
+
+    async def _verify(self, grace_s: float) -> Verified:
+        states = await asyncio.gather(*(self._bus.stream_state(stream) for stream in STREAMS))
+        ids = sum(int(state["messages"]) for state in states) + await self._ledger.unfinished_count()
+        shares = 1 + ids // self._share
+        findings: list[Finding] = []
+        count = undecided = 0
+        looked_at: dict[str, int] = {}
+        for share in range(shares):
+            suspects, floor = await self._settle(_Share(share, shares), grace_s, looked_at)
+            listed = sorted(suspects, key=lambda suspect: (suspect[1], suspect[0]))[: MOST_LISTED - len(findings)]
+            decided = await self._decided(listed, floor)
+            findings += [Finding(identity, fault, suspects[fault, identity]) for fault, identity in decided]
+            rest = len(suspects) - len(listed)  # too many to ask about each: they are as those that are listed
+            behind = len(decided) < len(listed)
+            count += len(decided) + (0 if behind else rest)
+            undecided += len(listed) - len(decided) + (rest if behind else 0)
+        log.info("ledger.verified", discrepancies=count, undecided=undecided, shares=shares, **looked_at)
+        return Verified(findings, count, undecided, looked_at)
+
+    async def _settle(self, share: _Share, grace_s: float, looked_at: dict[str, int]) -> tuple[dict[Suspicion, str], int]:
+        """What was wrong in every look of the grace; and up to which disposition the recorder had written when the last look began."""
+        loop = asyncio.get_running_loop()
+        floor, look = await self._floor(), await self._look(share)
+        deadline, pause = loop.time() + grace_s, _FIRST_PAUSE_S
+        suspects = suspicions(look)
+        while suspects and (left := deadline - loop.time()) > 0:
+            await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            floor, look = await self._floor(), await self._look(share)
+            again = suspicions(look)
+            suspects = {suspect: again[suspect] for suspect in suspects if suspect in again}
+        for name, number in _numbers(look).items():
+            looked_at[name] = looked_at.get(name, 0) + number
+        return suspects, floor
+
+    # -- one look; its order matters (`comparison`)
+
+    async def _look(self, share: _Share) -> Look:
+        look = Look()
+        await self._read_ledger(share, look)
+        for stream in STREAMS:
+            async for token in self._last_tokens(stream):
+                if share.has(token):
+                    look.streams[stream].add(token)
+        async for job_id in self._queue_rows():
+            if share.has(job_id):
+                look.rows.add(job_id)
+        doubtful = look.on_the_bus() - look.open - look.held - look.released - look.ended_twice.keys()
+        look.unknown = doubtful - await self._ledger.known(doubtful)
+        return look
+
+    async def _read_ledger(self, share: _Share, look: Look) -> None:
+        after = ""
+        while rows := await self._ledger.unfinished(after=after, limit=_ROWS):
+            after = rows[-1].id
+            for row in filter(lambda row: share.has(row.id), rows):
+                if row.ended > row.recipients:
+                    look.ended_twice[row.id] = f"{row.ended} recipients came to an end, and {row.recipients} were accepted"
+                else:
+                    look.open.add(row.id)
+        behind = ("", -1)
+        while standings := await self._ledger.standings(after=behind, limit=_ROWS):
+            behind = (standings[-1].queue_id, standings[-1].n)
+            for standing in filter(lambda standing: share.has(standing.queue_id), standings):
+                if standing.kind == DispositionKind.BADMAIL:
+                    look.badmail.add(standing.job_id)
+                else:
+                    (look.held if standing.kind == DispositionKind.HELD else look.released).add(standing.queue_id)
+
+    async def _last_tokens(self, stream: str) -> AsyncIterator[str]:
+        """Queue id or job id of every message of a stream."""
+        offset = 0
+        while page := await self._bus.subjects(stream, ">", offset=offset):
+            for subject in page:
+                yield subject.rpartition(".")[2]
+            offset += len(page)
+
+    async def _queue_rows(self) -> AsyncIterator[str]:
+        after = ""
+        while rows := (await self._queue.page(QueueQuery(after=after, limit=_QUEUE_ROWS))).rows:
+            after = rows[-1].job_id
+            for row in rows:
+                yield row.job_id
+
+    # -- is the recorder as far as that?
+
+    async def _floor(self) -> int:
+        """Every disposition up to this sequence number is recorded."""
+        return int((await self._bus.consumer_info(DISPOSITIONS, RECORDER_CONSUMER))["ack_floor"]["stream_seq"])
+
+    async def _decided(self, suspects: Iterable[Suspicion], floor: int) -> list[Suspicion]:
+        """Those about whom the recorder has nothing left to read."""
+        suspects = list(suspects)
+        if any(fault is Fault.UNKNOWN for fault, _ in suspects) and await self._events_unrecorded():
+            suspects = [suspect for suspect in suspects if suspect[0] is not Fault.UNKNOWN]
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def is_recorded(suspect: Suspicion) -> bool:
+            async with at_once:
+                return not await self._has_disposition_behind(floor, queue_id_of(suspect[1]))
+
+        recorded = await asyncio.gather(*map(is_recorded, suspects))
+        return [suspect for suspect, yes in zip(suspects, recorded, strict=True) if yes]
+
+    async def _has_disposition_behind(self, floor: int, queue_id: str) -> bool:
+        try:
+            parse_queue_id(queue_id)
+        except ValueError:
+            return False  # whatever lies there under such a name, nobody writes a disposition of it
+        for subject in await self._bus.subjects(DISPOSITIONS, f"disposition.{queue_id}.*"):
+            stored = await self._bus.last(DISPOSITIONS, subject)
+            if stored is not None and stored.sequence > floor:
+                return True
+        return False
+
+    async def _events_unrecorded(self) -> bool:
+        """Whether the newest event on the bus is so much newer than the newest recorded one that some have not been read."""
+        state = await self._bus.stream_state(EVENTS)
+        if not int(state["messages"]):
+            return False
+        newest = await self._ledger.newest_event_at()
+        return newest is None or _moment(str(state["last_ts"])) - newest > _BEHIND
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """One of `shares` parts of all ids. A message and its jobs are in the same."""
+
+    number: int
+    shares: int
+
+    def has(self, identity: str) -> bool:
+        return self.shares == 1 or zlib.crc32(queue_id_of(identity).encode()) % self.shares == self.number
+
+
+def _numbers(look: Look) -> dict[str, int]:
+    return {
+        "open": len(look.open),
+        **{stream: len(ids) for stream, ids in look.streams.items()},
+        "queue_rows": len(look.rows),
+        "held": len(look.held),
+        "badmail": len(look.badmail),
+    }
+
+
+def _moment(text: str) -> datetime:
+    # RFC 3339 with up to nine digits of a second, of which datetime takes six
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{fraction[:6].ljust(6, '0')}+00:00")
