@@ -1,12 +1,14 @@
 """The audit after a run: what became of every 250.
 
-Loss: a recipient without a final disposition, or one that says `delivered` and is not at the smart host. Copies are counted, and between the
+Loss: a recipient without a final disposition, or one whose disposition is not true: delivered and not at the smart host, held and not in
+quarantine, bounced and not told to the sender. Copies are counted, and between the
 first and the second a fault must have been in force that can cause one (docs/reliability.md).
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -33,6 +35,7 @@ _COPYING = {
     Kind.SMART_HOST_SILENT_AT_DOT,
     Kind.ROLLING_RESTART,
 }
+_QUEUE_ID = re.compile(rb"\b[0-9a-z]{26}\b")
 _MARGIN_S = 2.0  # what was in flight when the fault was over
 
 
@@ -55,22 +58,25 @@ class Findings:
         return not (self.missing or self.wrong or self.unexplained) and self.ledger.get("in_flight", -1) == 0
 
 
+@dataclass
+class Seen:
+    """Where mail is, apart from what anybody says of it."""
+
+    arrived: dict[tuple[str, str], list[float]]  # (queue id, recipient) → when it came to the smart host, in seconds
+    returned: set[str]  # queue ids that an NDR at the smart host names
+    held: set[str]  # queue ids in quarantine
+
+
 def audit(relay: Relay, record: Record, struck: list[Struck]) -> Findings:
-    """Look up every accepted id, everything at the smart host, and the ledger."""
+    """Look up every accepted id, and then, when all has settled, everything at the smart host and in quarantine."""
     findings = Findings(accepted=len(record.accepted))
-    arrived: dict[tuple[str, str], list[float]] = defaultdict(list)  # (queue id, recipient) → when, in seconds
-    for mail in relay.smart_host.messages:
-        if mail.reverse_path == "":
-            continue  # an NDR
-        for recipient in mail.recipients:
-            arrived[relay.queue_id_in(mail.data), recipient].append(mail.at_s - record.started)
-
     ends = relay.all_dispositions([accepted.queue_id for accepted in record.accepted])
+    findings.ledger = relay.wait_balanced()
+    seen = _look(relay, record)
     for accepted in record.accepted:
-        _check(accepted, ends[accepted.queue_id], arrived, findings)
-
+        _check(accepted, ends[accepted.queue_id], seen, findings)
     known = {accepted.queue_id for accepted in record.accepted}
-    for (queue_id, recipient), times in arrived.items():
+    for (queue_id, recipient), times in seen.arrived.items():
         if queue_id not in known:
             findings.ghosts += 1
             continue
@@ -78,8 +84,24 @@ def audit(relay: Relay, record: Record, struck: list[Struck]) -> Findings:
             findings.copies += 1
             if not any(_explains(each, first, second) for each in struck):
                 findings.unexplained.append(f"{queue_id} reached {recipient} at {first:.1f} s and again at {second:.1f} s")
-    findings.ledger = relay.wait_balanced()
     return findings
+
+
+def _look(relay: Relay, record: Record) -> Seen:
+    seen = Seen(defaultdict(list), set(), set())
+    for mail in relay.smart_host.messages:
+        if mail.reverse_path == "":
+            seen.returned.update(found.decode() for found in _QUEUE_ID.findall(mail.data))
+            continue
+        for recipient in mail.recipients:
+            seen.arrived[relay.queue_id_in(mail.data), recipient].append(mail.at_s - record.started)
+    after = ""
+    while True:
+        page = relay.api.get("/quarantine", params={"limit": 100} | ({"after": after} if after else {})).raise_for_status().json()
+        seen.held.update(row["queue_id"] for row in page["rows"])
+        after = page["next"]
+        if not after:
+            return seen
 
 
 def _explains(struck: Struck, first_s: float, second_s: float) -> bool:
@@ -87,19 +109,23 @@ def _explains(struck: Struck, first_s: float, second_s: float) -> bool:
     return struck.fault.kind in _COPYING and struck.from_s <= second_s and struck.until_s + _MARGIN_S >= first_s
 
 
-def _check(accepted: Accepted, ends: dict[str, str], arrived: dict[tuple[str, str], list[float]], findings: Findings) -> None:
+def _check(accepted: Accepted, ends: dict[str, str], seen: Seen, findings: Findings) -> None:
+    queue_id = accepted.queue_id
     for recipient in accepted.mail.recipients:
         findings.recipients += 1
         end = ends.get(recipient, "")
         findings.dispositions[end or "none"] += 1
+        where = f"{queue_id} {recipient}"
         if not end:
-            findings.missing.append(f"{accepted.queue_id} {recipient}: no disposition")
-        elif end == "delivered" and not arrived.get((accepted.queue_id, recipient)):
-            findings.missing.append(f"{accepted.queue_id} {recipient}: delivered, but not at the smart host")
-        elif end not in (accepted.mail.fate, "held"):  # held: a message whose screening died too often
-            findings.wrong.append(f"{accepted.queue_id} {recipient}: {end} instead of {accepted.mail.fate}")
-        elif end == "held" and accepted.mail.fate != "held":
-            findings.wrong.append(f"{accepted.queue_id} {recipient}: held, nothing is wrong with it")
+            findings.missing.append(f"{where}: no disposition")
+        elif end == "delivered" and not seen.arrived.get((queue_id, recipient)):
+            findings.missing.append(f"{where}: delivered, but not at the smart host")
+        elif end == "held" and queue_id not in seen.held:
+            findings.missing.append(f"{where}: held, but not in quarantine")
+        elif end == "bounced" and queue_id not in seen.returned:
+            findings.missing.append(f"{where}: bounced, but its sender got no NDR")
+        elif end != accepted.mail.fate:
+            findings.wrong.append(f"{where}: {end} instead of {accepted.mail.fate}")
 
 
 def table(findings: Findings, record: Record, struck: list[Struck]) -> str:
