@@ -9,6 +9,7 @@ import pytest
 
 from fixtures.broker import Broker
 from fixtures.containers import PROJECT, build_image, engine_trouble, remove_image
+from fixtures.machine import lacking
 from fixtures.postgres import Postgres, postgres_binaries
 from fixtures.postgres_container import PostgresContainer
 from fixtures.smart_host import SmartHost
@@ -53,7 +54,7 @@ def postgres_server() -> Iterator[Postgres | PostgresContainer]:
 def _local_postgres() -> Postgres:
     binaries = postgres_binaries()
     if binaries is None:
-        pytest.skip("needs a container engine, or PostgreSQL's server binaries (Debian: postgresql)")
+        lacking("a container engine, or PostgreSQL's server binaries (Debian: postgresql)")
     return Postgres(binaries)
 
 

@@ -15,6 +15,7 @@ import pytest
 from nats.aio.client import Client as NatsClient
 
 from fixtures.broker import TEST_LIMITS, Broker
+from fixtures.machine import lacking
 from fixtures.syscalls import recorded_syscalls
 from postern_core.bus import Bus
 from postern_core.bus.connection import inbox_prefix
@@ -36,7 +37,8 @@ _STEPS = (
     [("always", ["stored", "synced", "acknowledged"]), ("2m", ["stored", "acknowledged"])],
 )
 async def test_order_of_store_sync_and_acknowledgement(tmp_path: Path, sync_interval: str, expected: list[str]) -> None:
-    assert shutil.which("strace"), "this test needs strace: apt-get install strace"
+    if shutil.which("strace") is None:
+        lacking("strace (Debian: strace)")
     broker = Broker(tmp_path / "broker", sync_interval=sync_interval)
     broker.start()
     try:

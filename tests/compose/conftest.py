@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from fixtures.containers import PROJECT, ContainerStack, base_image, engine_trouble
+from fixtures.machine import lacking
 
 
 @pytest.fixture(scope="session")
 def built_stack() -> Iterator[ContainerStack]:
     """Images are built, nothing runs; whatever runs at the end is removed, with its volumes."""
     if trouble := engine_trouble():
-        pytest.skip(f"needs a container engine with Compose: {trouble}")
+        lacking(f"a container engine with Compose: {trouble}")
     stack = ContainerStack(PROJECT, base_image())
     try:
         stack.build()
