@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from chaos.without_database import mail_goes_on
+from fixtures.machine import lacking
 from fixtures.postgres import Postgres, postgres_binaries
 from fixtures.postgres_faults import Fault, killed, out_of_connections, read_only, restarted
 from fixtures.postgres_relay import PostgresRelay
@@ -18,8 +19,7 @@ from fixtures.postgres_relay import PostgresRelay
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
     """A server of our own: the one of other tests may be a container, and is theirs."""
-    binaries = postgres_binaries()
-    assert binaries is not None, "this test needs PostgreSQL's server binaries: apt-get install postgresql"
+    binaries = postgres_binaries() or lacking("PostgreSQL's server binaries (Debian: postgresql)")
     server = Postgres(binaries)
     try:
         server.start()

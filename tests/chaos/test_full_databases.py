@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from chaos.without_database import LATER, NOW, mail_goes_on
+from fixtures.machine import lacking
 from fixtures.mail import a_message
 from fixtures.postgres import Postgres, postgres_binaries
 from fixtures.postgres_faults import end_for_want_of_log, launch_again
@@ -92,8 +93,7 @@ def full_for_its_log(postgres: Postgres, disk: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("full", [full_for_tables, full_for_its_log])
 def test_a_full_disk_under_postgresql(tmp_path: Path, full: Callable[[Postgres, Path], AbstractContextManager[None]]) -> None:
-    binaries = postgres_binaries()
-    assert binaries is not None, "this test needs PostgreSQL's server binaries: apt-get install postgresql"
+    binaries = postgres_binaries() or lacking("PostgreSQL's server binaries (Debian: postgresql)")
     # not below pytest's folder: that is closed to the user that the server runs as
     with tempfile.TemporaryDirectory(prefix="postern-disk-") as folder, small_disk(Path(folder), 128 * MIB) as disk:
         postgres = Postgres(binaries, directory=disk / "postgres")
