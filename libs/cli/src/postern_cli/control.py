@@ -37,9 +37,10 @@ class Control:
         base = f"{api.rstrip('/')}/api/v1"
         self._client = httpx.Client(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S)
 
-    def get(self, path: str, **query: str | int) -> Any:
-        """The decoded answer; empty values of `query` are left out."""
-        return self._call("GET", path, params={name: value for name, value in query.items() if value != ""}).json()
+    def get(self, path: str, *, timeout_s: float = _TIMEOUT_S, **query: str | float) -> Any:
+        """The decoded answer, which may take `timeout_s`; empty values of `query` are left out."""
+        params = {name: value for name, value in query.items() if value != ""}
+        return self._call("GET", path, params=params, timeout=httpx.Timeout(_TIMEOUT_S, read=timeout_s)).json()
 
     def find(self, path: str) -> Any:
         """As `get`, but None when there is no such object."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from postern_cli import handling, observing
+from postern_cli import books, handling, observing
 from postern_cli.addresses import Addresses, read_remembered, remember, settle_addresses, split_address
 from postern_cli.control import DEFAULT_STATE, State, ended, read_endpoints
 from postern_cli.layout import locked
@@ -24,7 +24,7 @@ app.add_typer(handling.queue, name="queue")
 app.add_typer(handling.quarantine, name="quarantine")
 app.command()(observing.trace)
 app.command()(observing.status)
-app.command()(observing.ledger)
+app.add_typer(books.ledger, name="ledger")
 
 
 class GateName(StrEnum):

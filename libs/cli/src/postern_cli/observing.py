@@ -1,4 +1,4 @@
-"""Commands that look: trace, status, ledger."""
+"""Commands that look: trace, status."""
 
 from __future__ import annotations
 
@@ -76,15 +76,3 @@ def status(state: State = DEFAULT_STATE, api: Api = "", token_file: TokenFile = 
         problem = replica.get("policy_error") or ""
         revision = f"revision {replica['revision']}"
         typer.echo(f"  {replica['service']:13} {replica['instance']:20} {revision:14} {ready:10} {problem}".rstrip())
-
-
-def ledger(state: State = DEFAULT_STATE, api: Api = "", token_file: TokenFile = None) -> None:
-    """Show the books, in recipients: accepted = ended in each way + in flight."""
-    answer = Control(state, api, token_file).get("/ledger")
-    for name, value in answer["total"].items():
-        typer.echo(f"{name:12} {value:10}")
-    late = answer["open_too_long"]
-    if late["count"]:
-        typer.secho(
-            f"{late['count']} messages are open for more than {late['older_than_s']:g} s: {' '.join(late['ids'])}", bold=True
-        )
