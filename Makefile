@@ -6,7 +6,7 @@ PARTS  := libs/core libs/smtp services/ingress-anon services/ingress-auth servic
 T      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test chaos soak lint format docs clean
+.PHONY: help install run test chaos soak bench lint format docs clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -36,6 +36,9 @@ chaos: $(VENV)/dev.stamp ## A stack under load, a seeded schedule of faults, an 
 
 soak: $(VENV)/dev.stamp ## Hours of steady load, after which nothing has grown that should not (MINUTES=n)
 	cd tests && ../$(BIN)/python -m chaos.soak --minutes $(or $(MINUTES),240)
+
+bench: $(VENV)/dev.stamp ## Postern and its peers on this machine, < 15 min (DOCS=1 writes docs/performance.md; ARGS="--quick")
+	cd tests && ../$(BIN)/python -m bench.run --json ../var/bench.json --plot $(if $(DOCS),../docs/performance.png --write-docs,../var/bench.png) $(ARGS)
 
 lint: $(VENV)/dev.stamp ## Format check, ruff, strict types, import contracts
 	$(BIN)/ruff format --check .

@@ -10,52 +10,26 @@ import random
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP
+from email.utils import localtime
 
 MARK = b"X-Bench-Number: "
 MARK_DIGITS = 10
 CAUGHT_WORD = "benchmark-forbidden-phrase"
-_WORDS = [
-    "meeting",
-    "invoice",
-    "schedule",
-    "regards",
-    "please",
-    "attached",
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "report",
-    "quarter",
-    "budget",
-    "project",
-    "review",
-    "customer",
-    "delivery",
-    "contract",
-    "travel",
-    "office",
-    "morning",
-    "question",
-    "answer",
-    "number",
-    "order",
-    "shipment",
-    "tomorrow",
-    "yesterday",
-    "thanks",
-    "team",
-    "update",
-    "draft",
-    "final",
-]
+CAUGHT_SHARE = 0.05
+# distinct messages of each mix; the large ones are few, since the generator holds them all in memory
+_COUNTS = {"small": 200, "mixed": 200, "large": 20}
+MIXES = tuple(_COUNTS)
+_VOCABULARY = (
+    "meeting invoice schedule regards please attached the of and to in report quarter budget project review customer "
+    "delivery contract travel office morning question answer number order shipment tomorrow yesterday thanks team update draft final"
+)
+_WORDS = _VOCABULARY.split()
 _TENTHS = ("small",) * 7 + ("multipart",) * 2 + ("attachment",)
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One message with room for its number; `caught` when a rule is meant to hold it."""
+    """One message with room for its number; `caught` when a rule is meant to catch it."""
 
     data: bytes
     caught: bool
@@ -78,6 +52,7 @@ def _message(source: random.Random, text_bytes: int, attachment_bytes: int, *, h
     message = EmailMessage(policy=SMTP)
     message["From"] = "Sender <sender@origin.example>"
     message["To"] = "recipient@relay.example"
+    message["Date"] = localtime()
     message["Subject"] = " ".join(source.choices(_WORDS, k=5))
     message["Message-ID"] = f"<{source.getrandbits(64):x}@origin.example>"
     body = _text(source, text_bytes)
@@ -90,28 +65,37 @@ def _message(source: random.Random, text_bytes: int, attachment_bytes: int, *, h
     return MARK + b"0" * MARK_DIGITS + b"\r\n" + message.as_bytes()
 
 
-def templates(mix: str, *, seed: int = 1, count: int = 200, caught_share: float = 0.05) -> list[Template]:
-    """`count` templates of this mix; ValueError for an unknown one."""
+def caught_flags(mix: str, *, seed: int = 1) -> list[bool]:
+    """Of each template of this mix whether a rule is meant to catch it, without making the messages. ValueError for an unknown mix."""
+    count = _count(mix)
+    caught = set(random.Random(f"{seed}/{mix}/caught").sample(range(count), round(count * CAUGHT_SHARE)))
+    return [number in caught for number in range(count)]
+
+
+def templates(mix: str, *, seed: int = 1) -> list[Template]:
+    """The templates of this mix, the same for the same seed but for the Date: field; ValueError for an unknown mix."""
     source = random.Random(f"{seed}/{mix}")
-    made = []
-    for number in range(count):
-        caught = source.random() < caught_share
-        kind = {"small": "small", "large": "large"}.get(mix) or _mixed_kind(mix, number)
-        match kind:
-            case "small":
-                data = _message(source, source.randint(4000, 7500), 0, html=False, caught=caught)
-            case "multipart":
-                data = _message(source, 6000, 34_000, html=True, caught=caught)
-            case "attachment":
-                data = _message(source, 4000, source.randint(300_000, 1_000_000), html=False, caught=caught)
-            case _:
-                data = _message(source, 4000, source.randint(1_000_000, 10_000_000), html=False, caught=caught)
-        made.append(Template(data, caught))
-    source.shuffle(made)
-    return made
+    kinds = [mix if mix != "mixed" else _TENTHS[number % 10] for number in range(_count(mix))]
+    source.shuffle(kinds)
+    return [
+        Template(_of_kind(source, kind, caught=caught), caught)
+        for kind, caught in zip(kinds, caught_flags(mix, seed=seed), strict=True)
+    ]
 
 
-def _mixed_kind(mix: str, number: int) -> str:
-    if mix != "mixed":
-        raise ValueError(f"no mix {mix!r}: small, mixed or large")
-    return _TENTHS[number % 10]
+def _of_kind(source: random.Random, kind: str, *, caught: bool) -> bytes:
+    match kind:
+        case "small":
+            return _message(source, source.randint(4000, 7500), 0, html=False, caught=caught)
+        case "multipart":
+            return _message(source, 6000, 34_000, html=True, caught=caught)
+        case "attachment":
+            return _message(source, 4000, source.randint(300_000, 1_000_000), html=False, caught=caught)
+        case _:
+            return _message(source, 4000, source.randint(1_000_000, 10_000_000), html=False, caught=caught)
+
+
+def _count(mix: str) -> int:
+    if mix not in _COUNTS:
+        raise ValueError(f"no mix {mix!r}: {', '.join(_COUNTS)}")
+    return _COUNTS[mix]

@@ -1,13 +1,17 @@
-"""CPU time and memory of processes and their descendants, from /proc."""
+"""CPU time and memory of processes and their descendants, from /proc, and how a process that we started ends."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_STOP_S = 20
 
 
 def descendants(roots: list[int]) -> list[int]:
@@ -37,15 +41,47 @@ def cpu_s(roots: list[int]) -> float:
     return total * _TICK_S
 
 
-def rss_bytes(roots: list[int]) -> int:
-    """Resident memory now; pages shared between processes count once for each."""
+def memory_bytes(roots: list[int]) -> int:
+    """Memory now, a page that several processes share counted once between them (PSS); where that may not be read, resident memory."""
     total = 0
     for pid in descendants(roots):
         try:
+            total += _pss(pid)
+        except PermissionError:
             total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
         except (FileNotFoundError, ProcessLookupError):
             continue
     return total
+
+
+def busy_s() -> float:
+    """CPU time that this machine has spent on anything since it started, all cores together."""
+    fields = Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in fields[:8])
+    return (user + nice + system + irq + softirq + steal) * _TICK_S
+
+
+@contextmanager
+def running(command: list[str], output: Path, *, cwd: Path, environment: dict[str, str] | None = None) -> Iterator[int]:
+    """The command as a process of ours, its output in a file; gives its pid. Ends with SIGTERM, or SIGKILL when that does not help."""
+    with output.open("ab") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd, env=environment)
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _pss(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _stat(pid: int) -> list[str]:
