@@ -52,10 +52,12 @@ class Findings:
     ghosts: int = 0
     unexplained: list[str] = field(default_factory=list)
     ledger: dict[str, int] = field(default_factory=dict)
+    discrepancies: list[str] = field(default_factory=list)  # what `postern ledger verify` finds
 
     @property
     def good(self) -> bool:
-        return not (self.missing or self.wrong or self.unexplained) and self.ledger.get("in_flight", -1) == 0
+        complaints = self.missing or self.wrong or self.unexplained or self.discrepancies
+        return not complaints and self.ledger.get("in_flight", -1) == 0
 
 
 @dataclass
@@ -72,6 +74,9 @@ def audit(relay: Relay, record: Record, struck: list[Struck]) -> Findings:
     findings = Findings(accepted=len(record.accepted))
     ends = relay.all_dispositions([accepted.queue_id for accepted in record.accepted])
     findings.ledger = relay.wait_balanced()
+    verified = relay.postern("ledger", "verify", "--grace", "2", check=False)
+    if "the books balance" not in verified:
+        findings.discrepancies = verified.splitlines()
     seen = _look(relay, record)
     for accepted in record.accepted:
         _check(accepted, ends[accepted.queue_id], seen, findings)
@@ -143,7 +148,8 @@ def table(findings: Findings, record: Record, struck: list[Struck]) -> str:
         "recipients lost": len(findings.missing),
         "recipients with another end than their mail's": len(findings.wrong),
         "in flight in the ledger": findings.ledger.get("in_flight", -1),
+        "discrepancies between ledger and mail": len(findings.discrepancies),
     }
     lines += ["", *(f"{name:45} {count:8}" for name, count in rows.items())]
-    lines += [f"  ! {each}" for each in (findings.missing + findings.wrong + findings.unexplained)[:20]]
+    lines += [f"  ! {each}" for each in (findings.missing + findings.wrong + findings.unexplained + findings.discrepancies)[:20]]
     return "\n".join(lines)

@@ -21,4 +21,5 @@ def test_nothing_that_was_accepted_is_missing_after_a_minute_of_faults(tmp_path:
     assert findings.missing == []
     assert findings.wrong == []
     assert findings.unexplained == []
+    assert findings.discrepancies == []
     assert findings.ledger["in_flight"] == 0
