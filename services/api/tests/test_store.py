@@ -256,6 +256,29 @@ async def test_the_ledger_is_walked_in_pages(database: Database) -> None:
     assert await ledger.newest_event_at() is not None
 
 
+async def test_what_postern_wrote_itself_is_known_by_the_disposition_that_names_it(database: Database) -> None:
+    """Was: a copy that a rule forwards was in nobody's books until it had come to its end."""
+    trace, ledger = TraceRepository(database), LedgerRepository(database)
+    original, copy = an_envelope("a@relay.example", "b@relay.example"), an_envelope(gate=Gate.INTERNAL)
+    forwarded = [an_end(original, DispositionKind.FORWARDED, n, successor_id=copy.id) for n in (0, 1)]
+    await trace.record([accepted(original)], forwarded)
+    assert {
+        row.id: (row.gate, row.recipients_total, row.is_open) for row in await trace.page(after="", limit=10, open_only=False)
+    } == {
+        original.id: ("anon", 2, False),
+        copy.id: ("internal", 1, True),
+    }
+    books = balances(*await ledger.totals(None))
+    assert books["internal"].model_dump(exclude_defaults=True) == {"accepted": 1, "in_flight": 1}
+    await trace.record([], [an_end(copy, DispositionKind.DELIVERED), *forwarded])
+    assert (await balanced(database))["in_flight"] == 0
+    assert [row.size_bytes for row in await trace.page(after="", limit=10, open_only=False) if row.id == copy.id] == [None]
+    await trace.record([accepted(copy)], [])  # told of late
+    assert [row.size_bytes for row in await trace.page(after="", limit=10, open_only=False) if row.id == copy.id] != [None]
+    await trace.record([], [an_end(original, DispositionKind.BOUNCED, successor_id="no queue id")])
+    assert len(await trace.page(after="", limit=10, open_only=False)) == 2
+
+
 async def test_messages_are_found_by_sender_recipient_and_disposition(database: Database) -> None:
     trace = TraceRepository(database)
     one, two, open_one = an_envelope("a@relay.example"), an_envelope("B_b@relay.example"), an_envelope("c@relay.example")

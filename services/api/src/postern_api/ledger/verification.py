@@ -24,12 +24,12 @@ import structlog
 from postern_api.errors import ConflictError
 from postern_api.ledger.comparison import STREAMS, Fault, Look, Suspicion, queue_id_of, suspicions
 from postern_api.ledger.repository import LedgerRepository
+from postern_api.messages.repository import is_queue_id
 from postern_api.queue.service import QueueService
 from postern_core.bus import Bus
 from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER
 from postern_core.control import QueueQuery
 from postern_core.disposition import DispositionKind
-from postern_core.ids import parse_queue_id
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -186,9 +186,7 @@ class Verifier:
         return [suspect for suspect, yes in zip(suspects, recorded, strict=True) if yes]
 
     async def _has_disposition_behind(self, floor: int, queue_id: str) -> bool:
-        try:
-            parse_queue_id(queue_id)
-        except ValueError:
+        if not is_queue_id(queue_id):
             return False  # whatever lies there under such a name, nobody writes a disposition of it
         for subject in await self._bus.subjects(DISPOSITIONS, f"disposition.{queue_id}.*"):
             stored = await self._bus.last(DISPOSITIONS, subject)

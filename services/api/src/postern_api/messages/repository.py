@@ -18,7 +18,9 @@ from postern_api.messages.records import DispositionRow, EventRow, MessageRow, T
 from postern_api.store.database import Database
 from postern_api.store.models import dispositions, events, messages
 from postern_core.disposition import Disposition, DispositionKind
+from postern_core.envelope import Gate
 from postern_core.events import EventKind, TraceEvent
+from postern_core.ids import parse_queue_id
 
 HISTORY: Final = "disposition"  # kind of those rows of table events that are past and present dispositions
 _IN_ONE_STATEMENT: Final = 500  # bound parameters are limited
@@ -37,7 +39,9 @@ class TraceRepository:
         accepted = [event for event in told if event.kind is EventKind.ACCEPTED]
         # in one order everywhere, so that two replicas do not wait for each other in a circle
         ends = sorted(ends, key=lambda end: (end.id, end.n))
-        rows = sorted([*map(_accepted, accepted), *map(_implied, ends)], key=lambda row: str(row["id"]))
+        successors = [end for end in ends if is_queue_id(end.successor_id)]
+        rows = [*map(_accepted, accepted), *map(_implied, ends), *map(_successor, successors)]
+        rows.sort(key=lambda row: str(row["id"]))
         ids = list(dict.fromkeys(str(row["id"]) for row in rows))
         async with self._database.write() as connection:
             await self._put_messages(connection, rows)
@@ -159,6 +163,14 @@ def is_open() -> ColumnElement[bool]:
     return messages.c.final < func.coalesce(messages.c.recipients_total, 1)
 
 
+def is_queue_id(text: str) -> bool:
+    try:
+        parse_queue_id(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _has_end(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(dispositions.c.queue_id == messages.c.id, condition)
 
@@ -194,6 +206,21 @@ def _implied(end: Disposition) -> dict[str, Any]:
         "accepted_at": end.accepted_at,
         "reverse_path": None,
         "recipients_total": end.recipients_total,
+        "size_bytes": None,
+        "client": None,
+        "final": 0,
+    }
+
+
+def _successor(end: Disposition) -> dict[str, Any]:
+    """What Postern wrote in place of the message, an NDR or a forwarded copy: it has one recipient, and is known by this disposition even
+    if nobody told of it or the telling got lost."""
+    return {
+        "id": end.successor_id,
+        "gate": Gate.INTERNAL.value,
+        "accepted_at": end.at,
+        "reverse_path": None,
+        "recipients_total": 1,
         "size_bytes": None,
         "client": None,
         "final": 0,
