@@ -14,7 +14,7 @@ import msgspec
 from bench.measure import Load, Measured
 
 # enough to fill every connection, and few enough for the slowest; large messages are a hundred times as big
-_WARM_UP = {"small": 200, "mixed": 200, "large": 20}
+_WARM_UP = {"small": 200, "mixed": 200, "large": 10}
 _FEWEST = {"small": 100, "mixed": 100, "large": 20}
 _SHAPES = ((20, 1), (200, 10))  # connections, messages a connection
 _SHAPED_MIX = "small"

@@ -23,10 +23,11 @@ def draw(path: Path, report: Report) -> None:
     latency.set_title("half load: p99 latency, ms")
     for axes in (throughput, latency):
         axes.set_yscale("log")
-        axes.legend(fontsize=7)
+        axes.set_ylim(top=axes.get_ylim()[1] * 1.5)
     _cpu(cpu, report)
     figure.text(0.01, 0.01, report.machine.sentence, fontsize=6)
-    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    figure.legend(*throughput.get_legend_handles_labels(), loc="lower right", ncols=6, fontsize=7)
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

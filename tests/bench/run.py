@@ -53,9 +53,10 @@ def measure_system(name: str, system: System, plan: Plan, below: Path) -> System
     entries: list[Entry] = []
     version = failed = ""
     with private_directory(below) as directory:
-        port, arrivals = free_port(), directory / "arrivals.bin"
+        port, arrivals, own = free_port(), directory / "arrivals.bin", directory / name
+        own.mkdir(mode=0o711)
         try:
-            with running_sink(port, arrivals) as sink_pid, system.start(directory / name, port, rules()) as running:
+            with running_sink(port, arrivals) as sink_pid, system.start(own, port, rules()) as running:
                 version = running.version
                 print(f"{name}: {version}", flush=True)
 
