@@ -39,3 +39,18 @@ def test_a_message_that_needs_more_memory_than_there_is_is_held_and_no_other(tmp
         assert relay.pids("screener") == screener
         assert "MemoryError" in (relay.state / "logs" / "screener.log").read_text()
     assert [relay.copies(queue_id) for queue_id in others] == [1] * len(others)
+
+
+def test_a_message_that_does_not_even_fit_into_the_worker_is_held_and_no_other(tmp_path: Path) -> None:
+    """It was retried for ever, and the worker's broker connection broke each time; and with a limit below the sandbox's own, no sandbox
+    started, so that nothing that came again was ever screened."""
+    with Relay(tmp_path / "var", environment={"POSTERN_MEMORY_LIMIT_MIB": "160"}) as relay:
+        screener = relay.pids("screener")
+        with relay.limits("anon", max_message_bytes=80 * MIB, max_session_bytes=None), relay.rule(RULE):
+            huge = relay.send(a_message() + b"x\r\n" * (64 * MIB // 3), to=["a@relay.example"])
+            others = [relay.send(a_message(), to=["a@relay.example"]) for _ in range(10)]
+            for queue_id in others:
+                assert relay.dispositions(queue_id) == {"a@relay.example": "delivered"}
+            assert relay.dispositions(huge) == {"a@relay.example": "held"}
+        assert relay.wait_balanced()["in_flight"] == 0
+        assert relay.pids("screener") == screener

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 
 import pytest
 
@@ -128,3 +129,15 @@ async def test_deleting_a_body_leaves_those_of_others(broker: Broker, screener: 
     await store.delete(an_envelope())  # inline: nothing to delete
     await provisioner.close()
     await screener.close()
+
+
+async def test_a_body_larger_than_what_the_broker_lets_wait_for_a_client_costs_no_connection(screener: Bus) -> None:
+    """All chunks were asked for at once: the broker, with over 64 MiB still to be sent, hung up on whatever else was under way."""
+    store, body = BodyStore(screener, "screener", 1024), os.urandom(1024) * (80 * 1024)
+    ref = await store.put(new_queue_id(), body)
+    reading = asyncio.create_task(store.get(ref))
+    await asyncio.sleep(0)
+    await screener.client.flush()
+    time.sleep(1)  # noqa: ASYNC251  (a loop that is busy: what the broker sends meanwhile is not read)
+    assert await reading == body
+    assert screener.client.stats["reconnects"] == 0

@@ -29,7 +29,9 @@ Inspect = Callable[[Envelope, bytes, Ruleset], Screened]
 
 def run(memory_limit_mib: int, inspect: Inspect = screen) -> int:
     """Serve until standard input ends; returns the exit code."""
-    limit = memory_limit_mib * _MIB
+    limit, inherited = memory_limit_mib * _MIB, resource.getrlimit(resource.RLIMIT_AS)[1]
+    if inherited != resource.RLIM_INFINITY:
+        limit = min(limit, inherited)  # the worker's own limit may be the lower one, and nobody may raise it
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

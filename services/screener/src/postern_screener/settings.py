@@ -18,10 +18,13 @@ class Settings(BusSettings):
         default=3072,
         ge=0,
         le=1024 * 1024,
-        description="Address space of a worker in MiB; a message that exceeds it is retried. 0: no limit.",
+        description="Address space of a worker in MiB; a message that does not fit into it is held as poison. 0: no limit.",
     )
     sandbox_memory_mib: int = Field(
-        default=1024, ge=256, le=1024 * 1024, description="Address space in MiB of the process that inspects suspects."
+        default=1024,
+        ge=256,
+        le=1024 * 1024,
+        description="Address space in MiB of the process that inspects suspects; the worker's limit, where that is lower. Large HTML may take thirty times its size.",
     )
     supervised: bool = Field(
         default=False, description="Set by the parent of several workers: the worker drains when its standard input ends."

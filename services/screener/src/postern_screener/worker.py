@@ -90,9 +90,11 @@ class Worker:
             log.info("message.already_settled", id=envelope.id, tries=delivered.tries)
             await delivered.ack()
             return
+        body: bytes | memoryview = inline  # as far as it is at hand: to hold a message, a stored body stays where it is
         try:
-            body = bytes(await self._bodies.load(envelope, inline))
-            screened = await self._screen(delivered, envelope, body, ruleset)
+            whole = await self._read(envelope, inline)
+            screened = await self._screen(delivered, envelope, whole, ruleset)
+            body = whole
         except BodyMissing as error:
             if await self._actions.is_settled(envelope):
                 log.info("message.already_settled", id=envelope.id, tries=delivered.tries)
@@ -113,6 +115,14 @@ class Worker:
         await self._actions.carry_out(envelope, body, screened, ruleset, redelivered=delivered.tries > 1)
         self._tell(envelope, screened.verdict)
         await delivered.ack()
+
+    async def _read(self, envelope: Envelope, inline: memoryview) -> bytes:
+        """The whole message. ConvictedError when it does not fit into what memory there is: tried again for ever, it would never be
+        judged, and cost everybody else theirs each time."""
+        try:
+            return bytes(await self._bodies.load(envelope, inline))
+        except MemoryError as error:
+            raise ConvictedError("it does not fit into the memory of this worker") from error
 
     def _is_poison(self, queue_id: QueueId, tries: int, max_deliveries: int) -> bool:
         """Counts a conviction. The first delivery, which ended a worker, and the one at hand are two; from three on, one more must be
