@@ -279,6 +279,28 @@ async def test_what_postern_wrote_itself_is_known_by_the_disposition_that_names_
     assert len(await trace.page(after="", limit=10, open_only=False)) == 2
 
 
+async def test_a_message_whose_acceptance_was_never_told_is_known_by_its_next_step(database: Database) -> None:
+    """Was: after a gate died, its last messages were in nobody's books while they waited, and none of them could be open for too long."""
+    trace, ledger = TraceRepository(database), LedgerRepository(database)
+    envelope = an_envelope("a@relay.example", "b@relay.example")
+    step = TraceEvent(id=envelope.id, kind=EventKind.DEFERRED, at=datetime.now(UTC), service="delivery", fields={"attempts": 1})
+    for _ in range(2):
+        await trace.record([step], [])
+        books = balances(*await ledger.totals(None))
+        assert {gate: book.model_dump(exclude_defaults=True) for gate, book in books.items()} == {
+            "": {"accepted": 1, "in_flight": 1}
+        }
+    assert await ledger.open_since(datetime.now(UTC) + timedelta(seconds=1), 10) == (1, [envelope.id])
+    (row,) = await trace.page(after="", limit=10, open_only=True)
+    assert (row.accepted_at, row.recipients_total) == (envelope.accepted_at, None)
+    await trace.record([step], [an_end(envelope, DispositionKind.DELIVERED, 0)])
+    assert balances(*await ledger.totals(None))["anon"].model_dump(exclude_defaults=True) == {
+        "accepted": 2,
+        "delivered": 1,
+        "in_flight": 1,
+    }
+
+
 async def test_messages_are_found_by_sender_recipient_and_disposition(database: Database) -> None:
     trace = TraceRepository(database)
     one, two, open_one = an_envelope("a@relay.example"), an_envelope("B_b@relay.example"), an_envelope("c@relay.example")

@@ -50,7 +50,9 @@ class LedgerView(Body):
 
     since: datetime | None
     total: Balance
-    gates: dict[str, Balance] = Field(description="By gate: anon, auth, and internal for what Postern itself wrote.")
+    gates: dict[str, Balance] = Field(
+        description="By gate: anon, auth, internal for what Postern itself wrote; empty while the gate is not known, because the acceptance got lost."
+    )
     open_too_long: OpenTooLong
     streams: dict[str, int] | None = Field(
         description="Messages in INTAKE, OUTBOUND and DEFERRED now: what is in flight lies there. null: the bus does not answer."

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Table, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, case, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from postern_api.messages.records import DispositionRow, EventRow, MessageRow, Trace
@@ -20,7 +20,7 @@ from postern_api.store.models import dispositions, events, messages
 from postern_core.disposition import Disposition, DispositionKind
 from postern_core.envelope import Gate
 from postern_core.events import EventKind, TraceEvent
-from postern_core.ids import parse_queue_id
+from postern_core.ids import accepted_at, parse_queue_id
 
 HISTORY: Final = "disposition"  # kind of those rows of table events that are past and present dispositions
 _IN_ONE_STATEMENT: Final = 500  # bound parameters are limited
@@ -43,8 +43,11 @@ class TraceRepository:
         rows = [*map(_accepted, accepted), *map(_implied, ends), *map(_successor, successors)]
         rows.sort(key=lambda row: str(row["id"]))
         ids = list(dict.fromkeys(str(row["id"]) for row in rows))
+        known = set(ids)
+        only_mentioned = {event.id: event for event in told if event.id not in known and is_queue_id(event.id)}
         async with self._database.write() as connection:
             await self._put_messages(connection, rows)
+            await self._put_mentioned(connection, [_mentioned(only_mentioned[each]) for each in sorted(only_mentioned)])
             await self._put_history([_event(each) for each in told] + [_history(end) for end in ends], connection)
             await self._put_ends(connection, ends)
             await self._count_final(connection, ids)
@@ -54,8 +57,15 @@ class TraceRepository:
             return
         insert = self._database.insert(messages)
         known = ("reverse_path", "recipients_total", "size_bytes", "client")
-        changes = {name: func.coalesce(messages.c[name], insert.excluded[name]) for name in known}
+        changes: dict[str, ColumnElement[Any]] = {name: func.coalesce(messages.c[name], insert.excluded[name]) for name in known}
+        for name in ("gate", "accepted_at"):  # of a message that was only mentioned, this is the first that is known
+            changes[name] = case((messages.c.gate == "", insert.excluded[name]), else_=messages.c[name])
         await connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=changes), rows)
+
+    async def _put_mentioned(self, connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+        """Messages of which a step was told and no acceptance: it got lost, or comes later."""
+        if rows:
+            await connection.execute(self._database.insert(messages).on_conflict_do_nothing(index_elements=["id"]), rows)
 
     async def _put_history(self, rows: list[dict[str, Any]], connection: AsyncConnection) -> None:
         if rows:
@@ -195,6 +205,19 @@ def _accepted(event: TraceEvent) -> dict[str, Any]:
         "recipients_total": total if isinstance(total, int) and 0 < total < _MOST_RECIPIENTS else None,
         "size_bytes": size if isinstance(size, int) and 0 <= size < _MOST_BYTES else None,
         "client": _text(fields.get("client", "")),
+        "final": 0,
+    }
+
+
+def _mentioned(event: TraceEvent) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "gate": "",
+        "accepted_at": accepted_at(event.id),
+        "reverse_path": None,
+        "recipients_total": None,
+        "size_bytes": None,
+        "client": None,
         "final": 0,
     }
 

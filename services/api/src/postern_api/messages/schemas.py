@@ -69,7 +69,7 @@ class MessageView(Body):
     """One accepted message. A field is null when the event that tells it got lost."""
 
     id: str
-    gate: str
+    gate: str = Field(description="Empty when the acceptance got lost and no recipient has come to an end yet.")
     accepted_at: datetime
     reverse_path: str | None
     recipients_total: int | None
@@ -111,7 +111,7 @@ class TraceView(Body):
     )
 
     id: str
-    message: MessageView | None = Field(description="null while only some of its steps were told.")
+    message: MessageView | None = Field(description="null when nothing was told of it yet.")
     events: list[EventView]
     dispositions: list[DispositionView]
     history: list[EventView] = Field(description="Every disposition that there ever was, in the order of time.")
