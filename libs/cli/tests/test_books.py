@@ -126,8 +126,14 @@ def test_a_message_deleted_on_the_broker_by_hand_is_named(fresh: Stack) -> None:
     fresh.set_schedule(3600, expiry_s=86400)
     held = fresh.send(a_message(body="make money fast"), to=["a@demo.example"])
     fresh.wait_settled([held])
+    rule = {"name": "forward", "action": "forward", "forward_to": "b@demo.example"}
+    condition = {"type": "sender", "patterns": ["forwarded@sender.example"]}
+    fresh.api.post("/rules", json=rule | {"condition": condition}).raise_for_status()
     fresh.lead_default_route_to(1)  # nobody listens there
     waiting = fresh.send(a_message(), to=["a@demo.example"])
+    forwarded = fresh.send(a_message(), to=["a@demo.example"], sender="forwarded@sender.example")
+    assert fresh.wait_settled([forwarded]) == {forwarded: {"a@demo.example": "forwarded"}}
+    eventually(lambda: len(fresh.api.get("/queue").json()["rows"]) == 2, "the copy to be queued")
     job_id = eventually(lambda: fresh.api.get(f"/queue/{waiting}").json()["rows"], "the message to be queued")[0]["job_id"]
     code, shown = ledger(fresh, "verify", "--grace", "5")
     assert (code, "the books balance" in shown) == (0, True), shown
