@@ -11,15 +11,13 @@ import itertools
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
 import structlog
 
 from postern_api.messages.records import Trace
 from postern_api.messages.repository import TraceRepository
 from postern_api.policy.repository import PolicyRepository
 from postern_core.bus import Bus
-from postern_core.bus.topology import BADMAIL, DEFERRED, DISPOSITIONS, INTAKE, OUTBOUND, QUARANTINE, checked_route_name
-from postern_core.disposition import Disposition
+from postern_core.bus.topology import BADMAIL, DEFERRED, INTAKE, OUTBOUND, QUARANTINE, checked_route_name
 from postern_core.errors import TransientError
 from postern_core.ids import QueueId
 
@@ -65,12 +63,6 @@ class MessageService:
 
         found = await asyncio.gather(*(ask(stream, subject_filter) for stream, subject_filter in filters))
         return [place for places in found for place in places]
-
-    async def dispositions_on_bus(self, queue_id: QueueId) -> list[Disposition]:
-        """The last disposition of each recipient as the stream has it, for what is not recorded yet."""
-        subjects = await self._bus.subjects(DISPOSITIONS, f"disposition.{queue_id}.*")
-        stored = await asyncio.gather(*(self._bus.last(DISPOSITIONS, subject) for subject in subjects))
-        return [msgspec.json.decode(each.data, type=Disposition) for each in stored if each is not None]
 
     async def _job_ids(self, queue_id: QueueId, trace: Trace) -> list[str]:
         newest = await self._policy.newest()
