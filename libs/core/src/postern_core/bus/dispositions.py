@@ -1,4 +1,4 @@
-"""Writes and looks up dispositions (DESIGN rule 7: done is written before it is let go)."""
+"""Writes and looks up dispositions (docs/architecture.md, rule 7: done is written before it is let go)."""
 
 from __future__ import annotations
 

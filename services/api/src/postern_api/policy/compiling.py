@@ -1,6 +1,6 @@
 """A snapshot as the three sections that services read. Pure.
 
-A snapshot without a default route cannot be compiled: nothing is published, and the gates go on answering 451 4.3.5 (DESIGN rule 6)
+A snapshot without a default route cannot be compiled: nothing is published, and the gates go on answering 451 4.3.5 (docs/architecture.md, rule 6)
 or keep the policy that they have.
 """
 
