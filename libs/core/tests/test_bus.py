@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 
+import nats.errors
 import pytest
 
 from fixtures.broker import Broker
 from postern_core.bus import BodyMissing, BodyStore, Consumer, Delivered, PolicyWatch
 from postern_core.bus.publishing import SubjectTakenError
-from postern_core.bus.topology import BODIES, INTAKE, intake_subject
+from postern_core.bus.topology import BODIES, INTAKE, KV_STATUS, intake_subject
 from postern_core.envelope import Client, Envelope, Gate, Recipient, frame, unframe
 from postern_core.errors import TransientError
 from postern_core.ids import accepted_at, new_queue_id
@@ -76,6 +78,21 @@ async def test_publishing_without_a_broker_is_a_transient_error_at_once(broker: 
         await gate.publish(INTAKE, intake_subject(Gate.ANON, new_queue_id()), b"x", "id")
     assert str(refused.value.reply).startswith("451 4.3.0")
     await gate.close()
+
+
+async def test_a_late_answer_to_a_flush_that_was_given_up_does_not_end_the_reading(broker: Broker) -> None:
+    """The api's readiness check did that while the broker was paused for three seconds: for twenty more the api heard nothing."""
+    api = await broker.connect("api")
+    assert broker.process is not None
+    broker.process.send_signal(signal.SIGSTOP)
+    await asyncio.to_thread(os.waitid, os.P_PID, broker.process.pid, os.WSTOPPED)
+    try:
+        with pytest.raises(nats.errors.FlushTimeoutError):
+            await api.client.flush(timeout=1)
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
+    assert await api.kv_get(KV_STATUS, "delivery.nobody") is None
+    await api.close()
 
 
 async def test_a_handler_that_fails_gets_the_message_again_after_a_broker_restart(broker: Broker) -> None:

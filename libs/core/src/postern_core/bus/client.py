@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import Any
 
@@ -12,9 +13,17 @@ from postern_core.settings import BusSettings
 
 
 class Client(NatsClient):
-    """The client reads header values as lists and cannot write those: without this, it could not answer a request that has headers."""
+    """The library's client, without two of its faults."""
+
+    async def _process_pong(self) -> None:
+        """A flush that timed out leaves its cancelled future behind. The library sets a result on it when the pong comes after all, which
+        raises, and that ends the task that reads the connection: the service then hears nothing until the keep-alive gives up on it."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
 
     async def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, Any] | None = None) -> None:
+        """Header values may be lists, as the client itself reads them: else it could not answer a request that has headers."""
         if headers is not None:
             headers = {name: value if isinstance(value, str) else value[0] for name, value in headers.items()}
         await super().publish(subject, payload, reply, headers)
