@@ -6,7 +6,7 @@ PARTS  := libs/core libs/smtp services/ingress-anon services/ingress-auth servic
 T      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test chaos soak bench lint format docs clean
+.PHONY: help install run test chaos outage soak bench lint format docs clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -33,6 +33,9 @@ test: $(VENV)/dev.stamp ## Run every test (T=path::name for one)
 
 chaos: $(VENV)/dev.stamp ## A stack under load, a seeded schedule of faults, an audit of every 250 (SEED=n replays)
 	cd tests && ../$(BIN)/python -m chaos.run --seconds $(or $(SECONDS_OF_LOAD),120) --plot ../var/chaos.png $(if $(SEED),--seed $(SEED))
+
+outage: $(VENV)/dev.stamp ## The broker is away for ten minutes, then restarted twenty times: mail flows again within 10 s (AWAY=seconds)
+	cd tests && ../$(BIN)/python -m chaos.outage --away $(or $(AWAY),600)
 
 soak: $(VENV)/dev.stamp ## Hours of steady load, after which nothing has grown that should not (MINUTES=n)
 	cd tests && ../$(BIN)/python -m chaos.soak --minutes $(or $(MINUTES),240)

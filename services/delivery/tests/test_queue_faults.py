@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -231,3 +233,32 @@ async def test_a_lease_that_ran_out_under_an_attempt_makes_no_second_one_in_the_
     await stack.stop()
     assert len(stack.smart_host.messages) == 1
     await repository._database.close()
+
+
+async def test_a_retry_that_the_broker_did_not_answer_is_repeated_soon_after_it_is_back(idle_stack: Stack) -> None:
+    """Was: it kept its lease of a minute, as if its replica had died, and the mail waited for the end of that."""
+    stack = idle_stack
+    stack.settings = stack.settings.model_copy(update={"lease_s": 600.0})
+    await stack.start()
+    stack.smart_host.defer_rcpt("a@relay.example")
+    job = await stack.send("a@relay.example")
+    await stack.queued()
+    database = Database(stack.settings.database())
+    repository = QueueRepository(database)
+    leases: list[datetime] = []  # by when they end, as they were seen
+
+    async def given_up() -> bool:
+        row = await repository.get(job.id)
+        if row is not None and row.lease_until is not None:
+            leases.append(row.lease_until)
+        return len(leases) > 1 and leases[-1] < leases[0]
+
+    assert stack.broker.process is not None
+    stack.broker.process.send_signal(signal.SIGSTOP)
+    try:
+        await stack.until(given_up)
+    finally:
+        stack.broker.process.send_signal(signal.SIGCONT)
+    stack.smart_host.behave()
+    assert await stack.dispositions(job) == {"a@relay.example": "delivered"}
+    await database.close()

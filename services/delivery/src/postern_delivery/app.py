@@ -119,6 +119,7 @@ class Delivery:
             owner=f"{settings.instance}/{os.getpid()}/{new_queue_id()}",
             concurrency=settings.retry_concurrency,
             lease_s=settings.lease_s,
+            has_mail=lambda: bus.connected,
             queue_changed=queue_changed,
         )
         orphans = OrphanBodies(bus, grace_s=settings.orphan_grace_s)

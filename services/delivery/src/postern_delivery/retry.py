@@ -1,8 +1,8 @@
 """The retry loop: leases rows that are due and works on them, a few at a time for each route, so that a slow one holds up no other.
 
 It sleeps until the next row is due, or until somebody pokes it. A lease is renewed while work goes on, and given back when the program
-stops in the middle; that of a dead replica runs out. Without its database the loop waits; nothing is lost, since the mail is in
-DEFERRED.
+stops in the middle; that of a dead replica runs out. Without its database or the broker the loop waits; nothing is lost, since the mail
+is in DEFERRED. An attempt that one of them failed is repeated soon: the lease of a minute is for replicas that died.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _SHORTEST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0  # another replica may have put in a row that is due earlier
-_AWAY_PAUSE_S: Final = 2.0
+_AWAY_PAUSE_S: Final = 2.0  # before another look at a database or a broker that did not answer
 
 Work = Callable[[QueuedJob, str], Awaitable[None]]
 
 
 class RetryLoop:
-    """See the module. `owner` names this replica among all; `work` is called with a leased row; `queue_changed` wakes the loop."""
+    """See the module. `owner` names this replica among all; `work` is called with a leased row, and not while `has_mail` says that the
+    stored mail cannot be read; `queue_changed` wakes the loop."""
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class RetryLoop:
         owner: str,
         concurrency: int,
         lease_s: float,
+        has_mail: Callable[[], bool],
         queue_changed: asyncio.Event,
     ) -> None:
         self._repository = repository
@@ -48,6 +50,7 @@ class RetryLoop:
         self._owner = owner
         self._concurrency = concurrency
         self._lease_s = lease_s
+        self._has_mail = has_mail
         self._active: Counter[str] = Counter()  # attempts under way, by route
         self._in_hand: set[str] = set()  # job ids
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,6 +82,8 @@ class RetryLoop:
 
     async def _round(self) -> float:
         """Start what is due and fits; returns the seconds until there is more to do."""
+        if not self._has_mail():
+            return _AWAY_PAUSE_S
         try:
             now = datetime.now(UTC)
             for route in await self._repository.routes_due(now):
@@ -121,6 +126,8 @@ class RetryLoop:
             raise
         except (TransientError, DatabaseAway) as error:
             log.warning("retry.postponed", id=row.queue_id, job_id=row.job_id, reason=str(error))
+            renewing.cancel()
+            await self._soon_again(row)
         except (
             Exception
         ):  # the one handler of a task: the row is due again when its lease ends, the fault is logged, nothing is lost
@@ -137,6 +144,13 @@ class RetryLoop:
                     return  # settled, or taken over: writing under the lease will tell
             except DatabaseAway as error:
                 log.warning("lease.not_renewed", id=row.queue_id, job_id=row.job_id, reason=str(error))
+
+    async def _soon_again(self, row: QueuedJob) -> None:
+        try:
+            until = datetime.now(UTC) + timedelta(seconds=min(_AWAY_PAUSE_S, self._lease_s))
+            await self._repository.renew(row.job_id, owner=self._owner, until=until)
+        except DatabaseAway as error:
+            log.warning("lease.not_shortened", id=row.queue_id, job_id=row.job_id, reason=str(error))
 
     async def _give_back(self, row: QueuedJob) -> None:
         try:

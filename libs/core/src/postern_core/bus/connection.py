@@ -34,6 +34,9 @@ PUBLISH_DEADLINE_S: Final = 10.0
 _TRY_TIMEOUT_S: Final = 3.0
 _READ_TIMEOUT_S: Final = 5.0
 _RETRY_PAUSE_S: Final = 0.1
+_RECONNECT_PAUSE_S: Final = 1  # whole seconds are all that the client's signatures allow for these three
+_CONNECT_TIMEOUT_S: Final = 2
+_PING_EVERY_S: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +259,9 @@ async def connect(settings: BusSettings, service: str) -> Bus:
             reconnected_cb=on_reconnect,
             closed_cb=on_close,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=1,
-            connect_timeout=2,
-            ping_interval=10,
+            reconnect_time_wait=_RECONNECT_PAUSE_S,
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            ping_interval=_PING_EVERY_S,
             max_outstanding_pings=2,
             pending_size=-1,
             inbox_prefix=inbox_prefix(service),
