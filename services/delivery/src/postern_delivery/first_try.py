@@ -2,7 +2,9 @@
 
     look up what is done already (only for a redelivered or marked job) → attempt → settle → defer the rest → acknowledge
 
-The acknowledgement is the last step of every way through; whatever fails before it brings the job back.
+The acknowledgement is the last step of every way through; whatever fails before it brings the job back. A job that fails for a reason
+that nobody foresaw comes back `MOST_FAULTS` times at most, and is then set aside: it lies in the retry queue, frozen, with that reason, until an
+administrator lets it go on, returns or deletes it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from postern_delivery.attempt import Attempts
 from postern_delivery.bodies import JobBodies
 from postern_delivery.deferral import Deferral
 from postern_delivery.outcome import Fate, Results, reopened, retry_all
+from postern_delivery.poison import MOST_FAULTS, Faults, named
 from postern_delivery.settlement import Settlement
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -29,6 +32,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _BUSY_S: Final = 5.0  # until a job that is in hand already is offered again
 _POSTPONE_S: Final = 60.0  # until a job that could not be settled is offered again: DEFERRED is full, or the broker away
 _UNREADABLE_S: Final = 600.0
+_FAULT_PAUSES_S: Final = (5.0, 30.0, 120.0, 600.0)  # after a fault that nobody foresaw; the last one repeats
 
 
 class FirstTry:
@@ -51,6 +55,7 @@ class FirstTry:
         self._deferral = deferral
         self._janitor_wanted = janitor_wanted
         self._in_hand: set[str] = set()
+        self._faults = Faults()
 
     async def handle(self, delivered: Delivered) -> None:
         """One job. Ends in `ack` or `retry`."""
@@ -74,8 +79,30 @@ class FirstTry:
             log.info("job.handed_back", id=job.queue_id, route=job.route, tries=delivered.tries)
             await delivered.retry(0.001)
             raise
+        except Exception as error:  # the one handler of a job: it goes back, or where an administrator finds it
+            log.exception("job.failed", id=job.queue_id, route=job.route, tries=delivered.tries)
+            await self._failed(delivered, job, inline, error)
+        else:
+            self._faults.forget(job.id)
         finally:
             self._in_hand.discard(job.id)
+
+    async def _failed(self, delivered: Delivered, job: Job, inline: memoryview, error: Exception) -> None:
+        """Nobody foresaw `error`. Deliveries count, and faults that this process saw: tries for another reason convict nobody."""
+        faults = self._faults.count(job.id)
+        if delivered.tries >= MOST_FAULTS and faults > 1:
+            reason = f"delivery failed {delivered.tries} times, at last: {named(error)}"
+            try:
+                await self._set_aside(job, inline, "job.poison", reason)
+            except TransientError as postponed:
+                log.warning("job.postponed", id=job.queue_id, route=job.route, tries=delivered.tries, reason=postponed.reason)
+            except Exception:  # the fault is in setting aside itself: it stays where it is, and does not spin
+                log.exception("job.not_set_aside", id=job.queue_id, route=job.route, tries=delivered.tries)
+            else:
+                self._faults.forget(job.id)
+                await delivered.ack()
+                return
+        await delivered.retry(_FAULT_PAUSES_S[min(faults, len(_FAULT_PAUSES_S)) - 1])
 
     async def _handle(self, delivered: Delivered, job: Job, inline: memoryview) -> None:
         repeated = job.maybe_duplicate or delivered.tries > 1
@@ -97,7 +124,7 @@ class FirstTry:
         try:
             body = await self._bodies.load(job, inline)
         except BodyMissing as error:
-            await self._set_aside(job, inline, str(error))
+            await self._set_aside(job, inline, "body.missing", str(error))
             return
         results = await self._attempt(job, inline, body, recipients, repeated=repeated)
         if any(result.is_open for result in results):
@@ -137,10 +164,10 @@ class FirstTry:
             return tuple(reopened(result) if result.fate is Fate.BOUNCE else result for result in results)
         return results
 
-    async def _set_aside(self, job: Job, inline: memoryview, reason: str) -> None:
-        """Its stored body is gone or damaged: an alarm, and it waits for an administrator, unless a copy of it was settled meanwhile."""
+    async def _set_aside(self, job: Job, inline: memoryview, event: str, reason: str) -> None:
+        """An alarm, and it waits for an administrator, unless a copy of it was settled meanwhile. Raises TransientError."""
         left = await self._open_recipients(job)
         if left:
-            log.error("body.missing", id=job.queue_id, job_id=job.id, reason=reason)
+            log.error(event, id=job.queue_id, job_id=job.id, recipients=len(left), reason=reason)
             results = retry_all(left, datetime.now(UTC), text=f"set aside: {reason}")
             await self._deferral.defer(job, inline, results, frozen=True)

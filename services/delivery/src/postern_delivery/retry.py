@@ -2,7 +2,8 @@
 
 It sleeps until the next row is due, or until somebody pokes it. A lease is renewed while work goes on, and given back when the program
 stops in the middle; that of a dead replica runs out. Without its database or the broker the loop waits; nothing is lost, since the mail
-is in DEFERRED. An attempt that one of them failed is repeated soon: the lease of a minute is for replicas that died.
+is in DEFERRED. An attempt that one of them failed is repeated soon: the lease of a minute is for replicas that died. A row whose work
+fails for a reason that nobody foresaw is tried again when its lease ends, and frozen with that reason after `MOST_FAULTS` times.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 import structlog
 
 from postern_core.errors import TransientError
+from postern_delivery.poison import MOST_FAULTS, Faults, named
 from postern_delivery.store.database import DatabaseAway
 from postern_delivery.store.repository import QueuedJob, QueueRepository
 
@@ -53,6 +55,7 @@ class RetryLoop:
         self._has_mail = has_mail
         self._active: Counter[str] = Counter()  # attempts under way, by route
         self._in_hand: set[str] = set()  # job ids
+        self._faults = Faults()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = queue_changed
 
@@ -128,12 +131,29 @@ class RetryLoop:
             log.warning("retry.postponed", id=row.queue_id, job_id=row.job_id, reason=str(error))
             renewing.cancel()
             await self._soon_again(row)
-        except (
-            Exception
-        ):  # the one handler of a task: the row is due again when its lease ends, the fault is logged, nothing is lost
+        except Exception as error:  # the one handler of a task: the row is due again when its lease ends, nothing is lost
             log.exception("retry.failed", id=row.queue_id, job_id=row.job_id)
+            renewing.cancel()
+            await self._failed(row, error)
+        else:
+            self._faults.forget(row.job_id)
         finally:
             renewing.cancel()
+
+    async def _failed(self, row: QueuedJob, error: Exception) -> None:
+        """Nobody foresaw `error`."""
+        faults = self._faults.count(row.job_id)
+        if faults < MOST_FAULTS:
+            return
+        reason = f"set aside: delivery failed {faults} times, at last: {named(error)}"
+        log.error("job.poison", id=row.queue_id, job_id=row.job_id, recipients=len(row.open_results), reason=reason)
+        try:
+            # where it was the removal that failed, that is over too: an administrator asks for another one
+            await self._repository.freeze(row.job_id, last_reply=reason, end_removal=bool(row.removal))
+        except DatabaseAway as away:
+            log.warning("retry.postponed", id=row.queue_id, job_id=row.job_id, reason=str(away))
+        else:
+            self._faults.forget(row.job_id)
 
     async def _renew(self, row: QueuedJob) -> None:
         while True:

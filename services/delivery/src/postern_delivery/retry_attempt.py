@@ -3,7 +3,8 @@
     mail from DEFERRED → what is settled already → attempt → settle → expired, told of the delay, or due again
 
 The row goes first when nothing is left to do, then the entry of DEFERRED, then the body: a crash in between leaves an entry without a
-row, which the janitor recognises as settled.
+row, which the janitor recognises as settled. A row whose mail is gone, or cannot be read, still knows its recipients: an administrator can
+have it deleted or returned, and they get their disposition.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from datetime import UTC, datetime
 import structlog
 
 from postern_core.bus import BodyMissing, Bus, DispositionLog
+from postern_core.bus.connection import Stored
+from postern_core.bus.publishing import unavailable
 from postern_core.bus.topology import DEFERRED, deferred_subject
 from postern_core.disposition import DispositionKind
-from postern_core.envelope import unframe
+from postern_core.envelope import Client, Envelope, Gate, unframe
 from postern_core.errors import TransientError
 from postern_core.ids import QueueId
 from postern_core.job import Job
@@ -65,7 +68,11 @@ class RetryAttempt:
         if stored is None:
             await self._without_mail(row)
             return
-        job, inline = unframe(stored.data, Job)
+        try:
+            job, inline = unframe(stored.data, Job)
+        except ValueError as error:
+            await self._unreadable(row, stored, str(error))
+            return
         left = await self._left(row, job)
         if left and row.removal:
             left = await self._remove(row, job, inline, left)
@@ -167,11 +174,38 @@ class RetryAttempt:
 
     async def _without_mail(self, row: QueuedJob) -> None:
         """The stream has no entry for this row: settled before a crash (or the database is older than the stream), or an alarm."""
-        recipients = [result.recipient for result in row.open_results]
-        generation = int(row.job_id.rpartition("-")[2])
-        settled = await self._dispositions.settled(QueueId(row.queue_id), recipients, generation)
-        if len(settled) == len(recipients):
-            await self._repository.delete(row.job_id)
+        job = _stand_in(row)
+        left = await self._left(row, job)
+        if left and not row.removal:
+            log.error("deferred.mail_missing", id=row.queue_id, job_id=row.job_id)
+            await self._repository.freeze(row.job_id, last_reply="set aside: the stored mail is missing")
             return
-        log.error("deferred.mail_missing", id=row.queue_id, job_id=row.job_id)
-        await self._repository.freeze(row.job_id, last_reply="set aside: the stored mail is missing")
+        if left:
+            await self._remove(row, job, memoryview(b""), left)
+        await self._repository.delete(row.job_id)
+
+    async def _unreadable(self, row: QueuedJob, stored: Stored, reason: str) -> None:
+        """A newer program wrote the entry, or nobody can read it. Raises TransientError: perhaps a replica that is newer can."""
+        log.error("deferred.unreadable", id=row.queue_id, job_id=row.job_id, reason=reason)
+        if not row.removal:
+            raise unavailable(f"{stored.subject}: {reason}")
+        await self._without_mail(row)
+        await self._bus.delete(DEFERRED, stored.sequence)  # its body, if it has one, is the janitor's
+
+
+def _stand_in(row: QueuedJob) -> Job:
+    """The job as far as its row knows it, without its message, to end it with. What only the envelope knew is guessed; the ledger
+    believes the acceptance rather than this."""
+    recipients = tuple(result.recipient for result in row.results)
+    envelope = Envelope(
+        id=QueueId(row.queue_id),
+        gate=Gate.ANON,
+        reverse_path=row.reverse_path,
+        recipients=recipients,
+        size_bytes=row.size_bytes,
+        accepted_at=row.accepted_at,
+        client=Client(address=""),
+        smtputf8=not all(address.isascii() for address in (row.reverse_path, *(r.address for r in recipients))),
+    )
+    generation = int(row.job_id.rpartition("-")[2])
+    return Job(route=row.route, envelope=envelope, recipients=recipients, generation=generation)

@@ -116,10 +116,12 @@ class QueueRepository:
             lease_until=None,
         )
 
-    async def freeze(self, job_id: str, *, last_reply: str) -> bool:
-        """Set a row aside until an administrator looks at it, lease or not."""
+    async def freeze(self, job_id: str, *, last_reply: str, end_removal: bool = False) -> bool:
+        """Set a row aside until an administrator looks at it, lease or not. A removal that was asked for is still carried out,
+        unless `end_removal`."""
+        removal = {"removal": ""} if end_removal else {}
         return await self._change(
-            queue.c.job_id == job_id, state=FROZEN, removal="", last_reply=last_reply, lease_owner="", lease_until=None
+            queue.c.job_id == job_id, state=FROZEN, last_reply=last_reply, lease_owner="", lease_until=None, **removal
         )
 
     async def delete(self, job_id: str) -> bool:
