@@ -212,6 +212,84 @@ async def test_an_idle_consumer_hears_again_after_each_restart_of_the_broker(par
         stop.set()
 
 
+async def pulls_open(bus: Bus) -> int:
+    """As the broker counts them."""
+    return int((await bus.consumer_info(INTAKE, "screener"))["num_waiting"])
+
+
+async def test_a_restart_of_the_broker_is_noticed_by_its_reconnect_and_not_by_silence(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was: a consumer stayed deaf for three seconds behind each restart."""
+    monkeypatch.setattr(consumer_module, "_SILENCE_S", 3600)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    stop = asyncio.Event()
+
+    async def handle(delivered: Delivered) -> None:
+        await delivered.ack()
+        heard.put_nowait(delivered.data.decode())
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        tasks.create_task(screening(parties.screener, handle).run(stop, 1))
+        for name in ("first", "second", "third"):
+            await asyncio.to_thread(parties.broker.restart, signal.SIGKILL)
+            while not parties.gate.connected:
+                await asyncio.sleep(0.02)
+            await parties.put(name)
+            assert await heard.get() == name
+        stop.set()
+
+
+@pytest.mark.parametrize("restart", [True, False])
+async def test_after_a_reconnect_there_is_one_pull_and_no_more_in_hand_than_asked_for(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch, restart: bool
+) -> None:
+    """Also when only the connection broke, and the broker may still have the old pull."""
+    monkeypatch.setattr(consumer_module, "_SILENCE_S", 3600)
+    most, handled, in_hand = 0, 0, asyncio.Event()
+    finish, stop = asyncio.Event(), asyncio.Event()
+
+    async def handle(delivered: Delivered) -> None:
+        nonlocal most, handled
+        most = max(most, consumer.in_flight)
+        in_hand.set()
+        await finish.wait()
+        await delivered.ack()
+        handled += 1
+        if handled == 12:
+            stop.set()
+
+    consumer = screening(parties.screener, handle, concurrency=3)
+    looking = await parties.broker.connect(PROVISIONER)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(consumer.run(stop, 1))
+        await parties.put("held")
+        await in_hand.wait()
+        for _ in range(3):
+            before = parties.screener.client.stats["reconnects"]
+            pulls = consumer._pull
+            if restart:
+                await asyncio.to_thread(parties.broker.restart, signal.SIGKILL)
+            else:
+                assert parties.screener.client._transport is not None
+                parties.screener.client._transport.close()
+            while parties.screener.client.stats["reconnects"] == before or consumer._pull == pulls or not looking.connected:
+                await asyncio.sleep(0.02)
+            while await pulls_open(looking) != 1:
+                await asyncio.sleep(0.05)
+            assert len(parties.screener.client._subs) <= 2  # of requests, and of the pull
+        while not parties.gate.connected:
+            await asyncio.sleep(0.02)
+        await parties.put(*(f"m{n}" for n in range(11)))
+        while consumer.in_flight < 3:
+            await asyncio.sleep(0.02)
+        finish.set()
+        await running
+    assert most == 3
+    await looking.close()
+    assert await parties.left() == (0, 0)
+
+
 async def test_a_pull_that_falls_silent_is_renewed(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broker stays, but the pull is gone from it, as after a change of leader: nobody says so."""
     monkeypatch.setattr(consumer_module, "_SILENCE_S", 0.5)
@@ -228,6 +306,37 @@ async def test_a_pull_that_falls_silent_is_renewed(parties: Parties, monkeypatch
     async with asyncio.timeout(PATIENCE_S):
         await consumer.run(stop, 1)
     assert heard.is_set()
+
+
+async def test_a_pull_that_is_given_up_while_the_broker_still_has_it_is_not_open_beside_the_new_one(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was: the old one went on, and more was handed out than fits."""
+    monkeypatch.setattr(consumer_module, "_SILENCE_S", 0)  # every beat of the heart comes too late
+    taken, stop, finish = 0, asyncio.Event(), asyncio.Event()
+
+    async def handle(delivered: Delivered) -> None:
+        nonlocal taken
+        taken += 1
+        await finish.wait()
+        await delivered.ack()
+
+    consumer = screening(parties.screener, handle, concurrency=2)
+    looking = await parties.broker.connect(PROVISIONER)
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(consumer.run(stop, PATIENCE_S))
+        while consumer._pull < 4:
+            await asyncio.sleep(0.05)
+        await parties.put(*(f"m{n}" for n in range(8)))
+        while taken < 2:
+            await asyncio.sleep(0.02)
+        assert await pulls_open(looking) == 0
+        assert consumer.in_flight == taken == 2
+        finish.set()
+        while (await parties.left())[0]:
+            await asyncio.sleep(0.05)
+        stop.set()
+    await looking.close()
 
 
 @pytest.mark.parametrize(("keep_every_s", "tries"), [(0.2, [1]), (None, [1, 2])])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -57,6 +58,7 @@ class Bus:
         self.jetstream: JetStreamContext = client.jetstream(timeout=_READ_TIMEOUT_S)
         self.closed = asyncio.Event()
         self.checking: asyncio.Task[None] | None = None  # of the broker, after a reconnect
+        self.on_reconnect: set[Callable[[], None]] = set()  # called when the connection stands again, subscriptions included
 
     @property
     def connected(self) -> bool:
@@ -242,6 +244,8 @@ async def connect(settings: BusSettings, service: str) -> Bus:
     async def on_reconnect() -> None:
         log.info("bus.reconnected", server=client.connected_url.netloc if client.connected_url else "")
         bus.checking = asyncio.create_task(_confirm_again(settings, client), name="confirm-broker")
+        for call in tuple(bus.on_reconnect):
+            call()
 
     async def on_close() -> None:
         bus.closed.set()

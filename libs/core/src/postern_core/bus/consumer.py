@@ -1,8 +1,9 @@
 """Pulls from a durable consumer and hands each message to a handler, as many at once as `concurrency` allows.
 
-Pull requests are short and carry a heartbeat; a pull that falls silent is given up and a new one is sent under a new reply subject,
-so that no restart of the broker leaves the consumer deaf. A handler ends in exactly one of `ack`, `retry` or an exception (which is
-logged, and retried after a pause): nothing is ever let go because of a fault.
+Pull requests are short and carry a heartbeat. After a reconnect at once, and when a pull falls silent, a new one is sent, so that no restart of
+the broker leaves the consumer deaf; the old one, should the broker still have it, dies with its inbox, so that there are never two.
+A handler ends in exactly one of `ack`, `retry` or an exception (which is logged, and retried after a pause): nothing is ever let go because
+of a fault.
 Sources: JetStream pull API (ADR-13), docs/reliability.md.
 """
 
@@ -104,6 +105,7 @@ class Consumer:
         self._pull = 0  # names the open pull; a status for an older one is void
         self._heard_at = 0.0
         self._wake = asyncio.Event()
+        self._reconnected = False  # since the open pull was sent
         self._stopping = False
 
     @property
@@ -113,18 +115,22 @@ class Consumer:
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Pull until `stop`; then finish what is in flight, for at most `drain_s` seconds, and hand back the rest."""
         loop = asyncio.get_running_loop()
-        inbox = self._bus.client.new_inbox()
-        subscription = await self._bus.client.subscribe(
-            f"{inbox}.*", cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        inbox, subscription = await self._open_inbox()
         stopped = asyncio.ensure_future(stop.wait())
         stopped.add_done_callback(lambda _: self._wake.set())
+        self._bus.on_reconnect.add(self._renew)
         try:
             while not stop.is_set():
                 self._wake.clear()
+                silent = self._requested > 0 and loop.time() - self._heard_at > _SILENCE_S
+                if self._bus.connected and (silent or self._reconnected):
+                    self._reconnected = False
+                    old = subscription
+                    inbox, subscription = await self._open_inbox()
+                    await self._stop_receiving(old)  # what it had brought is in hand now, and counts below
+                    self._requested = 0
                 free = self._concurrency - len(self._in_flight)
-                silent = loop.time() - self._heard_at > _SILENCE_S
-                if self._bus.connected and free > 0 and (self._requested == 0 or silent):
+                if self._bus.connected and free > 0 and self._requested == 0:
                     await self._request(inbox, free)
                 try:
                     async with asyncio.timeout(_HEARTBEAT_S):
@@ -132,11 +138,24 @@ class Consumer:
                 except TimeoutError:
                     continue
         finally:
+            self._bus.on_reconnect.discard(self._renew)
             stopped.cancel()
             self._stopping = True
             # first, so that the open pull does not go on handing us what we hand back
             await self._stop_receiving(subscription)
             await self._drain(drain_s)
+
+    def _renew(self) -> None:
+        """The connection is a new one: the broker, or that part of it, may have forgotten the open pull."""
+        self._reconnected = True
+        self._wake.set()
+
+    async def _open_inbox(self) -> tuple[str, Subscription]:
+        """Where a pull is answered: `<inbox>.<pull>`."""
+        inbox = self._bus.client.new_inbox()
+        return inbox, await self._bus.client.subscribe(
+            f"{inbox}.*", cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0
+        )
 
     async def _request(self, inbox: str, batch: int) -> None:
         self._pull += 1
@@ -212,13 +231,16 @@ class Consumer:
 
     async def _stop_receiving(self, subscription: Subscription) -> None:
         """The broker sends nothing more, and what it had sent is handed back."""
-        if not self._bus.connected:
-            return
-        try:
-            async with asyncio.timeout(_STOP_S):
-                await subscription.drain()  # type: ignore[no-untyped-call]
-        except (nats.errors.Error, TimeoutError, OSError) as error:
-            log.debug("bus.unsubscribe_failed", consumer=self.name, reason=f"{type(error).__name__}: {error}")
+        if self._bus.connected:
+            try:
+                async with asyncio.timeout(_STOP_S):
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+                return
+            except (nats.errors.Error, TimeoutError, OSError) as error:
+                log.debug("bus.unsubscribe_failed", consumer=self.name, reason=f"{type(error).__name__}: {error}")
+        # or the client would subscribe to it anew with each reconnect; it has no public way to forget one that it could not drain
+        self._bus.client._remove_sub(subscription._id)  # noqa: SLF001
+        subscription._stop_processing()  # noqa: SLF001
 
     async def _drain(self, drain_s: float) -> None:
         if not self._in_flight:
