@@ -70,6 +70,7 @@ REFUSALS: list[tuple[str, str, Any, tuple[int, str]]] = [
     ("POST", "/routes", {"name": "b", "smart_hosts": []}, (422, "malformed_payload")),
     ("POST", "/routes", {"name": "b", "smart_hosts": [{"host": "[h.example]"}]}, (400, "invalid_smart_host")),
     ("POST", "/routes", {"name": "b", "smart_hosts": [{"host": "h", "port": 0}]}, (422, "malformed_payload")),
+    ("POST", "/routes", {"name": "b", "smart_hosts": [{"host": "h"}], "timeout_s": 1}, (422, "malformed_payload")),
     ("POST", "/routes", {"name": "main", "smart_hosts": [{"host": "h.example"}]}, (409, "route_exists")),
     ("POST", "/routes", {"name": "b", "smart_hosts": [{"host": "h"}], "user": "u"}, (400, "password_missing")),
     ("POST", "/routes", {"name": "b", "smart_hosts": [{"host": "h"}], "password": "p"}, (400, "user_missing")),
@@ -164,6 +165,7 @@ async def test_routes_their_default_and_their_consumers(api: RunningApi) -> None
         "name": "other",
         "smart_hosts": [{"host": "MAIL.example.com"}, {"host": "2001:db8::1", "port": 2525}],
         "default": True,
+        "timeout_s": 900,
     }
     made = (await api.client.post("/routes", json=body)).raise_for_status().json()
     assert [host["host"] for host in made["smart_hosts"]] == ["mail.example.com", "[2001:db8::1]"]
@@ -172,6 +174,7 @@ async def test_routes_their_default_and_their_consumers(api: RunningApi) -> None
     delivery = await section(api, "delivery", DeliveryPolicy)
     assert delivery.default_route == "other"
     assert delivery.routes[1].next_hops[1].host == "2001:db8::1"
+    assert [route.timeout_s for route in delivery.routes] == [600, 900]
     # what was read can be written back
     assert (await api.client.put("/routes/other", json=await api.get("/routes/other"))).json() == made
     (await api.client.post("/domains", json={"pattern": "b.example", "route": "main"})).raise_for_status()

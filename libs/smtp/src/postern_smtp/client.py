@@ -63,12 +63,19 @@ class SmtpClient:
         return self._in_step and self._session.link.is_idle
 
     @property
+    def reply_timeout_s(self) -> float:
+        """For how long a reply is waited for."""
+        return self._options.command_timeout_s
+
+    @property
     def tls_version(self) -> str:
         """As "TLSv1.3"; "" without TLS."""
         return self._session.tls_version
 
-    async def send(self, transaction: Transaction) -> tuple[RecipientOutcome, ...]:
+    async def send(self, transaction: Transaction, *, mail_timeout_s: float | None = None) -> tuple[RecipientOutcome, ...]:
         """One transaction. Returns the outcome of each recipient, in their order.
+
+        `mail_timeout_s`: for the reply to MAIL, where that is less than `reply_timeout_s`.
 
         Outcomes that no peer spoke, because it could not be asked: 554 5.6.3 (8-bit data that a peer without 8BITMIME cannot be
         given, see client_seven_bit.py), 552 5.3.4 (over the
@@ -79,7 +86,9 @@ class SmtpClient:
             raise ConnectionLost("mail", "session is closed", next_hop=self.next_hop)
         wire = await self._wire_form(transaction.body)
         self.messages_sent += 1
-        dialogue = Dialogue(self._session.link, self._session.extensions, self._options, transaction)
+        dialogue = Dialogue(
+            self._session.link, self._session.extensions, self._options, transaction, mail_timeout_s=mail_timeout_s
+        )
         try:
             outcomes = await dialogue.run(wire)
         except ConnectionLost as lost:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from postern_core.envelope import Recipient
 from postern_smtp.client_data import END_OF_DATA, WireMessage
-from postern_smtp.client_link import Link, LinkLost
+from postern_smtp.client_link import Link, LinkLost, PeerSilent
 from postern_smtp.client_types import ClientOptions, ConnectionLost, RecipientOutcome, ServerReply, Transaction
 from postern_smtp.client_wire import (
     BAD_FORWARD_PATH,
@@ -35,13 +35,22 @@ class _SessionEnded(Exception):  # noqa: N818 - names what happened
 
 
 class Dialogue:
-    """One run of one transaction."""
+    """One run of one transaction. `mail_timeout_s`, where it is less than the other time-outs, is for the reply to MAIL."""
 
-    def __init__(self, link: Link, extensions: Extensions, options: ClientOptions, transaction: Transaction) -> None:
+    def __init__(
+        self,
+        link: Link,
+        extensions: Extensions,
+        options: ClientOptions,
+        transaction: Transaction,
+        *,
+        mail_timeout_s: float | None = None,
+    ) -> None:
         self._link = link
         self._extensions = extensions
         self._options = options
         self._transaction = transaction
+        self._mail_timeout_s = min(options.command_timeout_s, mail_timeout_s or options.command_timeout_s)
         self._stage = "mail"
         self._outcomes: list[RecipientOutcome | None] = [None] * len(transaction.recipients)
         self.in_step = True  # afterwards: the session is ready for the next MAIL
@@ -56,7 +65,7 @@ class Dialogue:
         except LinkLost as lost:
             self.in_step = False
             if None in self._outcomes:
-                raise self._lost(str(lost)) from lost
+                raise self._lost(lost) from lost
         return self._settled()
 
     async def _run(self, wire: WireMessage) -> None:
@@ -121,7 +130,7 @@ class Dialogue:
         return places
 
     async def _mail_reply(self) -> bool:
-        reply = await self._reply()
+        reply = await self._reply(self._mail_timeout_s)
         if self._is_positive(reply):
             self._stage = "rcpt"
             return True
@@ -193,9 +202,9 @@ class Dialogue:
     def _settled(self) -> tuple[RecipientOutcome, ...]:
         return tuple(outcome for outcome in self._outcomes if outcome is not None)
 
-    def _lost(self, reason: str) -> ConnectionLost:
+    def _lost(self, cause: LinkLost) -> ConnectionLost:
         in_doubt: tuple[Recipient, ...] = ()
         if self._stage == "end-of-data":
             recipients = self._transaction.recipients
             in_doubt = tuple(recipients[i] for i, outcome in enumerate(self._outcomes) if outcome is None)
-        return ConnectionLost(self._stage, reason, self._settled(), in_doubt)
+        return ConnectionLost(self._stage, str(cause), self._settled(), in_doubt, silent=isinstance(cause, PeerSilent))

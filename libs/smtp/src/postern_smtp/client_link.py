@@ -19,6 +19,10 @@ class LinkLost(Exception):  # noqa: N818 - names what happened
     """The connection ended, timed out, or is out of step; the text says how."""
 
 
+class PeerSilent(LinkLost):
+    """It timed out: the peer neither answers nor reads."""
+
+
 class Link(asyncio.Protocol):
     """See the module. Made by `asyncio`'s `create_connection`."""
 
@@ -108,7 +112,7 @@ class Link(asyncio.Protocol):
             if self._ended:
                 raise LinkLost(self._ended)
             if not await self._wait(deadline):
-                raise LinkLost(f"peer took no data for {timeout_s:g} s")
+                raise PeerSilent(f"peer took no data for {timeout_s:g} s")
 
     async def reply(self, timeout_s: float) -> RawReply:
         """The next reply, whole within `timeout_s`, however it drips in."""
@@ -124,7 +128,7 @@ class Link(asyncio.Protocol):
             if self._ended:
                 raise LinkLost(self._ended)
             if not await self._wait(deadline):
-                raise LinkLost(f"no reply within {timeout_s:g} s")
+                raise PeerSilent(f"no reply within {timeout_s:g} s")
 
     async def start_tls(self, context: ssl.SSLContext, server_hostname: str, timeout_s: float) -> str:
         """Handshake; returns the protocol version. LinkLost when it fails: the connection is of no use then.

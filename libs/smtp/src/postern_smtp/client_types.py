@@ -98,6 +98,8 @@ class ConnectionLost(Exception):  # noqa: N818 - as above
         outcomes: tuple[RecipientOutcome, ...] = (),
         in_doubt: tuple[Recipient, ...] = (),
         next_hop: NextHop | None = None,
+        *,
+        silent: bool = False,
     ) -> None:
         super().__init__(f"{stage}: {reason}")
         self.stage = stage  # "mail", "rcpt", "data", "end-of-data"; from a pool also the stages of ConnectionFailed
@@ -105,3 +107,4 @@ class ConnectionLost(Exception):  # noqa: N818 - as above
         self.outcomes = outcomes
         self.in_doubt = in_doubt
         self.next_hop = next_hop
+        self.silent = silent  # a time-out ended it

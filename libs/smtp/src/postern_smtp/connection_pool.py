@@ -3,8 +3,8 @@
 Promises: at most `route.max_connections` connections stand at once, over all next hops, those that are being closed included;
 a connection carries at most `max_messages_per_connection` transactions; a transaction has at most `max_recipients` recipients.
 A kept connection that turns out dead or tired (the peer closed it, or answers 421 to MAIL) is replaced without anybody noticing:
-nothing of the transaction had been accepted. A new one that ends in the same way counts as a next hop that grants no session. Next hops
-are tried in their order; one that let us wait for nothing goes last for a while.
+nothing of the transaction had been accepted. A new one that ends in the same way counts as a next hop that grants no session. In which
+order next hops are tried, and for how long one is waited for while another is left: next_hop_health.py.
 Whoever is cancelled while it waits, connects or sends leaves neither a connection nor a place behind.
 Standards: RFC 5321 sections 3.8 (421), 4.5.3.1.8 and 4.5.3.1.10 (recipients), 5.1 (trying several hosts).
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -27,9 +27,9 @@ from postern_smtp.client import (
     SmtpClient,
     Transaction,
 )
+from postern_smtp.next_hop_health import PATIENCE_S, NextHopHealth, Search
 
-_SLOW_FAILURE_S = 1.0  # a connection attempt that fails later than this makes mail wait …
-_AVOID_S = 30.0  # … so that host goes last for this long
+_SLOW_FAILURE_S = 1.0  # a connection attempt that fails later than this made mail wait
 _log = structlog.get_logger()
 
 Outcomes = tuple[RecipientOutcome, ...]
@@ -38,7 +38,14 @@ Outcomes = tuple[RecipientOutcome, ...]
 class ConnectionPool:
     """The connections of one route. `options` is asked at each new connection, so that a changed password counts at once."""
 
-    def __init__(self, route: Route, options: Callable[[], Awaitable[ClientOptions]], *, idle_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        route: Route,
+        options: Callable[[], Awaitable[ClientOptions]],
+        *,
+        idle_s: float = 5.0,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._route = route
         self._options = options
         self._idle_s = idle_s
@@ -47,7 +54,7 @@ class ConnectionPool:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closing: set[asyncio.Task[None]] = set()
         self._reaper: asyncio.TimerHandle | None = None
-        self._avoid_until: dict[NextHop, float] = {}
+        self._health = NextHopHealth(route.next_hops, patience_s=patience_s)
         self._is_closed = False
 
     @property
@@ -80,6 +87,10 @@ class ConnectionPool:
             known += outcomes
         return next_hop, known
 
+    def try_again(self) -> None:
+        """Forget which next hops were silent: somebody wants them tried now."""
+        self._health.forget()
+
     async def close(self) -> None:
         """Close the idle connections and take no further transactions; connections in use close when they come back."""
         self._is_closed = True
@@ -104,43 +115,76 @@ class ConnectionPool:
     async def _send_one(self, transaction: Transaction) -> tuple[NextHop, Outcomes]:
         await self._take_place()
         client: SmtpClient | None = None
-        given_up: set[NextHop] = set()
+        search = Search(self._health)
         try:
             while True:
                 client = self._take_idle()
                 if client is not None:
-                    outcomes = await _try(client, transaction, is_last=False)
+                    outcomes = await self._try(client, transaction, None)
                 else:
-                    client = await self._connect(given_up)
-                    given_up.add(client.next_hop)
-                    outcomes = await _try(client, transaction, is_last=given_up.issuperset(self._route.next_hops))
+                    client = await self._connect(search)
+                    outcomes = await self._try(client, transaction, search)
                 if outcomes is not None:
                     return client.next_hop, outcomes
         finally:
             self._give_back(client)
 
-    async def _connect(self, given_up: Collection[NextHop]) -> SmtpClient:
+    async def _connect(self, search: Search) -> SmtpClient:
         """A new session with the first next hop that grants one. ConnectionFailed of the last one otherwise."""
         if self._is_closed:
             raise ConnectionFailed("connect", "the pool is closed", next_hop=self._route.next_hops[0])
         options = await self._options()
         loop = asyncio.get_running_loop()
-        now = loop.time()
         failure = ConnectionFailed("connect", f"route {self._route.name} has no next hop")
-        next_hops = (hop for hop in self._route.next_hops if hop not in given_up)
-        for next_hop in sorted(next_hops, key=lambda hop: self._avoid_until.get(hop, 0.0) > now):
-            started = loop.time()
+        while (next_hop := search.take(started := loop.time())) is not None:
             try:
-                client = await SmtpClient.connect(next_hop, options)
+                return await self._open(next_hop, options, search)
             except ConnectionFailed as failed:
                 _log.info("next_hop.failed", route=self._route.name, host=next_hop.host, stage=failed.stage, reason=failed.reason)
                 failure = failed
                 if loop.time() - started > _SLOW_FAILURE_S:
-                    self._avoid_until[next_hop] = loop.time() + _AVOID_S
-            else:
-                self._avoid_until.pop(next_hop, None)
-                return client
+                    self._was_silent(next_hop)
         raise failure
+
+    async def _open(self, next_hop: NextHop, options: ClientOptions, search: Search) -> SmtpClient:
+        patience_s = search.patience_s
+        try:
+            with self._health.waiting(next_hop, asyncio.get_running_loop().time()):
+                async with asyncio.timeout(patience_s):
+                    return await SmtpClient.connect(next_hop, options)
+        except TimeoutError as error:
+            self._was_silent(next_hop)
+            search.hurried(next_hop)
+            raise ConnectionFailed("connect", f"no session within {patience_s:g} s", next_hop=next_hop) from error
+
+    async def _try(self, client: SmtpClient, transaction: Transaction, search: Search | None) -> Outcomes | None:
+        """The outcomes; None when the session came to its end before anything was accepted, and another one may be had.
+
+        `search` is that for a new connection, None for one that was kept.
+        """
+        is_last, patience_s = (search.is_last, search.patience_s) if search is not None else (False, self._health.patience_s)
+        try:
+            outcomes = await client.send(transaction, mail_timeout_s=patience_s)
+        except ConnectionLost as lost:
+            if lost.silent:
+                self._was_silent(client.next_hop)
+                self._drop_idle(client.next_hop)
+            hurried = lost.silent and patience_s is not None and patience_s < client.reply_timeout_s
+            if lost.stage != "mail" or lost.outcomes or (is_last and not hurried):
+                raise
+            if hurried and search is not None:
+                search.hurried(client.next_hop)
+            return None
+        if search is not None:  # a kept connection says nothing about new ones
+            self._health.answered(client.next_hop)
+        if not is_last and not client.usable and all(o.stage == "mail" and o.reply.code == 421 for o in outcomes):
+            return None
+        return outcomes
+
+    def _was_silent(self, next_hop: NextHop) -> None:
+        avoided_s = self._health.silent(next_hop, asyncio.get_running_loop().time())
+        if avoided_s and len(self._route.next_hops) > 1:
+            _log.warning("next_hop.avoided", route=self._route.name, host=next_hop.host, port=next_hop.port, seconds=avoided_s)
 
     # -- places and idle connections; nothing below awaits but `_take_place`
 
@@ -174,6 +218,14 @@ class ConnectionPool:
                 return client
             client.discard()
         return None
+
+    def _drop_idle(self, next_hop: NextHop) -> None:
+        """What is kept of a next hop that fell silent would only make the next one wait."""
+        kept = [(client, since) for client, since in self._idle if client.next_hop != next_hop]
+        for client, _ in self._idle:
+            if client.next_hop == next_hop:
+                client.discard()
+        self._idle = deque(kept)
 
     def _give_back(self, client: SmtpClient | None) -> None:
         """The connection to the idle ones, or away; the place to the next in line."""
@@ -213,16 +265,3 @@ class ConnectionPool:
         if self._idle:
             due = max(self._idle[0][1] + self._idle_s, loop.time() + 0.05)
             self._reaper = loop.call_at(due, self._reap)
-
-
-async def _try(client: SmtpClient, transaction: Transaction, *, is_last: bool) -> Outcomes | None:
-    """The outcomes; None when the session came to its end before anything was accepted, and it is not the last that there is."""
-    try:
-        outcomes = await client.send(transaction)
-    except ConnectionLost as lost:
-        if not is_last and lost.stage == "mail" and not lost.outcomes:
-            return None
-        raise
-    if not is_last and not client.usable and all(o.stage == "mail" and o.reply.code == 421 for o in outcomes):
-        return None
-    return outcomes

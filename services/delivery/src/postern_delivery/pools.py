@@ -70,11 +70,14 @@ class RoutePools:
         return max(1, route.max_recipients) if route is not None else 100
 
     def try_again(self, route_name: str = "") -> None:
-        """Forget that a route (or any, when "") did not answer: somebody wants it tried now."""
+        """Forget that a route (or any, when ""), or one of its next hops, did not answer: somebody wants it tried now."""
         if route_name:
             self._silent.pop(route_name, None)
         else:
             self._silent.clear()
+        for name, (_, pool) in self._pools.items():
+            if route_name in ("", name):
+                pool.try_again()
 
     def refresh(self) -> None:
         """After a change of policy: let go of pools whose route has changed or gone."""

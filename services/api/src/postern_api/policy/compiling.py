@@ -87,4 +87,5 @@ def _route(route: RouteObject) -> Route:
         max_connections=route.max_connections,
         max_messages_per_connection=route.max_messages_per_connection,
         max_recipients=route.max_recipients,
+        timeout_s=route.timeout_s,
     )

@@ -34,6 +34,7 @@ class RouteObject(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 20
     max_messages_per_connection: int | None = 20
     max_recipients: int = 100
+    timeout_s: float = 600.0
 
 
 class RuleObject(msgspec.Struct, frozen=True, kw_only=True):

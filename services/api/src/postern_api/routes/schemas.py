@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, JsonValue
 
 from postern_api.errors import InvalidError
-from postern_api.fields import Body, Flag, Line, Whole, examples
+from postern_api.fields import Body, Flag, Line, Seconds, Whole, examples
 from postern_api.policy.addresses import checked_host, shown_host
 from postern_api.policy.objects import RouteObject
 from postern_core.bus.topology import checked_route_name
@@ -54,6 +54,13 @@ class _RouteFields(Body):
     max_recipients: Whole = Field(
         default=100, ge=1, le=10_000, description="Recipients a transaction; the rest goes in further ones."
     )
+    timeout_s: Seconds = Field(
+        default=600,
+        ge=10,
+        le=3600,
+        description="For a smart host's reply to the end of a message's data; RFC 5321 section 4.5.3.2.6 asks for 600. Mail that gets no "
+        "reply is sent again, and may then arrive twice.",
+    )
 
 
 class RouteBody(_RouteFields):
@@ -91,6 +98,7 @@ class RouteBody(_RouteFields):
             max_connections=self.max_connections,
             max_messages_per_connection=self.max_messages_per_connection,
             max_recipients=self.max_recipients,
+            timeout_s=self.timeout_s,
         )
 
 
@@ -118,5 +126,6 @@ class RouteView(_RouteFields):
             max_connections=route.max_connections,
             max_messages_per_connection=route.max_messages_per_connection,
             max_recipients=route.max_recipients,
+            timeout_s=route.timeout_s,
             password_set=bool(route.user) and secret_user == route.user,
         )
