@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,11 +51,13 @@ class Service:
     """The program above in a process of its own."""
 
     def __init__(self, serve: str, environment: dict[str, str]) -> None:
+        # a file, so that standard output alone is read to its end, by one reader: another would miss what that one has in its buffer
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (as long as the process)
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, serve],
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
         )
 
@@ -64,12 +67,14 @@ class Service:
         for line in self.process.stdout:
             if event in line:
                 return
-        raise AssertionError(f"{event} was never logged: {self.process.communicate()[1]}")
+        raise AssertionError(f"{event} was never logged: {self.ended()[2]}")
 
     def ended(self) -> tuple[int, str, str]:
         """Exit code, standard output and standard error."""
-        out, err = self.process.communicate(timeout=20)
-        return self.process.returncode, out, err
+        assert self.process.stdout is not None
+        code = self.process.wait(20)
+        self._errors.seek(0)
+        return code, self.process.stdout.read(), self._errors.read()
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ class Recorder:
             return
         if not await self._written((), (end,), delivered):
             return
-        await delivered.ack()
+        await delivered.ack_unconfirmed()
         if end.kind is DispositionKind.HELD:
             self._on_held()
 
@@ -89,7 +89,7 @@ class Recorder:
             await _unreadable(delivered, error)
             return
         if await self._written(batch.events, (), delivered):
-            await delivered.ack()
+            await delivered.ack_unconfirmed()
 
     async def _written(self, events: Sequence[TraceEvent], ends: Sequence[Disposition], delivered: Delivered) -> bool:
         """Returns after the commit; False when it could never be stored, and was let go. TransientError when it failed this time: the
@@ -159,4 +159,4 @@ async def _unreadable(delivered: Delivered, error: ValueError) -> None:
 
 async def _let_go(delivered: Delivered, reason: str) -> None:
     log.error("trace.let_go", subject=delivered.subject, sequence=delivered.stream_sequence, reason=reason)
-    await delivered.ack()
+    await delivered.ack_unconfirmed()

@@ -53,7 +53,7 @@ class Stored:
 class Bus:
     """See the module. Build it with `connect`."""
 
-    def __init__(self, client: NatsClient) -> None:
+    def __init__(self, client: Client) -> None:
         self.client = client
         self.jetstream: JetStreamContext = client.jetstream(timeout=_READ_TIMEOUT_S)
         self.closed = asyncio.Event()

@@ -19,6 +19,7 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from postern_core.bus.client import Client
 from postern_core.bus.connection import Bus, header
 from postern_core.errors import TransientError
 
@@ -38,19 +39,20 @@ Handler = Callable[["Delivered"], Awaitable[None]]
 class Delivered:
     """One message in a handler's hands."""
 
-    __slots__ = ("_keeper", "_msg", "data", "settled", "stream_sequence", "subject", "tries")
+    __slots__ = ("_ack_to", "_client", "data", "kept_at", "settled", "stream_sequence", "subject", "taken_at", "tries")
 
-    def __init__(self, msg: Msg) -> None:
+    def __init__(self, client: Client, msg: Msg) -> None:
         # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<timestamp>.<pending>, or with domain and account in front
         tokens = msg.reply.split(".")
         base = 4 if len(tokens) < 12 else 6
-        self._msg = msg
-        self._keeper: asyncio.Task[None] | None = None
+        self._client = client
+        self._ack_to = msg.reply
         self.subject = msg.subject
         self.data = msg.data
         self.tries = int(tokens[base])  # 1 at first; more after a crash, a time-out or `retry`
         self.stream_sequence = int(tokens[base + 1])
         self.settled = False
+        self.taken_at = self.kept_at = asyncio.get_running_loop().time()  # seconds
 
     async def ack(self) -> None:
         """Let go: only after the output has its own acknowledgement. Waits until the broker confirms.
@@ -59,22 +61,30 @@ class Delivered:
         """
         self.settled = True
         try:
-            await self._msg.ack_sync(timeout=_ACK_TIMEOUT_S)
+            await self._client.request(self._ack_to, timeout=_ACK_TIMEOUT_S)
         except (nats.errors.Error, TimeoutError, OSError) as error:
             log.warning("bus.ack_unconfirmed", subject=self.subject, reason=f"{type(error).__name__}: {error}")
+
+    async def ack_unconfirmed(self) -> None:
+        """Let go without waiting for a word about it: for what is harmless to do once more, and so much that each word counts."""
+        self.settled = True
+        try:
+            await self._client.publish(self._ack_to, b"+ACK")
+        except (nats.errors.Error, OSError) as error:
+            log.debug("bus.ack_failed", subject=self.subject, reason=f"{type(error).__name__}: {error}")
 
     async def retry(self, delay_s: float) -> None:
         """Hand back; it is delivered again after `delay_s` seconds."""
         self.settled = True
         try:
-            await self._msg.nak(delay=max(delay_s, 0.001))
+            await self._client.publish(self._ack_to, b'-NAK {"delay": %d}' % int(max(delay_s, 0.001) * 1e9))
         except (nats.errors.Error, OSError) as error:
             log.warning("bus.nak_failed", subject=self.subject, reason=f"{type(error).__name__}: {error}")
 
     async def keep(self) -> None:
         """Tell the broker that work goes on: restarts the ack-wait clock once."""
         try:
-            await self._msg.in_progress()
+            await self._client.publish(self._ack_to, b"+WPI")
         except (nats.errors.Error, OSError) as error:
             log.warning("bus.keep_failed", subject=self.subject, reason=f"{type(error).__name__}: {error}")
 
@@ -100,7 +110,7 @@ class Consumer:
         self._concurrency = concurrency
         self._keep_every_s = keep_every_s
         self._keep_for_s = keep_for_s
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_flight: dict[asyncio.Task[None], Delivered] = {}
         self._requested = 0  # messages asked for by the open pull and not yet delivered
         self._pull = 0  # names the open pull; a status for an older one is void
         self._heard_at = 0.0
@@ -118,6 +128,7 @@ class Consumer:
         inbox, subscription = await self._open_inbox()
         stopped = asyncio.ensure_future(stop.wait())
         stopped.add_done_callback(lambda _: self._wake.set())
+        keeper = asyncio.create_task(self._keep(self._keep_every_s)) if self._keep_every_s else None
         self._bus.on_reconnect.add(self._renew)
         try:
             while not stop.is_set():
@@ -143,7 +154,11 @@ class Consumer:
             self._stopping = True
             # first, so that the open pull does not go on handing us what we hand back
             await self._stop_receiving(subscription)
-            await self._drain(drain_s)
+            try:
+                await self._drain(drain_s)
+            finally:
+                if keeper is not None:
+                    keeper.cancel()
 
     def _renew(self) -> None:
         """The connection is a new one: the broker, or that part of it, may have forgotten the open pull."""
@@ -153,9 +168,7 @@ class Consumer:
     async def _open_inbox(self) -> tuple[str, Subscription]:
         """Where a pull is answered: `<inbox>.<pull>`."""
         inbox = self._bus.client.new_inbox()
-        return inbox, await self._bus.client.subscribe(
-            f"{inbox}.*", cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        return inbox, await self._bus.client.listen(f"{inbox}.*", self._receive)
 
     async def _request(self, inbox: str, batch: int) -> None:
         self._pull += 1
@@ -168,19 +181,17 @@ class Consumer:
             self._requested = 0
             log.debug("bus.pull_failed", consumer=self.name, reason=f"{type(error).__name__}: {error}")
 
-    async def _receive(self, msg: Msg) -> None:
+    def _receive(self, msg: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         if not msg.reply.startswith("$JS.ACK."):
             self._status(msg)
             return
         if self._requested > 0:
             self._requested -= 1
-        delivered = Delivered(msg)
-        if self._stopping:
-            await delivered.retry(_HAND_BACK_S)
-            return
-        task = asyncio.create_task(self._handle(delivered), name=f"{self.name}#{delivered.stream_sequence}")
-        self._in_flight.add(task)
+        delivered = Delivered(self._bus.client, msg)
+        work = delivered.retry(_HAND_BACK_S) if self._stopping else self._handle(delivered)
+        task = asyncio.create_task(work, name=f"{self.name}#{delivered.stream_sequence}")
+        self._in_flight[task] = delivered
         task.add_done_callback(self._finished)
         if self._requested == 0:
             self._wake.set()
@@ -197,12 +208,11 @@ class Consumer:
         self._wake.set()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._in_flight.discard(task)
+        self._in_flight.pop(task, None)
         if self._requested == 0:
             self._wake.set()
 
     async def _handle(self, delivered: Delivered) -> None:
-        keeper = asyncio.create_task(self._keep(delivered, self._keep_every_s)) if self._keep_every_s else None
         try:
             await self._handler(delivered)
         except asyncio.CancelledError:
@@ -216,18 +226,17 @@ class Consumer:
         except Exception:  # the one handler of a task: the message goes back, the fault is logged, nothing is lost
             log.exception("bus.handler_failed", subject=delivered.subject, tries=delivered.tries)
             await delivered.retry(_FAULT_PAUSE_S)
-        finally:
-            if keeper is not None:
-                keeper.cancel()
 
-    async def _keep(self, delivered: Delivered, every_s: float) -> None:
+    async def _keep(self, every_s: float) -> None:
+        """Restart the clocks of what is in hand: one task for all of it, since most messages are gone before theirs is due."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._keep_for_s
-        while loop.time() < until:
-            await asyncio.sleep(every_s)
-            if delivered.settled:
-                return
-            await delivered.keep()
+        while True:
+            await asyncio.sleep(every_s / 4)
+            now = loop.time()
+            for delivered in tuple(self._in_flight.values()):
+                if not delivered.settled and delivered.kept_at + every_s <= now <= delivered.taken_at + self._keep_for_s:
+                    delivered.kept_at = now
+                    await delivered.keep()
 
     async def _stop_receiving(self, subscription: Subscription) -> None:
         """The broker sends nothing more, and what it had sent is handed back."""

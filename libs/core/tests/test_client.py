@@ -1,0 +1,164 @@
+"""Our half of the NATS client against the library's: the same messages out of the same bytes, and requests that end as they should."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import nats.errors
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.protocol.parser import Parser
+
+from fixtures.broker import Broker
+from postern_core.bus.client import Client, _header_block, _Reader
+
+Cut = tuple[int, bytes, bytes, bytes, bytes]
+
+_TOKEN = st.text("abc.$*_-19", min_size=1, max_size=12).map(str.encode)
+_PAYLOAD = st.one_of(
+    st.binary(max_size=40), st.sampled_from([b"\r\n", b"MSG a 1 5\r\nabcde\r\n", b"PING\r\n", b"\r\nHMSG x 1 2 3\r\n"])
+)
+_HEADERS = st.sampled_from([b"NATS/1.0\r\n\r\n", b"NATS/1.0 404 No Messages\r\n\r\n", b"NATS/1.0\r\nNats-Msg-Id: a:b\r\n\r\n"])
+
+
+@st.composite
+def _message(draw: st.DrawFn) -> bytes:
+    subject, sid, payload = draw(_TOKEN), draw(st.integers(1, 99)), draw(_PAYLOAD)
+    reply = draw(st.one_of(st.just(b""), _TOKEN.map(lambda token: token + b" ")))
+    if draw(st.booleans()):
+        return b"MSG %b %d %b%d\r\n%b\r\n" % (subject, sid, reply, len(payload), payload)
+    headers = draw(_HEADERS)
+    return b"HMSG %b %d %b%d %d\r\n%b%b\r\n" % (
+        subject,
+        sid,
+        reply,
+        len(headers),
+        len(headers) + len(payload),
+        headers,
+        payload,
+    )
+
+
+_RARE = st.sampled_from([b"PING\r\n", b"PONG\r\n", b"+OK\r\n", b"-ERR 'Slow Consumer'\r\n", b'INFO {"server_id":"x"}\r\n'])
+
+
+class _Heard:
+    """What a parser tells its client."""
+
+    def __init__(self) -> None:
+        self.messages: list[Cut] = []
+        self.words: list[str] = []
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        self.messages.append((sid, subject, reply, data, headers or b""))
+
+    async def _process_ping(self) -> None:
+        self.words.append("ping")
+
+    async def _process_pong(self) -> None:
+        self.words.append("pong")
+
+    async def _process_err(self, text: str) -> None:
+        self.words.append(text)
+
+    async def _process_info(self, info: object) -> None:
+        self.words.append(str(info))
+
+
+@given(st.lists(st.one_of(_message(), _RARE), max_size=6), st.lists(st.integers(0, 400), max_size=8))
+def test_it_reads_what_the_library_reads_however_the_bytes_were_cut(parts: list[bytes], cuts: list[int]) -> None:
+    """What stood behind a PING in the same block was once taken for commands, and the client span for ever."""
+    stream = b"".join(parts)
+    places = sorted({0, *(min(cut, len(stream)) for cut in cuts), len(stream)})
+    ours, theirs = _Heard(), _Heard()
+
+    async def read() -> None:
+        reader, parser = _Reader(ours), Parser(theirs)  # type: ignore[arg-type, no-untyped-call]
+        for start, end in pairwise(places):
+            await reader.parse(stream[start:end])
+            await parser.parse(stream[start:end])
+
+    asyncio.run(read())
+    assert ours.messages == theirs.messages
+    assert ours.words == theirs.words
+
+
+async def _connected(broker: Broker) -> Client:
+    bus = await broker.connect("screener")
+    assert isinstance(bus.client, Client)
+    return bus.client
+
+
+async def test_each_request_gets_its_own_answer(broker: Broker) -> None:
+    client = await _connected(broker)
+    answers = await asyncio.gather(
+        *(client.request(f"$JS.API.DIRECT.GET.DISPOSITIONS.disposition.{n}.0", timeout=5) for n in range(50))
+    )
+    assert {answer.headers["Status"] for answer in answers if answer.headers} == {"404"}
+    assert not client._answers
+    await client.close()
+
+
+async def test_a_request_that_nobody_hears_ends_at_once(broker: Broker) -> None:
+    bus = await broker.connect("api")
+    with pytest.raises(nats.errors.NoRespondersError):
+        await bus.client.request("control.delivery.list", timeout=30)
+    assert not bus.client._answers
+    await bus.close()
+
+
+async def test_a_request_that_nobody_answers_ends_when_its_time_is_up(broker: Broker) -> None:
+    client = await _connected(broker)
+    with pytest.raises(nats.errors.TimeoutError):
+        await client.request("$JS.API.DIRECT.GET.DISPOSITIONS.disposition.1.0", timeout=0)
+    assert not client._answers
+    await client.close()
+
+
+async def test_a_request_that_is_cancelled_leaves_nothing_behind(broker: Broker) -> None:
+    client = await _connected(broker)
+    asked = asyncio.create_task(client.request("$JS.API.DIRECT.GET.DISPOSITIONS.disposition.1.0", timeout=5))
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert not client._answers
+    await client.close()
+
+
+@pytest.mark.parametrize("subject", ["", "a b", "a\r\nPUB b 0", "a\tb"])
+async def test_a_subject_that_would_be_more_than_one_is_refused(broker: Broker, subject: str) -> None:
+    client = await _connected(broker)
+    with pytest.raises(nats.errors.BadSubjectError):
+        await client.publish(subject, b"")
+    await client.close()
+
+
+async def test_headers_count_towards_the_limit(broker: Broker) -> None:
+    """The broker counts them and hangs up, with everything that is under way on the connection."""
+    client = await _connected(broker)
+    with pytest.raises(nats.errors.MaxPayloadError):
+        await client.request("disposition.a.1", bytes(client.max_payload - 20), headers={"Nats-Msg-Id": "x" * 20})
+    assert client.is_connected
+    await client.close()
+
+
+def test_a_line_end_in_a_header_stays_in_it() -> None:
+    block = _header_block({"One": "a\r\nTwo: b", "Three": ["c"]})
+    assert Client()._fields(block) == {"One": "a  Two: b", "Three": "c"}
+
+
+async def test_what_was_written_while_the_broker_was_away_never_surfaces(broker: Broker) -> None:
+    client = await _connected(broker)
+    await client.publish("$JS.API.INFO", b"")
+    client._status = Client.RECONNECTING  # between the write and the turn of the loop in which it would go out
+    await asyncio.sleep(0)
+    client._status = Client.CONNECTED
+    assert not client._pending
+    client._status = Client.RECONNECTING
+    with pytest.raises(nats.errors.OutboundBufferLimitError):
+        await client.publish("$JS.API.INFO", b"")
+    client._status = Client.CONNECTED
+    await client.close()
