@@ -10,11 +10,12 @@ from asyncio.subprocess import PIPE
 from dataclasses import replace
 
 import pytest
+from nats.js.api import DiscardPolicy
 
 from fixtures.broker import TEST_LIMITS, Broker
 from postern_core.bus.permissions import PROVISIONER
-from postern_core.bus.provision import provision
-from postern_core.bus.topology import BODIES, streams
+from postern_core.bus.provision import ensure_route, provision
+from postern_core.bus.topology import BODIES, INTAKE, streams
 from postern_core.errors import ConfigurationError
 
 
@@ -55,6 +56,26 @@ async def test_a_limit_is_not_lowered_below_what_a_stream_holds_and_that_stops_n
     assert (info.config.max_bytes, info.state.messages) == (TEST_LIMITS.bodies_bytes, 3)
     assert (await bus.jetstream.stream_info("BADMAIL")).config.max_bytes == 2_000_000
     await screener.close()
+    await bus.close()
+
+
+async def test_what_somebody_changed_by_hand_is_brought_back(broker: Broker) -> None:
+    """Each of these changes loses or strands mail, and none is noticed while all goes well."""
+    bus = await broker.connect(PROVISIONER)
+    await ensure_route(bus, "main", TEST_LIMITS)
+    intake = (await bus.jetstream.stream_info(INTAKE)).config
+    await bus.jetstream.update_stream(intake.evolve(discard=DiscardPolicy.OLD, max_age=3600, max_msgs=5, duplicate_window=60))
+    changed = (("INTAKE", "screener"), ("OUTBOUND", "delivery-main"), ("DISPOSITIONS", "recorder"), ("EVENTS", "recorder"))
+    for stream, name in changed:
+        consumer = (await bus.jetstream.consumer_info(stream, name)).config
+        await bus.jetstream.add_consumer(stream, replace(consumer, max_deliver=2, ack_wait=1, max_ack_pending=1))
+    await broker.provision()
+    intake = (await bus.jetstream.stream_info(INTAKE)).config
+    assert (intake.discard, intake.max_age, intake.max_msgs) == (DiscardPolicy.NEW, 0, -1)
+    assert intake.duplicate_window == 1800
+    for stream, name in changed:
+        consumer = (await bus.jetstream.consumer_info(stream, name)).config
+        assert (consumer.max_deliver, consumer.ack_wait, consumer.max_ack_pending) == (-1, 30, 10_000), name
     await bus.close()
 
 

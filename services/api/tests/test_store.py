@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import IntegrityError
+from structlog.testing import capture_logs
 
 from fixtures.api import a_held_message, an_end, an_envelope
 from postern_api.audit.repository import AuditRepository
@@ -56,6 +57,22 @@ async def test_sqlite_syncs_at_each_commit(tmp_path: object) -> None:
         assert (await connection.execute(text("PRAGMA journal_mode"))).scalar() == "wal"
         assert (await connection.execute(text("PRAGMA synchronous"))).scalar() == 2
         assert (await connection.execute(text("PRAGMA busy_timeout"))).scalar() == 10000
+    await database.close()
+
+
+async def test_postgresql_syncs_at_each_commit_whatever_its_default_and_one_that_cannot_is_told_of(postgres_url: str) -> None:
+    database = Database(make_url(postgres_url))
+    async with database.write() as connection:
+        name = (await connection.execute(text("SELECT current_database()"))).scalar()
+        await connection.execute(text(f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
+    await database.close()
+    database = Database(make_url(postgres_url))
+    async with database.read() as connection:
+        assert (await connection.execute(text("SHOW synchronous_commit"))).scalar() == "on"
+        fsync = (await connection.execute(text("SHOW fsync"))).scalar()
+    with capture_logs() as told:
+        await migrate(database)
+    assert ("database.does_not_sync" in {line["event"] for line in told}) is (fsync != "on")
     await database.close()
 
 

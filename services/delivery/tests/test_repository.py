@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
+from structlog.testing import capture_logs
 
 from postern_core.control import QueueAction
 from postern_core.envelope import Recipient
@@ -62,6 +63,17 @@ async def test_migrations_make_what_the_models_say(database: Database) -> None:
     async with database.read() as connection:
         differences = await connection.run_sync(lambda sync: compare_metadata(MigrationContext.configure(sync), metadata))
     assert differences == []
+
+
+async def test_postgresql_that_does_not_sync_is_told_of(postgres_url: str) -> None:
+    database = Database(make_url(postgres_url))
+    async with database.read() as connection:
+        assert (await connection.execute(text("SHOW synchronous_commit"))).scalar() == "on"
+        fsync = (await connection.execute(text("SHOW fsync"))).scalar()
+    with capture_logs() as told:
+        await migrate(database)
+    assert ("database.does_not_sync" in {line["event"] for line in told}) is (fsync != "on")
+    await database.close()
 
 
 async def test_replicas_that_start_at_once_migrate_once(database_url: str) -> None:

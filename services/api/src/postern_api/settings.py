@@ -39,7 +39,7 @@ class Settings(BusSettings):
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
     bus_replicas: int = Field(default=1, ge=1, le=5, description="Copies of a new route's consumer; as the provisioner's.")
     ack_wait_s: float = Field(
-        default=30.0, ge=5, le=600, description="Seconds until a dead delivery's work is given to another; as the provisioner's."
+        default=30.0, ge=30, le=600, description="Seconds until a dead delivery's work is given to another; as the provisioner's."
     )
 
     @field_validator("listen")

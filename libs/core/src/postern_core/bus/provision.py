@@ -22,7 +22,16 @@ from pydantic import Field
 from postern_core.bus.broker_check import store_bytes
 from postern_core.bus.connection import Bus, connect
 from postern_core.bus.permissions import PROVISIONER
-from postern_core.bus.topology import KV_POLICY, BusLimits, consumers, route_consumer, streams
+from postern_core.bus.topology import (
+    KV_POLICY,
+    OUTBOUND,
+    BusLimits,
+    consumers,
+    delivery_consumer,
+    is_route_name,
+    route_consumer,
+    streams,
+)
 from postern_core.errors import ConfigurationError
 from postern_core.settings import BusSettings, load
 from postern_core.telemetry import configure_logging
@@ -44,7 +53,11 @@ class ProvisionSettings(BusSettings):
         description="Factor for the size limits of all streams, 42 GiB in all at 1; less where the broker's store is smaller.",
     )
     ack_wait_s: float = Field(
-        default=30.0, ge=5, le=600, description="Seconds until the work of a dead replica is given to another."
+        default=30.0,
+        ge=30,
+        le=600,
+        # the screener works on a message for up to twenty seconds without a word to the broker
+        description="Seconds until the work of a dead replica is given to another.",
     )
     recreate_missing: bool = Field(default=False, description="Create streams anew that existed once; their mail is gone.")
 
@@ -76,6 +89,11 @@ async def provision(bus: Bus, limits: BusLimits, *, recreate_missing: bool = Fal
         log.info("stream.created", stream=config.name)
     for stream, consumer in consumers(limits):
         await ensure_consumer(bus, stream, consumer)
+    for name in await bus.consumer_names(OUTBOUND):
+        # those of the routes, which the api makes one by one: whoever changed one by hand may have made it give mail up
+        route = name.removeprefix(delivery_consumer(""))
+        if is_route_name(route) and delivery_consumer(route) == name:
+            await ensure_route(bus, route, limits)
     if missing:
         await _note_created(bus, known | {str(config.name): datetime.now(UTC).isoformat() for config in missing})
 
@@ -94,7 +112,7 @@ def fitting(limits: BusLimits, store: int | None) -> BusLimits:
 
 async def ensure_route(bus: Bus, route: str, limits: BusLimits) -> None:
     """Create the consumer that feeds `route` when there is none."""
-    await ensure_consumer(bus, "OUTBOUND", route_consumer(route, limits))
+    await ensure_consumer(bus, OUTBOUND, route_consumer(route, limits))
 
 
 async def ensure_consumer(bus: Bus, stream: str, config: ConsumerConfig) -> None:

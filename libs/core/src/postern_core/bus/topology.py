@@ -84,9 +84,13 @@ def delivery_consumer(route: str) -> str:
     return f"delivery-{route}"
 
 
+def is_route_name(name: str) -> bool:
+    return _ROUTE.fullmatch(name) is not None
+
+
 def checked_route_name(name: str) -> str:
     """`name` when it may name a route: it becomes a subject token. ValueError otherwise."""
-    if not _ROUTE.fullmatch(name):
+    if not is_route_name(name):
         raise ValueError(f"{name!r} cannot name a route: use 1 to 32 of a-z, 0-9 and '-', no '-' at either end")
     return name
 

@@ -95,7 +95,8 @@ def _postgresql(url: URL) -> AsyncEngine:
         pool_size=4,
         max_overflow=4,
         pool_pre_ping=True,
-        connect_args={"timeout": 10, "command_timeout": 60},
+        # a commit that is acknowledged is on disk, whatever the server's default
+        connect_args={"timeout": 10, "command_timeout": 60, "server_settings": {"synchronous_commit": "on"}},
     )
 
 

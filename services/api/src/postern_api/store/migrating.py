@@ -25,6 +25,9 @@ async def migrate(database: Database) -> None:
     async with database.write() as connection:
         if not database.is_sqlite:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            if (await connection.execute(text("SHOW fsync"))).scalar() != "on":
+                # no reason to refuse it: it holds no mail. But a loss of power may ruin it
+                log.error("database.does_not_sync", alarm=True, reason="PostgreSQL runs with fsync=off")
         found = await connection.run_sync(_version)
         if found != HEAD:
             await connection.run_sync(upgrade)
