@@ -67,6 +67,7 @@ class Seen:
     arrived: dict[tuple[str, str], list[float]]  # (queue id, recipient) → when it came to the smart host, in seconds
     returned: set[str]  # queue ids that an NDR at the smart host names
     held: set[str]  # queue ids in quarantine
+    markers: dict[str, str]  # queue id → which of the clients' mails it is, of all that were seen anywhere
 
 
 def audit(relay: Relay, record: Record, struck: list[Struck]) -> Findings:
@@ -81,9 +82,13 @@ def audit(relay: Relay, record: Record, struck: list[Struck]) -> Findings:
     for accepted in record.accepted:
         _check(accepted, ends[accepted.queue_id], seen, findings)
     known = {accepted.queue_id for accepted in record.accepted}
-    for (queue_id, recipient), times in seen.arrived.items():
+    for queue_id, marker in seen.markers.items():
         if queue_id not in known:
             findings.ghosts += 1
+            if marker not in record.unanswered:
+                findings.unexplained.append(f"{queue_id} ({marker}) was never accepted, and no try of it went unanswered")
+    for (queue_id, recipient), times in seen.arrived.items():
+        if queue_id not in known:
             continue
         for first, second in itertools.pairwise(sorted(times)):
             findings.copies += 1
@@ -93,17 +98,19 @@ def audit(relay: Relay, record: Record, struck: list[Struck]) -> Findings:
 
 
 def _look(relay: Relay, record: Record) -> Seen:
-    seen = Seen(defaultdict(list), set(), set())
+    seen = Seen(defaultdict(list), set(), set(), {})
     for mail in relay.smart_host.messages:
         if mail.reverse_path == "":
             seen.returned.update(found.decode() for found in _QUEUE_ID.findall(mail.data))
             continue
+        seen.markers[relay.queue_id_in(mail.data)] = mail.reverse_path.partition("@")[0]
         for recipient in mail.recipients:
             seen.arrived[relay.queue_id_in(mail.data), recipient].append(mail.at_s - record.started)
     after = ""
     while True:
         page = relay.api.get("/quarantine", params={"limit": 100} | ({"after": after} if after else {})).raise_for_status().json()
         seen.held.update(row["queue_id"] for row in page["rows"])
+        seen.markers |= {row["queue_id"]: row["reverse_path"].partition("@")[0] for row in page["rows"]}
         after = page["next"]
         if not after:
             return seen

@@ -14,7 +14,6 @@ import contextlib
 import os
 import signal
 import smtplib
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -138,11 +137,14 @@ def main() -> int:
     parser.add_argument("--away", type=float, default=600, help="seconds for which the broker is away (default 600)")
     parser.add_argument("--restarts", type=int, default=20, help="how often it is restarted after that (default 20)")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="postern-outage-") as state, Relay(Path(state) / "var") as relay:
-        with relay.schedule(intervals_s=[1], delay_notice_s=None, expiry_s=86_400):
-            long = outage(relay, arguments.away)
-            short = restarts(relay, arguments.restarts)
-            relay.wait_balanced()
+    with (
+        tempfile.TemporaryDirectory(prefix="postern-outage-") as state,
+        Relay(Path(state) / "var") as relay,
+        relay.schedule(intervals_s=[1], delay_notice_s=None, expiry_s=86_400),
+    ):
+        long = outage(relay, arguments.away)
+        short = restarts(relay, arguments.restarts)
+        relay.wait_balanced()
     print(f"away for {arguments.away:g} s: 250 after {long.accepted_s:.1f} s, at the smart host after {long.arrived_s:.1f} s")
     print(f"  and written down after {long.recorded_s:.1f} s; no service was started again")
     worst = max((each.worst_s for each in short), default=0.0)

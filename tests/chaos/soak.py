@@ -32,6 +32,8 @@ _EVERY_S = 2.0
 _MIX = "small"
 _MIB = 1024 * 1024
 _IN_FLIGHT = ("INTAKE", "OUTBOUND", "DEFERRED", "BODIES")
+# all that a relay with one route has: an ephemeral one, or a second on a work queue, would be somebody's leak
+_CONSUMERS = {("INTAKE", "screener"), ("OUTBOUND", "delivery-default"), ("DISPOSITIONS", "recorder"), ("EVENTS", "recorder")}
 # what counts as growth between two thirds of a run: this share, and this much besides (noise of an allocator, a connection more)
 _TOLERANCE: Mapping[str, tuple[float, float]] = {
     "memory (MiB)": (0.05, 4.0),
@@ -115,7 +117,7 @@ def soak(directory: Path, *, seconds: float, rate: float) -> Soaked:
         expected = sum(not caught[number % len(caught)] for number in range(messages))
         eventually(lambda: len(_numbers(arrivals)) >= expected, "all messages to arrive")
         eventually(lambda: not any(stack.streams()[name]["messages"] for name in _IN_FLIGHT), "the streams to be empty")
-        complaints = [*samples.grown(), *_books(stack, messages)]
+        complaints = [*samples.grown(), *_books(stack, messages), *_consumers(stack)]
         growth = _by_design(stack, messages)
     numbers = _numbers(arrivals)
     arrived = len(set(numbers))
@@ -138,6 +140,22 @@ def _books(stack: Stack, messages: int) -> Iterator[str]:
         yield f"the ledger says {ledger['accepted']} accepted, not {messages}"
     if total := stack.api.get("/queue").raise_for_status().json()["total"]:
         yield f"{total} rows stay in the retry queue"
+
+
+def _consumers(stack: Stack) -> Iterator[str]:
+    """Exactly those that were made, and each knows of every message of its stream: what no consumer counts is handed to nobody."""
+    detail = [account["stream_detail"] for account in stack.monitor("jsz?streams=true&consumers=true")["account_details"]]
+    streams = {stream["name"]: stream for streams in detail for stream in streams}
+    found = {(name, consumer["name"]) for name, stream in streams.items() for consumer in stream.get("consumer_detail") or ()}
+    if found != _CONSUMERS:
+        yield f"consumers are {sorted(found)}, not {sorted(_CONSUMERS)}"
+    for name in ("INTAKE", "OUTBOUND"):
+        held = streams[name]["state"]["messages"]
+        known = sum(
+            consumer["num_pending"] + consumer["num_ack_pending"] for consumer in streams[name].get("consumer_detail") or ()
+        )
+        if held != known:
+            yield f"{name} holds {held} messages, and its consumers know of {known}"
 
 
 def _balanced(stack: Stack) -> dict[str, int] | None:
