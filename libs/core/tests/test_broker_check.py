@@ -73,6 +73,15 @@ async def test_a_broker_whose_configuration_does_not_speak_of_syncing_is_refused
         broker.stop()
 
 
+async def test_a_broker_that_keeps_mail_where_temporary_files_go_is_refused(
+    session_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = str(session_broker.directory / "store" / "jetstream")
+    monkeypatch.setattr(broker_check, "_TEMPORARY_STORES", (store,))
+    with pytest.raises(ConfigurationError, match=f"keeps mail in {store}, .* set `store_dir`"):
+        await session_broker.connect("api")
+
+
 async def test_a_broker_that_comes_back_with_another_configuration_is_left(broker: Broker) -> None:
     """Was: only looked at once, at the start: 250 was then answered for mail that was not on disk."""
     gate = await broker.connect("ingress-anon")

@@ -2,6 +2,7 @@
 
 JetStream flushes every two minutes by default and acknowledges before that. `varz.jetstream.config.sync_always` is true only when
 `sync_interval: always` is set; the field is absent otherwise. It is read from the monitoring port of every server.
+The store's folder is read there, too: without `store_dir` it is a temporary one, which the next boot empties.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from postern_core.settings import BusSettings, Unconfirmed
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 OLDEST_BROKER = (2, 12, 5)
+# where a server keeps mail that was not told where: <the folder for temporary files>/nats, and `jetstream` below
+_TEMPORARY_STORES = ("/tmp/nats/jetstream", "/var/tmp/nats/jetstream")  # noqa: S108  (to be refused)
 _TIMEOUT_S = 3.0
 _TRIES = 10
 # never through a proxy that the environment names: the port is on the broker's own network
@@ -29,6 +32,7 @@ _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 class _Config(msgspec.Struct):
     sync_always: bool = False
     max_storage: int = 0
+    store_dir: str = ""
 
 
 class _JetStream(msgspec.Struct):
@@ -47,7 +51,8 @@ class CannotBeAskedError(ConfigurationError):
 
 
 async def confirm_broker(settings: BusSettings, client: NatsClient) -> None:
-    """ConfigurationError when a broker is too old, or does not sync, or cannot be asked (and the settings do not allow that)."""
+    """ConfigurationError when a broker is too old, does not sync, keeps mail in a temporary folder, or cannot be asked (and the settings do
+    not allow that)."""
     version = client.connected_server_version
     if (version.major, version.minor, version.patch) < OLDEST_BROKER:
         oldest = ".".join(map(str, OLDEST_BROKER))
@@ -84,6 +89,11 @@ async def _confirm_sync(url: str, unconfirmed: Unconfirmed) -> None:
     if not varz.jetstream.config.sync_always:
         raise ConfigurationError(
             f"the broker at {url} acknowledges before it syncs: set `sync_interval: always` in its `jetstream` block"
+        )
+    if varz.jetstream.config.store_dir in _TEMPORARY_STORES:
+        raise ConfigurationError(
+            f"the broker at {url} keeps mail in {varz.jetstream.config.store_dir}, which may be emptied when the machine starts: "
+            "set `store_dir` in its `jetstream` block"
         )
 
 
