@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import tracemalloc
 
 import pytest
 
@@ -53,6 +54,36 @@ async def test_a_body_at_the_edge_of_a_chunk_comes_back_whole(screener: Bus, siz
     ref = await store.put("x", memoryview(body))
     assert ref.chunks == -(-size // CHUNK_BYTES)
     assert await store.get(ref) == body
+    await screener.close()
+
+
+@pytest.mark.parametrize("head", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1])
+@pytest.mark.parametrize("size", [1025, CHUNK_BYTES, 2 * CHUNK_BYTES - 1])
+async def test_what_is_put_in_front_of_a_body_is_stored_with_it(screener: Bus, head: int, size: int) -> None:
+    store, front, body = BodyStore(screener, "screener", 1024), os.urandom(head), os.urandom(size)
+    envelope = an_envelope()
+    stowed, _ = await store.stow(envelope, envelope.id, body, head=front)
+    assert stowed.body is not None
+    assert stowed.body.size_bytes == head + size
+    assert await store.get(stowed.body) == front + body
+    await screener.close()
+
+
+async def test_a_small_body_travels_behind_what_is_put_in_front_of_it(screener: Bus) -> None:
+    store, envelope = BodyStore(screener, "screener", 1024), an_envelope()
+    assert (await store.stow(envelope, envelope.id, b"x" * 1000, head=b"y" * 24))[1] == b"y" * 24 + b"x" * 1000
+    assert (await store.stow(envelope, envelope.id, b"x" * 1000, head=b"y" * 25))[0].body is not None
+    await screener.close()
+
+
+async def test_storing_large_bodies_takes_room_for_the_chunks_under_way_only(screener: Bus) -> None:
+    """Was: three copies of each body at once."""
+    store, body = BodyStore(screener, "screener", 1024), os.urandom(48 * CHUNK_BYTES)
+    tracemalloc.start()
+    await asyncio.gather(*(store.put(name, body) for name in ("x", "y", "z")))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5 * 16 * CHUNK_BYTES  # sixteen chunks, each in a few places on its way into the socket
     await screener.close()
 
 

@@ -80,24 +80,25 @@ class Acceptance:
             at=at,
             only_recipient=recipients[0].address if len(recipients) == 1 else "",
         )
-        # storing takes three further copies for a moment, which for many large messages at once is more than all that was held before
+        head = field + blank_before(body)
+        size = len(head) + len(body)
+        # of many large messages at once each would get a small share of the bus, and all would be late
         async with self._large if len(body) > _LARGE_OCTETS else contextlib.nullcontext():
-            stored = field + blank_before(body) + body
             envelope = Envelope(
                 id=queue_id,
                 gate=self._gate,
                 reverse_path=mail.reverse_path.address,
                 recipients=recipients,
-                size_bytes=len(stored),
+                size_bytes=size,
                 accepted_at=at,
                 client=client,
                 body_type=mail.body_type,
                 ret=mail.ret,
                 envid=mail.envid,
             )
-            envelope, inline = await self._bodies.stow(envelope, queue_id, stored)
+            envelope, inline = await self._bodies.stow(envelope, queue_id, body, head=head)
             await self._bus.publish(INTAKE, intake_subject(self._gate, queue_id), frame(envelope, inline), f"{queue_id}:intake")
-            return len(stored)
+            return size
 
     def _tell(self, queue_id: QueueId, transaction: Transaction, client: Client, size_bytes: int) -> None:
         recipients = transaction.recipients

@@ -17,6 +17,7 @@ from postern_core.policy import GatePolicy, Section
 from postern_core.settings import BusSettings
 from postern_smtp.acceptance import Acceptance
 from postern_smtp.gate import GateProfile, GateRules
+from postern_smtp.heap import give_back_large_blocks
 from postern_smtp.listener import ListenAddress, Listener
 
 # of the drain time: for the last events and the status, after the last session
@@ -43,6 +44,7 @@ async def serve_gate(
     ConfigurationError when a port cannot be opened.
     """
     settings = gate.settings
+    give_back_large_blocks()
     events = EventSink(bus, gate.name)
     bodies = BodyStore(bus, gate.name, settings.inline_limit_bytes)
 

@@ -19,7 +19,9 @@ from postern_core.bus.topology import BODIES, body_subject
 from postern_core.envelope import BodyRef, Envelope
 
 CHUNK_BYTES: Final = 1024 * 1024
-_CHUNKS_AT_ONCE: Final = 16  # the broker hangs up on a client for which 64 MiB wait to be sent, whatever else is under way there
+_CHUNKS_AT_ONCE: Final = (
+    16  # each way. Read: the broker hangs up on a client for which 64 MiB wait to be sent, whatever else is under way there
+)
 
 
 class BodyMissing(Exception):  # noqa: N818  (a state of the mail, not of the program)
@@ -35,26 +37,37 @@ class BodyStore:
         self._writer = writer
         self._inline_limit = inline_limit_bytes
         self._reading = asyncio.Semaphore(_CHUNKS_AT_ONCE)
+        self._writing = asyncio.Semaphore(_CHUNKS_AT_ONCE)
 
     async def stow(
-        self, envelope: Envelope, name: str, body: bytes | bytearray | memoryview
+        self, envelope: Envelope, name: str, body: bytes | bytearray | memoryview, *, head: bytes = b""
     ) -> tuple[Envelope, bytes | bytearray | memoryview]:
-        """The envelope to publish and the bytes to put behind it: `body` itself when it is small, else none and a reference to the
-        stored copy under `name` (the queue id, or the job id for a further copy). TransientError when it cannot be stored."""
-        if len(body) <= self._inline_limit:
-            return msgspec.structs.replace(envelope, body=None), body
-        return msgspec.structs.replace(envelope, body=await self.put(name, body)), b""
+        """The envelope to publish and the bytes to put behind it: `head` and `body` themselves when they are small, else none and a
+        reference to the stored copy under `name` (the queue id, or the job id for a further copy). TransientError when it cannot be stored."""
+        if len(head) + len(body) <= self._inline_limit:
+            return msgspec.structs.replace(envelope, body=None), head + body if head else body
+        return msgspec.structs.replace(envelope, body=await self.put(name, body, head=head)), b""
 
-    async def put(self, name: str, body: bytes | bytearray | memoryview) -> BodyRef:
-        """Store `body` durably; all chunks are acknowledged when this returns."""
+    async def put(self, name: str, body: bytes | bytearray | memoryview, *, head: bytes = b"") -> BodyRef:
+        """Store `head` and `body` as one, durably; all chunks are acknowledged when this returns.
+
+        No second copy of a large body: only chunks that are being sent are copied, of all bodies together a bounded number.
+        """
         view = memoryview(body)
-        digest = await _sha256(view)
-        full_name = f"{self._writer}.{name}"
-        chunks = [bytes(view[start : start + CHUNK_BYTES]) for start in range(0, len(view), CHUNK_BYTES)]
-        await asyncio.gather(*(self._put_chunk(full_name, k, chunk, digest) for k, chunk in enumerate(chunks)))
-        return BodyRef(name=full_name, chunks=len(chunks), size_bytes=len(view), sha256=digest)
+        digest = await _sha256(head, view)
+        full_name, size = f"{self._writer}.{name}", len(head) + len(view)
+        starts = range(0, size, CHUNK_BYTES)
+        await asyncio.gather(*(self._put_chunk(full_name, k, head, view, start, digest) for k, start in enumerate(starts)))
+        return BodyRef(name=full_name, chunks=len(starts), size_bytes=size, sha256=digest)
 
-    async def _put_chunk(self, name: str, k: int, chunk: bytes, digest: str) -> None:
+    async def _put_chunk(self, name: str, k: int, head: bytes, body: memoryview, start: int, digest: str) -> None:
+        async with self._writing:
+            behind = max(start - len(head), 0)
+            front = head[start : start + CHUNK_BYTES]
+            chunk = b"".join((front, body[behind : behind + CHUNK_BYTES - len(front)]))
+            await self._publish_chunk(name, k, chunk, digest)
+
+    async def _publish_chunk(self, name: str, k: int, chunk: bytes, digest: str) -> None:
         subject = body_subject(name, k)
         try:
             # the digest is in the id: another body never passes for a copy of this one
@@ -90,6 +103,13 @@ class BodyStore:
             await self._bus.purge(BODIES, f"body.{envelope.body.name}.*")
 
 
-async def _sha256(data: bytes | memoryview) -> str:
-    """Off the loop: a large body takes as long as many small messages."""
-    return (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()
+async def _sha256(*pieces: bytes | memoryview) -> str:
+    """Of all pieces as one. Off the loop: a large body takes as long as many small messages."""
+    digest = hashlib.sha256()
+
+    def update() -> None:
+        for piece in pieces:
+            digest.update(piece)
+
+    await asyncio.to_thread(update)
+    return digest.hexdigest()
