@@ -16,7 +16,6 @@ import structlog
 
 from postern_core.bus import BodyMissing, Bus, DispositionLog
 from postern_core.bus.connection import Stored
-from postern_core.bus.publishing import unavailable
 from postern_core.bus.topology import DEFERRED, deferred_subject
 from postern_core.disposition import DispositionKind
 from postern_core.envelope import Client, Envelope, Gate, unframe
@@ -185,10 +184,10 @@ class RetryAttempt:
         await self._repository.delete(row.job_id)
 
     async def _unreadable(self, row: QueuedJob, stored: Stored, reason: str) -> None:
-        """A newer program wrote the entry, or nobody can read it. Raises TransientError: perhaps a replica that is newer can."""
+        """A newer program wrote the entry, or nobody can read it. The lease runs out by itself: perhaps a replica that is newer takes it."""
         log.error("deferred.unreadable", id=row.queue_id, job_id=row.job_id, reason=reason)
         if not row.removal:
-            raise unavailable(f"{stored.subject}: {reason}")
+            return
         await self._without_mail(row)
         await self._bus.delete(DEFERRED, stored.sequence)  # its body, if it has one, is the janitor's
 
