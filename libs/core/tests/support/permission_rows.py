@@ -57,10 +57,12 @@ OPERATIONS = (
     row("add mail that came in at the anonymous gate", "intake.anon.<id>", ANON),
     row("add mail that came in at the authenticated gate", "intake.auth.<id>", AUTH),
     row("take mail to screen", _next("INTAKE", "screener"), SCREENER, payload=PULL_NOTHING),
+    row("see how far the screener is", "$JS.API.CONSUMER.INFO.INTAKE.screener", API),
     row("let go of screened mail", _ack("INTAKE", "screener"), SCREENER, answered=False),
     row("queue a job", "outbound.<route>.<id>", SCREENER, DELIVERY, API),
     row("take jobs", _next("OUTBOUND", "delivery-<route>"), DELIVERY, payload=PULL_NOTHING),
     row("let go of jobs", _ack("OUTBOUND", "delivery-<route>"), DELIVERY, answered=False),
+    row("see how far delivery is", "$JS.API.CONSUMER.INFO.OUTBOUND.delivery-<route>", API),
     row("see which routes are fed", "$JS.API.CONSUMER.NAMES.OUTBOUND", DELIVERY, API),
     row("create the consumer of a route", "$JS.API.CONSUMER.CREATE.OUTBOUND.delivery-new.outbound.new.*", API),
     row("defer a job", "deferred.<job>", DELIVERY),
@@ -80,9 +82,10 @@ OPERATIONS = (
     row("look a disposition up", _direct("DISPOSITIONS", "disposition.<id>.<n>"), SCREENER, DELIVERY, API),
     row("record dispositions", _next("DISPOSITIONS", "recorder"), API, payload=PULL_NOTHING),
     row("let go of recorded dispositions", _ack("DISPOSITIONS", "recorder"), API, answered=False),
-    row("see how far the recorder is", "$JS.API.CONSUMER.INFO.DISPOSITIONS.recorder", API),
+    row("see how far the recorder of dispositions is", "$JS.API.CONSUMER.INFO.DISPOSITIONS.recorder", API),
     *(row(f"tell events as {service}", f"event.{service}.trace", service) for service in SERVICES),
     row("record events", _next("EVENTS", "recorder"), API, payload=PULL_NOTHING),
+    row("see how far the recorder of events is", "$JS.API.CONSUMER.INFO.EVENTS.recorder", API),
     row("let go of recorded events", _ack("EVENTS", "recorder"), API, answered=False),
     row("change the policy", "$KV.POLICY.gates", API),
     row("read the policy of the gates", _kv("POLICY", "gates"), ANON, AUTH, API),
@@ -141,6 +144,11 @@ FORBIDDEN = (
         for stream, consumer in (("INTAKE", "screener"), ("OUTBOUND", "delivery-main"), ("DISPOSITIONS", "recorder"))
     ),
     row("delete everything", "$JS.API.ACCOUNT.PURGE.POSTERN"),
+    *(
+        row("ask about a consumer that is not ours", f"$JS.API.CONSUMER.INFO.{stream}.spy")
+        for stream in (*STREAMS, *(f"KV_{bucket}" for bucket in BUCKETS))
+        if stream != "OUTBOUND"
+    ),
     row("list streams", "$JS.API.STREAM.LIST"),
     row("list the subjects of messages", "$JS.API.STREAM.NAMES"),
     *(row("tell of a change that is none", f"policy.changed.{section}") for section in ("gates", "screening", "delivery")),

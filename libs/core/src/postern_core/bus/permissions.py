@@ -123,7 +123,11 @@ _TABLE: Mapping[str, Permissions] = {
             f"$JS.ACK.DISPOSITIONS.{RECORDER_CONSUMER}.>",
             f"$JS.ACK.EVENTS.{RECORDER_CONSUMER}.>",
             "$JS.API.STREAM.INFO.*",
+            # what each of our consumers still has to do, to find mail that none of them knows
+            f"$JS.API.CONSUMER.INFO.INTAKE.{SCREENER_CONSUMER}",
+            "$JS.API.CONSUMER.INFO.OUTBOUND.*",
             f"$JS.API.CONSUMER.INFO.DISPOSITIONS.{RECORDER_CONSUMER}",
+            f"$JS.API.CONSUMER.INFO.EVENTS.{RECORDER_CONSUMER}",
             "$JS.API.CONSUMER.NAMES.OUTBOUND",
             # one consumer for each new route; the filter is part of the subject
             "$JS.API.CONSUMER.CREATE.OUTBOUND.*.outbound.*.*",
