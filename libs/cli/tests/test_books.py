@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -174,3 +175,10 @@ def test_what_is_no_stack_cannot_be_verified(stack: Stack) -> None:
     # they would not reach the command, and `verify` would look at another stack than was meant
     code, shown = ledger(stack, "verify", before=("--token-file", str(nobody)))
     assert (code, "behind the command" in shown) == (2, True)
+
+
+def test_alarms_that_cannot_be_asked_for_are_no_all_clear(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(POSTERN), "alarms", "--state", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, "the alarms are not known" in done.stderr) == (2, True)

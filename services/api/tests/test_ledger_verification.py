@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
 from fixtures.api import MESSAGE, RunningApi, an_end, an_envelope, eventually, hold
+from postern_api.ledger import verification
 from postern_api.ledger.verification import Verified, Verifier
 from postern_core.bus import BodyStore, Bus, DispositionLog
 from postern_core.bus.topology import DISPOSITIONS, RECORDER_CONSUMER
@@ -270,6 +271,37 @@ async def looked_once(mail: Mail, verifying: asyncio.Task[Any]) -> None:
     verifier._look = noting
     await looked.wait()
     assert not verifying.done()
+
+
+async def test_lost_mail_is_an_alarm_until_the_books_balance(mail: Mail, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "PROOF_GRACE_S", GRACE_S)
+    lost = await mail.accept(an_envelope())
+    await mail.complaints()
+    await mail.api.api.context.watch.look()
+    answer = await mail.api.get("/alarms")
+    [alarm] = answer["alarms"]
+    assert (alarm["kind"], alarm["severity"], alarm["figures"]["ids"]) == ("ledger_discrepancies", "critical", [lost.id])
+    assert answer["verified_at"] is not None
+    await mail.end(lost, DispositionKind.DELIVERED)
+    assert await mail.complaints() == set()
+    await mail.api.api.context.watch.look()
+    assert (await mail.api.get("/alarms"))["alarms"] == []
+
+
+async def test_a_hasty_verification_raises_no_alarm(mail: Mail) -> None:
+    await mail.accept(an_envelope())
+    assert (await mail.verify())["count"] == 1
+    await mail.api.api.context.watch.look()
+    assert (await mail.api.get("/alarms"))["alarms"] == []
+
+
+async def test_who_asks_waits_for_the_verification_that_nobody_asked_for(mail: Mail) -> None:
+    await mail.accept(an_envelope())
+    by_itself = asyncio.create_task(mail.api.api.context.verifier.verify_by_itself(GRACE_S))
+    await asyncio.sleep(0)
+    assert (await mail.verify())["count"] == 1
+    assert by_itself.done()
+    assert (await by_itself).count == 1
 
 
 async def test_what_moves_between_two_looks_is_no_discrepancy(mail: Mail) -> None:

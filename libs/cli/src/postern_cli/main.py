@@ -24,6 +24,7 @@ app.add_typer(handling.queue, name="queue")
 app.add_typer(handling.quarantine, name="quarantine")
 app.command()(observing.trace)
 app.command()(observing.status)
+app.command()(observing.alarms)
 app.add_typer(books.ledger, name="ledger")
 
 

@@ -1,4 +1,4 @@
-"""Commands that look: trace, status."""
+"""Commands that look: trace, status, alarms."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from postern_cli.control import DEFAULT_STATE, Api, Control, State, TokenFile, ended, segment
 
+UNKNOWN: Final = 2
 _POLL_S: Final = 0.2
 
 
@@ -71,8 +72,33 @@ def status(state: State = DEFAULT_STATE, api: Api = "", token_file: TokenFile = 
     """Show which replicas run, and which policy revision each has in force."""
     answer = Control(state, api, token_file).get("/status")
     typer.echo(f"policy revision {answer['revision']}")
+    counts = answer["alarms"]
+    if counts["critical"] or counts["warning"]:
+        typer.secho(f"alarms: {counts['critical']} critical, {counts['warning']} warning (postern alarms)", bold=True)
     for replica in answer["replicas"]:
         ready = "ready" if replica["ready"] else "not ready"
         problem = replica.get("policy_error") or ""
         revision = f"revision {replica['revision']}"
         typer.echo(f"  {replica['service']:13} {replica['instance']:20} {revision:14} {ready:10} {problem}".rstrip())
+
+
+def alarms(state: State = DEFAULT_STATE, api: Api = "", token_file: TokenFile = None) -> None:
+    """Show what has to be looked at. Ends with 0 when nothing critical is up, 1 when something is, 2 when that could not be found out."""
+    try:
+        answer = Control(state, api, token_file).get("/alarms")
+    except typer.Exit as error:
+        typer.echo("postern: the alarms are not known", err=True)
+        raise typer.Exit(UNKNOWN) from error
+    for each in answer["alarms"]:
+        head = " ".join(filter(None, (each["severity"], each["kind"], each["about"])))
+        typer.secho(f"{head}  since {each['since'][:19].replace('T', ' ')} UTC", bold=True)
+        typer.echo(f"  {each['summary']}\n  to do: {each['advice']}")
+    if answer["unseen"]:
+        typer.echo(f"not seen: {', '.join(answer['unseen'])}")
+    if answer["looked_at"] is None:
+        typer.echo("the api has just started and has not looked yet: try again", err=True)
+        raise typer.Exit(UNKNOWN)
+    if not answer["alarms"]:
+        typer.echo("no alarms")
+    if answer["critical"]:
+        raise typer.Exit(1)

@@ -18,6 +18,8 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from postern_api import web
+from postern_api.alarms.look import Observer
+from postern_api.alarms.watch import Watch
 from postern_api.audit.repository import AuditRepository
 from postern_api.bootstrap import bootstrap
 from postern_api.context import Context
@@ -87,6 +89,14 @@ class Api:
         self.recorder = Recorder(bus, trace, trace_days=settings.trace_days, on_held=self.indexer.poke)
         bodies = BodyStore(bus, "api", settings.inline_limit_bytes)
         queue, ledger = QueueService(bus), LedgerRepository(self.database)
+        verifier = Verifier(bus, ledger, queue)
+        watch = Watch(
+            Observer(bus, settings),
+            verifier,
+            publisher,
+            every_s=settings.alarms_every_s,
+            verify_every_s=settings.verify_every_s,
+        )
         self.context = Context(
             bus=bus,
             database=self.database,
@@ -104,8 +114,9 @@ class Api:
             queue=queue,
             badmail=BadmailService(bus, queue, trace),
             ledger=ledger,
-            verifier=Verifier(bus, ledger, queue),
-            status=StatusService(bus, self.board, editor, publisher),
+            verifier=verifier,
+            watch=watch,
+            status=StatusService(bus, self.board, editor, publisher, watch.board),
             health=Health(bus, self.database),
         )
         self.web: FastAPI = web.build(self.context, max_body_bytes=settings.max_body_bytes)
@@ -144,6 +155,7 @@ class Api:
             tasks.create_task(self.board.run(released), name="status-board")
             tasks.create_task(self.events.run(released), name="events")
             tasks.create_task(self.context.health.run(released), name="health")
+            tasks.create_task(self.context.watch.run(released), name="alarms")
             tasks.create_task(self.reporter.run(released), name="status-reporter")
             tasks.create_task(self.recorder.run(released, self._settings.drain_s / 2), name="recorder")
             serving = tasks.create_task(server.serve(sockets=[listening]), name="http")

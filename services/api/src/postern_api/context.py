@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from postern_api.alarms.watch import Watch
 from postern_api.audit.repository import AuditRepository
 from postern_api.health.service import Health
 from postern_api.ledger.repository import LedgerRepository
@@ -45,6 +46,7 @@ class Context:
     badmail: BadmailService
     ledger: LedgerRepository
     verifier: Verifier
+    watch: Watch
     status: StatusService
     health: Health
 

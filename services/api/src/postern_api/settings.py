@@ -37,6 +37,18 @@ class Settings(BusSettings):
     )
     trace_days: int = Field(default=30, ge=1, le=3650, description="Days that the trace of settled mail is kept.")
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
+    alarms_every_s: float = Field(
+        default=15.0,
+        ge=0.2,
+        le=3600,
+        description="Seconds between looks at streams, consumers and replicas, of which alarms are made.",
+    )
+    verify_every_s: float = Field(
+        default=3600.0,
+        ge=1,
+        le=604800,
+        description="Seconds between comparisons of the ledger with the mail, of which an alarm is made.",
+    )
     bus_replicas: int = Field(default=1, ge=1, le=5, description="Copies of a new route's consumer; as the provisioner's.")
     ack_wait_s: float = Field(
         default=30.0, ge=30, le=600, description="Seconds until a dead delivery's work is given to another; as the provisioner's."

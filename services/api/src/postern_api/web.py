@@ -16,6 +16,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from postern_api import rendering
+from postern_api.alarms import endpoints as alarms
 from postern_api.audit import endpoints as audit
 from postern_api.context import Context
 from postern_api.domains import endpoints as domains
@@ -61,6 +62,7 @@ _TAGS = [
     {"name": "quarantine", "description": "Held mail: read, release, forward, delete."},
     {"name": "messages", "description": "The trace of every message."},
     {"name": "ledger", "description": "accepted = dispositions + in flight."},
+    {"name": "alarms", "description": "What an administrator has to look at."},
     {"name": "status", "description": "Replicas, revisions, streams."},
     {"name": "tokens", "description": "Tokens of this API."},
     {"name": "audit", "description": "Who did what."},
@@ -87,7 +89,7 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
         api.include_router(noun.router)
     api.include_router(queue.queue)
     api.include_router(queue.badmail)
-    for noun in (quarantine, messages, ledger, status, tokens, audit):
+    for noun in (quarantine, messages, ledger, alarms, status, tokens, audit):
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(health.router)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import urllib.request
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -19,10 +20,12 @@ from postern_core.errors import ConfigurationError
 from postern_core.settings import BusSettings, Unconfirmed
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+T = TypeVar("T")
 
 OLDEST_BROKER = (2, 12, 5)
 # where a server keeps mail that was not told where: <the folder for temporary files>/nats, and `jetstream` below
 _TEMPORARY_STORES = ("/tmp/nats/jetstream", "/var/tmp/nats/jetstream")  # noqa: S108  (to be refused)
+MONITOR_ERRORS = (OSError, ValueError, http.client.HTTPException, msgspec.DecodeError)
 _TIMEOUT_S = 3.0
 _TRIES = 10
 # never through a proxy that the environment names: the port is on the broker's own network
@@ -102,8 +105,8 @@ async def _read_varz(url: str) -> _Varz:
     failure: Exception | None = None
     for _ in range(_TRIES):
         try:
-            return await asyncio.to_thread(_fetch, f"{url}/varz")
-        except (OSError, ValueError, http.client.HTTPException, msgspec.DecodeError) as error:
+            return await asyncio.to_thread(read_monitor, f"{url}/varz", _Varz)
+        except MONITOR_ERRORS as error:
             failure = error
         await asyncio.sleep(0.3)
     raise CannotBeAskedError(
@@ -112,8 +115,9 @@ async def _read_varz(url: str) -> _Varz:
     )
 
 
-def _fetch(url: str) -> _Varz:
+def read_monitor(url: str, kind: type[T]) -> T:
+    """What a monitoring port answers at `url`, read as `kind`; blocks for a few seconds at most. One of `MONITOR_ERRORS` when it does not."""
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url} is not an HTTP address")
     with _open(url, timeout=_TIMEOUT_S) as answer:
-        return msgspec.json.decode(answer.read(), type=_Varz)
+        return msgspec.json.decode(answer.read(), type=kind)

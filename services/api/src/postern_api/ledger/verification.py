@@ -16,7 +16,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -34,6 +34,7 @@ from postern_core.disposition import DispositionKind
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 MOST_LISTED: Final = 1000
+PROOF_GRACE_S: Final = 15.0  # what has looked wrong for so long is wrong
 _SHARE: Final = 200_000
 _ROWS: Final = 5000  # of the ledger in one statement
 _QUEUE_ROWS: Final = 100  # a row may name hundreds of recipients, and a page has to fit into one answer
@@ -62,7 +63,7 @@ class Verified:
 
 
 class Verifier:
-    """See the module."""
+    """See the module. `last` is the newest outcome that proves something, of `verified_at`; both None before the first."""
 
     def __init__(self, bus: Bus, ledger: LedgerRepository, queue: QueueService, *, share: int = _SHARE) -> None:
         self._bus = bus
@@ -70,16 +71,28 @@ class Verifier:
         self._queue = queue
         self._share = share
         self._one_at_a_time = asyncio.Lock()
+        self._asked = asyncio.Lock()
+        self.last: Verified | None = None
+        self.verified_at: datetime | None = None
 
     async def verify(self, grace_s: float) -> Verified:
-        """Takes `grace_s` seconds where something looks wrong, else only as long as the walk.
+        """As somebody asks for it. Takes `grace_s` seconds where something looks wrong, else only as long as the walk.
 
         TransientError when the broker does not answer, UnavailableError when delivery does not, ConflictError when delivery refuses or
-        another verification is under way."""
-        if self._one_at_a_time.locked():
+        another verification that somebody asked for is under way."""
+        if self._asked.locked():
             raise ConflictError("verifying", "the books are being verified at this moment: wait for that to end")
+        async with self._asked:
+            return await self.verify_by_itself(grace_s)
+
+    async def verify_by_itself(self, grace_s: float) -> Verified:
+        """As `verify`, when nobody asked: waits for one that is under way."""
         async with self._one_at_a_time:
-            return await self._verify(grace_s)
+            found = await self._verify(grace_s)
+        # what a hasty look complains of may have been on its way; that nothing is wrong, any look proves
+        if (found.count and grace_s >= PROOF_GRACE_S) or not (found.count or found.undecided):
+            self.last, self.verified_at = found, datetime.now(UTC)
+        return found
 
     async def _verify(self, grace_s: float) -> Verified:
         states = await asyncio.gather(*(self._bus.stream_state(stream) for stream in STREAMS))

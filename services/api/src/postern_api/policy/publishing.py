@@ -33,8 +33,8 @@ _AT_ONCE: Final = 16
 
 
 class Publisher:
-    """`live` is the newest revision known to be on the bus, 0 for none; `problem` says why the newest is not. `on_published` is called
-    when another one went live."""
+    """`live` is the newest revision known to be on the bus, 0 for none, and `live_routes` names its routes; `problem` says why the newest
+    is not. `on_published` is called when another one went live."""
 
     def __init__(self, bus: Bus, repository: PolicyRepository, limits: BusLimits) -> None:
         self._bus = bus
@@ -45,6 +45,7 @@ class Publisher:
         self._encoded: tuple[int, tuple[tuple[Section, bytes], ...]] = (0, ())
         self._users_at = (0, 0)  # (revision, last sequence of the bucket) when the users were last compared
         self.live = 0
+        self.live_routes: tuple[str, ...] = ()
         self.problem = ""
         self.on_published: Callable[[], None] = lambda: None
 
@@ -93,6 +94,7 @@ class Publisher:
             await self._put_users(newest)
             is_new = self.live != newest.number
             self.live, self.problem = newest.number, ""
+            self.live_routes = tuple(route.name for route in compiled.delivery.routes)
             if is_new:
                 log.info("policy.published", revision=newest.number)
                 self.on_published()

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from pydantic import Field
 
+from postern_api.alarms.schemas import AlarmCounts
 from postern_api.fields import Body, examples
 
 
@@ -32,7 +33,7 @@ class StreamView(Body):
     messages: int
     bytes: int
     max_bytes: int = Field(description="-1: no limit of its own.")
-    fill: float = Field(description="Share of max_bytes, 0 to 1; worth an alarm from 0.7 on.")
+    fill: float = Field(description="Share of max_bytes, 0 to 1; an alarm from 0.7 on.")
 
 
 class PolicyStatus(Body):
@@ -67,6 +68,7 @@ class StatusView(Body):
                     "detail": "",
                 }
             ],
+            "alarms": {"critical": 0, "warning": 0},
             "broker_connected": True,
             "streams": [{"name": "INTAKE", "messages": 0, "bytes": 0, "max_bytes": 4294967296, "fill": 0}],
         }
@@ -77,5 +79,6 @@ class StatusView(Body):
     live_on: int
     policy: PolicyStatus
     replicas: list[ReplicaView]
+    alarms: AlarmCounts
     broker_connected: bool
     streams: list[StreamView] | None = Field(description="null: the broker does not answer.")

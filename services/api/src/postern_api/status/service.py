@@ -8,6 +8,9 @@ from typing import Final
 
 import structlog
 
+from postern_api.alarms.board import AlarmBoard
+from postern_api.alarms.conditions import Severity
+from postern_api.alarms.schemas import AlarmCounts
 from postern_api.policy.editing import Editor
 from postern_api.policy.publishing import Publisher
 from postern_api.status.board import StatusBoard, is_fresh
@@ -23,11 +26,12 @@ STREAMS: Final = (INTAKE, OUTBOUND, DEFERRED, QUARANTINE, BADMAIL, BODIES, DISPO
 
 
 class StatusService:
-    def __init__(self, bus: Bus, board: StatusBoard, editor: Editor, publisher: Publisher) -> None:
+    def __init__(self, bus: Bus, board: StatusBoard, editor: Editor, publisher: Publisher, alarms: AlarmBoard) -> None:
         self._bus = bus
         self._board = board
         self._editor = editor
         self._publisher = publisher
+        self._alarms = alarms
 
     async def status(self) -> StatusView:
         """The view of this moment."""
@@ -40,6 +44,7 @@ class StatusService:
             live_on=live_on,
             policy=PolicyStatus(newest=newest, published=self._publisher.live, problem=self._publisher.problem),
             replicas=replicas,
+            alarms=AlarmCounts(critical=self._alarms.count(Severity.CRITICAL), warning=self._alarms.count(Severity.WARNING)),
             broker_connected=self._bus.connected,
             streams=await self._streams(),
         )
