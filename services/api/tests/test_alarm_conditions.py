@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from postern_api.alarms.board import LOOKS, AlarmBoard
 from postern_api.alarms.conditions import Kind, Past, Severity, conditions, covers
@@ -142,9 +143,13 @@ def test_only_what_lasts_is_an_alarm_and_only_what_was_looked_at_is_cleared() ->
     for _ in range(LOOKS[key[0]] - 1):
         board.take(condition, lambda _: True, NOW)
         assert board.alarms == []
-    board.take(condition, lambda _: True, NOW)
+    with capture_logs() as told:
+        board.take(condition, lambda _: True, NOW)
+    assert [(line["event"], line["log_level"], line["about"]) for line in told] == [("alarm.raised", "error", key[1])]
     assert [(alarm.kind, alarm.about) for alarm in board.alarms] == [key]
     board.take({}, lambda key: covers(Look(silent="away"), look, key), NOW)
     assert len(board.alarms) == 1
-    board.take({}, lambda key: covers(a_look(), look, key), NOW)
+    with capture_logs() as told:
+        board.take({}, lambda key: covers(a_look(), look, key), NOW)
+    assert [line["event"] for line in told] == ["alarm.cleared"]
     assert board.alarms == []
