@@ -31,8 +31,8 @@ run: $(VENV)/run.stamp ## Start the embedded stack: broker, five services, demo 
 test: $(VENV)/dev.stamp ## Run every test (T=path::name for one)
 	$(BIN)/python -m pytest $(T)
 
-chaos: $(VENV)/dev.stamp ## A stack under load, a seeded schedule of faults, an audit of every 250 (SEED=n replays)
-	cd tests && ../$(BIN)/python -m chaos.run --seconds $(or $(SECONDS_OF_LOAD),120) --plot ../var/chaos.png $(if $(SEED),--seed $(SEED))
+chaos: $(VENV)/dev.stamp ## A stack under load, a seeded schedule of faults, an audit of every 250 (SEED=n replays, STACK=compose in containers)
+	cd tests && ../$(BIN)/python -m chaos.run --stack $(or $(STACK),embedded) --seconds $(or $(SECONDS_OF_LOAD),120) --plot ../var/chaos.png $(if $(SEED),--seed $(SEED))
 
 outage: $(VENV)/dev.stamp ## The broker is away for ten minutes, then restarted twenty times: mail flows again within 10 s (AWAY=seconds)
 	cd tests && ../$(BIN)/python -m chaos.outage --away $(or $(AWAY),600)

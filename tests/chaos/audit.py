@@ -8,25 +8,28 @@ first and the second a fault must have been in force that can cause one (docs/re
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from chaos.schedule import Kind
+from postern_core.ids import accepted_at
 
 if TYPE_CHECKING:
     from chaos.faults import Struck
     from chaos.load import Accepted, Record
-    from fixtures.relay import Relay
+    from chaos.target import Target
 
-# what can make a copy: a death or a pause of delivery or the broker, and a smart host that took the mail and did not say so
+# what can make a copy: a death or a pause of delivery or the broker, a cut between the two, and a smart host that took the mail and did not say so
 _COPYING = {
     Kind.KILL,
     Kind.KILL_SEVERAL,
     Kind.PAUSE,
     Kind.BROKER_KILL,
+    Kind.BROKER_RESTART,
     Kind.BROKER_PAUSE,
+    Kind.NETWORK_CUT,
     Kind.SMART_HOST_DOWN,
     Kind.SMART_HOST_HANGS_UP,
     Kind.SMART_HOST_FLAPS,
@@ -35,7 +38,6 @@ _COPYING = {
     Kind.SMART_HOST_SILENT_AT_DOT,
     Kind.ROLLING_RESTART,
 }
-_QUEUE_ID = re.compile(rb"\b[0-9a-z]{26}\b")
 _MARGIN_S = 2.0  # what was in flight when the fault was over
 
 
@@ -70,15 +72,15 @@ class Seen:
     markers: dict[str, str]  # queue id → which of the clients' mails it is, of all that were seen anywhere
 
 
-def audit(relay: Relay, record: Record, struck: list[Struck]) -> Findings:
+def audit(target: Target, record: Record, struck: list[Struck]) -> Findings:
     """Look up every accepted id, and then, when all has settled, everything at the smart host and in quarantine."""
     findings = Findings(accepted=len(record.accepted))
-    ends = relay.all_dispositions([accepted.queue_id for accepted in record.accepted])
-    findings.ledger = relay.wait_balanced()
-    verified = relay.postern("ledger", "verify", "--grace", "2", check=False)
+    ends = target.all_dispositions([accepted.queue_id for accepted in record.accepted])
+    findings.ledger = target.wait_balanced()
+    verified = target.postern("ledger", "verify", "--grace", "2", check=False)
     if "the books balance" not in verified:
         findings.discrepancies = verified.splitlines()
-    seen = _look(relay, record)
+    seen = _look(target, record)
     for accepted in record.accepted:
         _check(accepted, ends[accepted.queue_id], seen, findings)
     known = {accepted.queue_id for accepted in record.accepted}
@@ -97,20 +99,24 @@ def audit(relay: Relay, record: Record, struck: list[Struck]) -> Findings:
     return findings
 
 
-def _look(relay: Relay, record: Record) -> Seen:
+def _look(target: Target, record: Record) -> Seen:
     seen = Seen(defaultdict(list), set(), set(), {})
-    for mail in relay.smart_host.messages:
-        if mail.reverse_path == "":
-            seen.returned.update(found.decode() for found in _QUEUE_ID.findall(mail.data))
+    for arrival in target.arrivals():
+        if arrival.reverse_path == "":
+            seen.returned.update(arrival.returned)
             continue
-        seen.markers[relay.queue_id_in(mail.data)] = mail.reverse_path.partition("@")[0]
-        for recipient in mail.recipients:
-            seen.arrived[relay.queue_id_in(mail.data), recipient].append(mail.at_s - record.started)
+        seen.markers[arrival.queue_id] = arrival.reverse_path.partition("@")[0]
+        for recipient in arrival.recipients:
+            seen.arrived[arrival.queue_id, recipient].append(arrival.at_s - record.started)
+    begun = datetime.now(UTC) - timedelta(seconds=record.now_s())  # a stack that ran before holds other mail as well
     after = ""
     while True:
-        page = relay.api.get("/quarantine", params={"limit": 100} | ({"after": after} if after else {})).raise_for_status().json()
-        seen.held.update(row["queue_id"] for row in page["rows"])
-        seen.markers |= {row["queue_id"]: row["reverse_path"].partition("@")[0] for row in page["rows"]}
+        page = (
+            target.api.get("/quarantine", params={"limit": 100} | ({"after": after} if after else {})).raise_for_status().json()
+        )
+        rows = [row for row in page["rows"] if accepted_at(row["queue_id"]) >= begun]
+        seen.held.update(row["queue_id"] for row in rows)
+        seen.markers |= {row["queue_id"]: row["reverse_path"].partition("@")[0] for row in rows}
         after = page["next"]
         if not after:
             return seen
@@ -118,7 +124,11 @@ def _look(relay: Relay, record: Record) -> Seen:
 
 def _explains(struck: Struck, first_s: float, second_s: float) -> bool:
     """Whether the fault was in force while a first copy was not written down, and a second one made."""
-    return struck.fault.kind in _COPYING and struck.from_s <= second_s and struck.until_s + _MARGIN_S >= first_s
+    if (
+        struck.fault.kind not in _COPYING or "database" in struck.fault.targets
+    ):  # a cut from there keeps no disposition from the broker
+        return False
+    return struck.from_s <= second_s and struck.until_s + _MARGIN_S >= first_s
 
 
 def _check(accepted: Accepted, ends: dict[str, str], seen: Seen, findings: Findings) -> None:

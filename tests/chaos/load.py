@@ -17,7 +17,7 @@ from fixtures.mail import a_message
 from fixtures.stack import queue_id_of
 
 if TYPE_CHECKING:
-    from fixtures.relay import Relay
+    from chaos.target import Target
 
 HELD_WORD = "chaos-hold-this"
 DELETED_WORD = "chaos-delete-this"
@@ -61,8 +61,9 @@ class Record:
         return time.monotonic() - self.started
 
 
-def a_mail(source: random.Random, run: str, number: int) -> Mail:
-    """One of the mix: small text, some with several recipients, some large, some that a rule catches, some that are refused behind us."""
+def a_mail(source: random.Random, run: str, number: int, *, refused: bool = True) -> Mail:
+    """One of the mix: small text, some with several recipients, some large, some that a rule catches, some (if `refused`) that are
+    refused behind us."""
     marker = f"{run}-{number}"
     recipients = tuple(f"r{n}@relay.example" for n in range(source.choice((1, 1, 1, 2, 5))))
     body, attachments, fate = "text " * source.randint(800, 1600), {}, "delivered"
@@ -71,7 +72,7 @@ def a_mail(source: random.Random, run: str, number: int) -> Mail:
         body, fate = f"{body} {HELD_WORD}", "held"
     elif roll < 0.08:
         body, fate = f"{body} {DELETED_WORD}", "deleted"
-    elif roll < 0.11:
+    elif roll < 0.11 and refused:
         recipients, fate = (REFUSED,), "bounced"
     elif roll < 0.20:
         attachments = {"picture.bin": source.randbytes(40_000)}
@@ -86,9 +87,9 @@ def a_mail(source: random.Random, run: str, number: int) -> Mail:
 class SteadyLoad:
     """`clients` threads that send about `rate` messages a second in all, until `stop`."""
 
-    def __init__(self, relay: Relay, *, seed: int, rate: float, clients: int = 6) -> None:
+    def __init__(self, target: Target, *, seed: int, rate: float, clients: int = 6) -> None:
         self.record = Record()
-        self._relay = relay
+        self._target = target
         self._seed = seed
         self._pause_s = clients / rate
         self._clients = clients
@@ -116,14 +117,14 @@ class SteadyLoad:
         while waiting or not self._stop.is_set():
             gate = "auth_starttls" if (number + sent) % 4 == 0 else "anon"
             try:
-                with self._relay.client(gate, timeout=40) as client:
+                with self._target.client(gate, timeout=40) as client:
                     self._greet(client, gate)
                     for _ in range(10):
                         if waiting is None:
                             if self._stop.is_set():
                                 break
                             sent += 1
-                            waiting = a_mail(source, f"c{number}", sent)
+                            waiting = a_mail(source, f"c{number}", sent, refused=self._target.refuses)
                         if self._transaction(client, waiting):
                             waiting = None
                             time.sleep(self._pause_s)
@@ -134,8 +135,8 @@ class SteadyLoad:
 
     def _greet(self, client: smtplib.SMTP, gate: str) -> None:
         if gate != "anon":
-            client.starttls(context=self._relay.tls_context)
-            user = self._relay.endpoints["demo_user"]
+            client.starttls(context=self._target.tls_context)
+            user = self._target.endpoints["demo_user"]
             client.login(user["name"], user["password"])
         client.ehlo()
 

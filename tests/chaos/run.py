@@ -1,8 +1,9 @@
 """`make chaos`: a stack under load, a seeded schedule of faults, and an audit of every 250.
 
-    python -m chaos.run --seed 7 --seconds 120 --rate 40 --plot var/chaos.png
+    python -m chaos.run --stack embedded --seed 7 --seconds 120 --rate 40 --plot var/chaos.png
 
-Exit code 0 when nothing is lost, every copy is explained and the books balance; 1 otherwise. The same seed replays the same faults.
+Exit code 0 when nothing is lost, every copy is explained and the books balance; 1 otherwise, 2 when there is no engine for
+the stack "compose". The same seed replays the same faults on the same stack.
 """
 
 from __future__ import annotations
@@ -13,35 +14,40 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from chaos.audit import Findings, audit, table
+from chaos.containers import ContainerTarget
+from chaos.embedded import EmbeddedTarget
 from chaos.faults import Injector
 from chaos.load import DELETED_WORD, HELD_WORD, REFUSED, SteadyLoad
 from chaos.schedule import plan
+from chaos.target import Target
 from chaos.timeline import Timeline, draw
-from fixtures.relay import Relay
+from fixtures.containers import PROJECT, ContainerStack, base_image, engine_trouble
 
 
-def chaos(relay: Relay, *, seed: int, seconds: float, rate: float, plot: Path | None = None) -> tuple[Findings, str]:
+def chaos(target: Target, *, seed: int, seconds: float, rate: float, plot: Path | None = None) -> tuple[Findings, str]:
     """One run on a running stack: load and faults for `seconds`, then quiet, then the audit."""
     keyword = {"type": "keyword", "scope": "body"}
     with (
-        relay.schedule(intervals_s=[1, 2, 3], delay_notice_s=None, expiry_s=3600),
-        relay.rule({"name": "chaos hold", "condition": keyword | {"phrases": [HELD_WORD]}, "action": "hold"}),
-        relay.rule({"name": "chaos delete", "condition": keyword | {"phrases": [DELETED_WORD]}, "action": "delete"}),
-        relay.smart_host.answering_rcpt(REFUSED, "550 5.1.1 no such user"),
+        target.schedule(intervals_s=[1, 2, 3], delay_notice_s=None, expiry_s=3600),
+        target.rule({"name": "chaos hold", "condition": keyword | {"phrases": [HELD_WORD]}, "action": "hold"}),
+        target.rule({"name": "chaos delete", "condition": keyword | {"phrases": [DELETED_WORD]}, "action": "delete"}),
+        target.recipient_refused(REFUSED),
     ):
-        load = SteadyLoad(relay, seed=seed, rate=rate)
-        injector = Injector(relay, plan(seed, seconds), load.record)
-        timeline = Timeline(relay, load.record)
+        load = SteadyLoad(target, seed=seed, rate=rate)
+        injector = Injector(target, plan(seed, seconds, target.menu), load.record)
+        timeline = Timeline(target, load.record)
         timeline.start()
         load.start()
         injector.start()
         time.sleep(seconds)
         injector.join(120)
         load.stop()
-        findings = audit(relay, load.record, injector.struck)
+        findings = audit(target, load.record, injector.struck)
         timeline.stop()
     if plot is not None:
         draw(
@@ -53,8 +59,27 @@ def chaos(relay: Relay, *, seed: int, seconds: float, rate: float, plot: Path | 
     return findings, table(findings, load.record, injector.struck)
 
 
+@contextmanager
+def _running(stack: str) -> Iterator[Target]:
+    """A stack of the run's own, of which nothing stays."""
+    with tempfile.TemporaryDirectory(prefix="postern-chaos-") as folder:
+        state = Path(folder) / "var"
+        if stack == "embedded":
+            with EmbeddedTarget(state) as embedded:
+                yield embedded
+            return
+        containers = ContainerStack(PROJECT, base_image())
+        try:
+            containers.build()
+            with ContainerTarget(containers, state) as target:
+                yield target
+        finally:
+            containers.remove()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stack", choices=("embedded", "compose"), default="embedded", help="what runs it (default embedded)")
     parser.add_argument("--seed", type=int, default=None, help="replays a run; default: a new one")
     parser.add_argument("--seconds", type=float, default=120, help="of load and faults (default 120)")
     parser.add_argument("--rate", type=float, default=40, help="messages a second offered (default 40)")
@@ -63,10 +88,13 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1_000_000) if arguments.seed is None else arguments.seed
     print(f"seed {seed}: {arguments.seconds:g} s of load at {arguments.rate:g} messages/s", flush=True)
     threading.excepthook = lambda failed: print(f"{failed.thread}: {failed.exc_value!r}", file=sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="postern-chaos-") as state, Relay(Path(state) / "var") as relay:
-        findings, text = chaos(relay, seed=seed, seconds=arguments.seconds, rate=arguments.rate, plot=arguments.plot)
+    if arguments.stack == "compose" and (trouble := engine_trouble()):
+        print(f"needs a container engine with Compose: {trouble}", file=sys.stderr)
+        return 2
+    with _running(arguments.stack) as target:
+        findings, text = chaos(target, seed=seed, seconds=arguments.seconds, rate=arguments.rate, plot=arguments.plot)
     print(text)
-    print("good" if findings.good else f"NOT GOOD: replay with --seed {seed}")
+    print("good" if findings.good else f"NOT GOOD: replay with --stack {arguments.stack} --seed {seed}")
     return 0 if findings.good else 1
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from chaos.embedded import EmbeddedTarget
 from chaos.run import chaos
-from fixtures.relay import Relay
 
 SECONDS = 75
 
 
 @pytest.mark.timeout(SECONDS + 240)
 def test_nothing_that_was_accepted_is_missing_after_a_minute_of_faults(tmp_path: Path) -> None:
-    with Relay(tmp_path / "var") as relay:
-        findings, table = chaos(relay, seed=7, seconds=SECONDS, rate=30)
+    with EmbeddedTarget(tmp_path / "var") as target:
+        findings, table = chaos(target, seed=7, seconds=SECONDS, rate=30)
     print(table)
     assert findings.accepted > SECONDS
     assert findings.missing == []

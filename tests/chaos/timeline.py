@@ -18,9 +18,9 @@ from matplotlib import pyplot as plt
 if TYPE_CHECKING:
     from chaos.faults import Struck
     from chaos.load import Record
-    from fixtures.relay import Relay
+    from chaos.target import Target
 
-_ON_THE_WAY = ("INTAKE", "OUTBOUND", "DEFERRED")
+ON_THE_WAY = ("INTAKE", "OUTBOUND", "DEFERRED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,15 @@ class Sample:
 
     at_s: float
     accepted: int
-    arrived: int
+    arrived: int | None  # None: the smart host did not say
     backlog: int | None  # messages in INTAKE, OUTBOUND and DEFERRED; None: the broker did not say
 
 
 class Timeline:
-    """Samples every half second from `start` to `stop`."""
+    """Samples every so often, as the target says, from `start` to `stop`."""
 
-    def __init__(self, relay: Relay, record: Record) -> None:
-        self._relay = relay
+    def __init__(self, target: Target, record: Record) -> None:
+        self._target = target
         self._record = record
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="timeline", daemon=True)
@@ -51,16 +51,10 @@ class Timeline:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(0.5):
-            backlog = self._backlog()
-            self.samples.append(Sample(self._record.now_s(), len(self._record.accepted), self._relay.smart_host_count(), backlog))
-
-    def _backlog(self) -> int | None:
-        try:
-            streams = self._relay.streams()
-        except (OSError, ValueError):
-            return None
-        return sum(streams[name]["messages"] for name in _ON_THE_WAY if name in streams)
+        target, record = self._target, self._record
+        while not self._stopped.wait(target.sample_every_s):
+            backlog, arrived = target.backlog(), target.arrived_count()
+            self.samples.append(Sample(record.now_s(), len(record.accepted), arrived, backlog))
 
 
 def draw(path: Path, timeline: Timeline, struck: list[Struck], title: str) -> None:
@@ -68,14 +62,15 @@ def draw(path: Path, timeline: Timeline, struck: list[Struck], title: str) -> No
     samples = timeline.samples
     figure, (rates, backlog) = plt.subplots(2, 1, sharex=True, figsize=(12, 7))
     for name, pick in (("accepted", lambda s: s.accepted), ("at the smart host", lambda s: s.arrived)):
-        points = [(b.at_s, (pick(b) - pick(a)) / (b.at_s - a.at_s)) for a, b in itertools.pairwise(samples)]
+        known = [(sample.at_s, total) for sample in samples if (total := pick(sample)) is not None]
+        points = [(at_s, (total - before) / (at_s - then_s)) for (then_s, before), (at_s, total) in itertools.pairwise(known)]
         rates.plot(*zip(*points, strict=True), label=name, linewidth=1)
     rates.set_ylabel("messages/s")
     rates.legend(loc="upper right")
     rates.set_title(title)
     waiting = [nan if s.backlog is None else s.backlog for s in samples]
     backlog.plot([s.at_s for s in samples], waiting, color="tab:red", linewidth=1)
-    backlog.set_ylabel(f"messages in {', '.join(_ON_THE_WAY)}", fontsize=8)
+    backlog.set_ylabel(f"messages in {', '.join(ON_THE_WAY)}", fontsize=8)
     backlog.set_xlabel("seconds")
     for each in struck:
         for axes in (rates, backlog):
