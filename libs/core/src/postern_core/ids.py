@@ -15,6 +15,8 @@ from typing import NewType
 QueueId = NewType("QueueId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+_AS_BASE_32 = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # the digits of int()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PATTERN = re.compile(r"[0-7][0-9abcdefghjkmnpqrstvwxyz]{25}")
 
@@ -38,23 +40,20 @@ def _format(milliseconds: int, tail: bytes) -> QueueId:
     value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(tail)
     value = value & ~(0xF << 76) | 0x7 << 76  # version 7
     value = value & ~(0x3 << 62) | 0x2 << 62  # variant of RFC 9562
-    return QueueId("".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5)))
+    return QueueId("".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)]))
 
 
 def parse_queue_id(text: str) -> QueueId:
     """`text` as a queue id; ValueError when it is none."""
-    if not _PATTERN.fullmatch(text):
-        raise ValueError(f"{text!r} is not a queue id (26 characters of Crockford base32, lower case)")
     accepted_at(QueueId(text))  # 48 bits of milliseconds reach beyond the year 9999
     return QueueId(text)
 
 
 def accepted_at(queue_id: QueueId) -> datetime:
     """When the mail with this id was accepted, to the millisecond (it is the first 48 bits of the UUID). ValueError for what is no id."""
-    value = 0
-    for character in queue_id:
-        value = value << 5 | _ALPHABET.index(character)
+    if not _PATTERN.fullmatch(queue_id):
+        raise ValueError(f"{queue_id!r} is not a queue id (26 characters of Crockford base32, lower case)")
     try:
-        return _EPOCH + timedelta(milliseconds=value >> 80)
+        return _EPOCH + timedelta(milliseconds=int(queue_id.translate(_AS_BASE_32), 32) >> 80)
     except OverflowError as error:
         raise ValueError(f"{queue_id!r} is not a queue id: its time is beyond the year 9999") from error
