@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from fixtures.api import MESSAGE, RunningApi, a_held_message, an_end, an_envelope, eventually, hold
 from postern_api.quarantine import handover
@@ -280,8 +281,10 @@ async def test_nothing_is_let_go_when_the_hand_over_fails(api: RunningApi, monke
 async def test_a_message_whose_body_is_gone_is_not_sent_on_empty(api: RunningApi) -> None:
     envelope = await held(api, body=MESSAGE + os.urandom(600_000))
     await api.bus.purge("BODIES", f"body.screener.{envelope.id}.*")
-    refused = await api.client.post(f"/quarantine/{envelope.id}/release")
+    with capture_logs() as told:
+        refused = await api.client.post(f"/quarantine/{envelope.id}/release")
     assert (refused.status_code, refused.json()["error"]) == (409, "body_missing")
+    assert [line["id"] for line in told if line["event"] == "message.body_missing" and line["alarm"]] == [envelope.id]
     assert await quarantined(api) == [f"quarantine.{envelope.id}"]
     assert (await api.client.delete(f"/quarantine/{envelope.id}")).status_code == 204
 

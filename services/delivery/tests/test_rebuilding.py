@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import make_url
+from structlog.testing import capture_logs
 
 from fixtures.postgres import Postgres
 from postern_core.bus import BodyMissing, BodyStore
@@ -89,12 +90,14 @@ async def test_a_row_whose_mail_is_gone_is_set_aside_with_an_alarm(stack: Stack)
     await stack.outbound_is_empty()
     stored = await stack._bus.last(DEFERRED, deferred_subject(job.id))
     assert stored is not None
-    await stack._bus.delete(DEFERRED, stored.sequence)
 
     async def frozen() -> bool:
         return (await stack.queue()).rows[0].state is QueueState.FROZEN
 
-    await stack.until(frozen)
+    with capture_logs() as told:
+        await stack._bus.delete(DEFERRED, stored.sequence)
+        await stack.until(frozen)
+    assert [(line["event"], line["id"]) for line in told if line.get("alarm")] == [("deferred.mail_missing", job.queue_id)]
     assert "missing" in (await stack.queue()).rows[0].last_reply
 
 
@@ -136,8 +139,10 @@ async def test_a_missing_body_sets_the_job_aside_and_no_empty_mail_goes_out(stac
     await store.delete(_envelope_with(ref))
     with pytest.raises(BodyMissing):
         await store.get(ref)
-    job = await stack.send("a@relay.example", queue_id=queue_id, stored=ref)
-    [row] = (await stack.queued()).rows
+    with capture_logs() as told:
+        job = await stack.send("a@relay.example", queue_id=queue_id, stored=ref)
+        [row] = (await stack.queued()).rows
+    assert [(line["event"], line["id"]) for line in told if line.get("alarm")] == [("body.missing", queue_id)]
     assert row.state is QueueState.FROZEN
     assert "missing" in row.last_reply
     assert stack.smart_host.messages == []

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from postern_core.bus import BodyStore, DispositionLog
 from postern_core.bus.topology import INTAKE, body_subject, intake_subject
@@ -131,12 +132,22 @@ async def test_a_stored_body_goes_where_the_message_goes(mailbag: Any, screener:
         assert body.endswith(CAUGHT + b"x" * 600_000)
 
 
-async def test_a_lost_body_is_held_with_that_reason(mailbag: Any, screener: Any) -> None:
+@pytest.mark.parametrize("misfortune", ["a chunk is gone", "a bit flipped"])
+async def test_a_lost_body_is_held_with_that_reason_and_an_alarm(mailbag: Any, screener: Any, misfortune: str) -> None:
     envelope = await mailbag.send(os.urandom(2_000_000), "a@relay.example")
-    lost = await mailbag.reader.last("BODIES", body_subject(envelope.body.name, 1))
+    subject = body_subject(envelope.body.name, 1)
+    lost = await mailbag.reader.last("BODIES", subject)
     await mailbag.reader.delete("BODIES", lost.sequence)
-    await mailbag.put_policy()
-    await mailbag.screened()
+    if misfortune == "a bit flipped":
+        gate = await mailbag.broker.connect("ingress-anon")
+        await gate.publish("BODIES", subject, bytes([lost.data[0] ^ 1]) + lost.data[1:], "another")
+        await gate.close()
+    with capture_logs() as told:
+        await mailbag.put_policy()
+        await mailbag.screened()
+    [alarm] = [line for line in told if line.get("alarm")]
+    assert (alarm["event"], alarm["log_level"], alarm["id"]) == ("message.body_missing", "error", envelope.id)
+    assert ("digest differs" in alarm["reason"]) == (misfortune == "a bit flipped")
     stored = await mailbag.reader.last("QUARANTINE", f"quarantine.{envelope.id}")
     assert b'"hold_reason":"body-missing"' in stored.data
     assert [d.kind for d in await mailbag.dispositions()] == [DispositionKind.HELD]

@@ -168,6 +168,6 @@ class FirstTry:
         """An alarm, and it waits for an administrator, unless a copy of it was settled meanwhile. Raises TransientError."""
         left = await self._open_recipients(job)
         if left:
-            log.error(event, id=job.queue_id, job_id=job.id, recipients=len(left), reason=reason)
+            log.error(event, id=job.queue_id, job_id=job.id, alarm=True, recipients=len(left), reason=reason)
             results = retry_all(left, datetime.now(UTC), text=f"set aside: {reason}")
             await self._deferral.defer(job, inline, results, frozen=True)

@@ -93,7 +93,7 @@ class RetryAttempt:
         try:
             body = await self._bodies.load(job, inline)
         except BodyMissing as error:
-            log.error("body.missing", id=job.queue_id, job_id=job.id, reason=str(error))
+            log.error("body.missing", id=job.queue_id, job_id=job.id, alarm=True, reason=str(error))
             await self._repository.freeze(row.job_id, last_reply=f"set aside: {error}")
             return left
 
@@ -160,7 +160,7 @@ class RetryAttempt:
             try:
                 body = await self._bodies.load(job, inline)
             except BodyMissing as error:
-                log.error("body.missing", id=job.queue_id, job_id=job.id, reason=str(error))
+                log.error("body.missing", id=job.queue_id, job_id=job.id, alarm=True, reason=str(error))
                 body = b""
             detail = f"given up by {row.removal_actor or 'an administrator'}"
             given_up = tuple(closed(result) for result in left)
@@ -176,7 +176,7 @@ class RetryAttempt:
         job = _stand_in(row)
         left = await self._left(row, job)
         if left and not row.removal:
-            log.error("deferred.mail_missing", id=row.queue_id, job_id=row.job_id)
+            log.error("deferred.mail_missing", id=row.queue_id, job_id=row.job_id, alarm=True)
             await self._repository.freeze(row.job_id, last_reply="set aside: the stored mail is missing")
             return
         if left:

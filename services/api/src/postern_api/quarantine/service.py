@@ -92,6 +92,7 @@ class QuarantineService:
         try:
             return await self._bodies.load(entry.held.envelope, entry.inline)
         except BodyMissing as error:
+            log.error("message.body_missing", id=entry.held.envelope.id, alarm=True, reason=str(error))
             raise ConflictError("body_missing", f"the message's stored body is gone or damaged: {error}") from error
 
     async def release(self, queue_id: QueueId, actor: str) -> list[str]:
