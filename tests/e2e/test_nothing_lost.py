@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-import time
-from collections import Counter
 
 import pytest
 
 from fixtures.load import Load
 from fixtures.mail import a_message
 from fixtures.relay import Relay
-from fixtures.stack import queue_id_of
 
 MESSAGES = 500
 
@@ -68,45 +64,3 @@ def test_a_policy_change_after_a_restart_of_the_broker_reaches_every_replica(rel
     with relay.domain("after-restart.example"):
         relay.wait_live()
         assert not relay.refused_recipient("a@after-restart.example")
-
-
-@pytest.mark.parametrize("patience_s", [0, 0.002, 0.01, 0.05, 0.5])
-def test_a_client_that_hangs_up_after_the_dot_and_sends_again_makes_two_copies_at_most(relay: Relay, patience_s: float) -> None:
-    """RFC 1047: what was stored before the client gave up is a second message, and each of the two is delivered once."""
-    marker = f"gave-up-{patience_s}"
-    host, port = relay.address("anon")
-    with socket.create_connection((host, port), timeout=30) as impatient:
-        replies = impatient.makefile("rb")
-        for line in (b"HELO x.example", b"MAIL FROM:<x@sender.example>", b"RCPT TO:<a@relay.example>", b"DATA"):
-            assert replies.readline()[:1] in b"23"
-            impatient.sendall(line + b"\r\n")
-        assert replies.readline().startswith(b"354")
-        impatient.sendall(a_message(subject=marker) + b"\r\n.\r\n")
-        time.sleep(patience_s)  # how long this client waits is what is varied
-    again = relay.send(a_message(subject=marker), to=["a@relay.example"])
-    assert relay.dispositions(again) == {"a@relay.example": "delivered"}
-    relay.wait_balanced()
-    copies = Counter(relay.queue_id_in(mail.data) for mail in relay.smart_host.messages if marker.encode() in mail.data)
-    assert copies[again] == 1
-    assert len(copies) <= 2
-    assert set(copies.values()) == {1}
-
-
-@pytest.mark.parametrize("beside_the_limit", [-1, 0, 1])
-def test_a_thousand_long_recipients_with_a_body_at_the_inline_limit(relay: Relay, beside_the_limit: int) -> None:
-    """The broker counts the envelope into its limit, its client does not: one message over it would close the gate's connection."""
-    domain = ".".join(["d" * 60] * 2 + ["wild.example"])
-    recipients = [f"{n:04d}{'l' * 60}@{domain}" for n in range(1000)]
-    with relay.limits("anon", max_recipients=None), relay.client("anon", timeout=60) as client:
-        client.ehlo()
-        client.docmd("MAIL", "FROM:<x@sender.example>")
-        assert {client.docmd("RCPT", f"TO:<{recipient}>")[0] for recipient in recipients} == {250}
-        head = b"Subject: long\r\n\r\n"
-        # the Received: field comes on top, so the sizes lie on both sides of the limit whatever its length
-        lines, rest = divmod(512 * 1024 + beside_the_limit * 400 - 200 - len(head), 72)
-        queue_id = queue_id_of(client.data(head + b"x" * 70 + (b"\r\n" + b"x" * 70) * (lines - 1) + b"\r\n" + b"y" * rest))
-    assert set(relay.dispositions(queue_id).values()) == {"delivered"}
-    got = Counter(
-        recipient for mail in relay.smart_host.messages if queue_id.encode() in mail.data for recipient in mail.recipients
-    )
-    assert got == Counter(recipients)
