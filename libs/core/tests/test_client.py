@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from itertools import pairwise
 
 import nats.errors
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
 from fixtures.broker import Broker
@@ -162,3 +164,62 @@ async def test_what_was_written_while_the_broker_was_away_never_surfaces(broker:
         await client.publish("$JS.API.INFO", b"")
     client._status = Client.CONNECTED
     await client.close()
+
+
+async def test_a_flush_comes_behind_what_was_written_before_it(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Was: the library's ping overtook it. A drained subscription was then forgotten here before the broker knew, and a message that came in
+    between was in nobody's hands until its ack-wait was over."""
+    client = await _connected(broker)
+    subscription = await client.listen(client.new_inbox(), lambda _: None)
+    await client.flush()
+    written: list[bytes] = []
+    write, writelines = client._transport.write, client._transport.writelines
+    monkeypatch.setattr(client._transport, "write", lambda data: written.append(data) or write(data))
+    monkeypatch.setattr(client._transport, "writelines", lambda data: written.extend(data) or writelines(data))
+    await client.publish("$JS.API.INFO", b"x")
+    await client.flush()
+    await subscription.drain()
+    assert [line.split()[0] for line in written] == [b"PUB", b"PING", b"UNSUB", b"PING"]
+    await client.close()
+
+
+async def test_what_was_published_last_is_sent_before_the_connection_closes(broker: Broker) -> None:
+    watching, leaving = await broker.connect("api"), await broker.connect("ingress-anon")
+    await leaving.client.publish("intake.anon.last", b"x")
+    await leaving.client.close()
+    async with asyncio.timeout(20):
+        while not (await watching.stream_state("INTAKE"))["messages"]:
+            await asyncio.sleep(0.02)
+    await watching.close()
+
+
+async def test_a_listener_that_fails_deafens_nobody(broker: Broker) -> None:
+    """Was: it ended the task that reads the connection, and nobody heard anything until the keep-alive gave up on it."""
+    client = await _connected(broker)
+    failed = asyncio.Event()
+
+    def fail(_: Msg) -> None:
+        failed.set()
+        raise ValueError("a fault of ours")
+
+    inbox = client.new_inbox()
+    await client.listen(inbox, fail)
+    await client.publish("$JS.API.DIRECT.GET.DISPOSITIONS.disposition.1.0", b"", inbox)
+    async with asyncio.timeout(20):
+        await failed.wait()
+        await client.request("$JS.API.DIRECT.GET.DISPOSITIONS.disposition.1.0", timeout=5)
+    assert client.stats["reconnects"] == 0
+    await client.close()
+
+
+async def test_a_broker_that_does_not_answer_is_left_all_the_same(broker: Broker) -> None:
+    """Was: a flush without an answer kept the connection, and the tasks that go with it, open."""
+    bus = await broker.connect("screener")
+    assert broker.process is not None
+    broker.process.send_signal(signal.SIGSTOP)
+    try:
+        await bus.close()
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
+    assert bus.client.is_closed
+    assert bus.closed.is_set()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from nats.aio.subscription import Subscription
 
 from fixtures.broker import TEST_LIMITS, Broker
 from postern_core.bus import Bus, Consumer, Delivered
@@ -306,6 +308,32 @@ async def test_a_pull_that_falls_silent_is_renewed(parties: Parties, monkeypatch
     async with asyncio.timeout(PATIENCE_S):
         await consumer.run(stop, 1)
     assert heard.is_set()
+
+
+async def test_a_pull_that_could_not_be_drained_has_no_listener_at_the_broker_either(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that dies while it is drained: the reconnect has subscribed to it anew before it is forgotten here."""
+
+    async def lost(_: Subscription) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(Subscription, "drain", lost)
+    consumer = screening(parties.screener, lambda delivered: delivered.ack())
+    inbox, subscription = await consumer._open_inbox()
+    await parties.screener.client.flush()
+    assert inbox in await _subscriptions(parties.broker)
+    await consumer._stop_receiving(subscription)
+    await parties.screener.client.flush()
+    assert inbox not in await _subscriptions(parties.broker)
+
+
+async def _subscriptions(broker: Broker) -> str:
+    def read() -> str:
+        with urllib.request.urlopen(f"{broker.monitor_url}/connz?subs=true", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    return await asyncio.to_thread(read)
 
 
 async def test_a_pull_that_is_given_up_while_the_broker_still_has_it_is_not_open_beside_the_new_one(

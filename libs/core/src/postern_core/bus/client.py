@@ -138,8 +138,11 @@ class Client(NatsClient):
             return
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
-        fields = self._fields(headers) if headers else None
-        listener(Msg(self, subject.decode(), reply.decode(), data, fields))
+        try:
+            fields = self._fields(headers) if headers else None
+            listener(Msg(self, subject.decode(), reply.decode(), data, fields))
+        except Exception as error:
+            await self._error_cb(error)
 
     def _fields(self, block: bytes) -> dict[str, str]:
         line, _, rest = block.partition(_CRLF)
@@ -148,6 +151,16 @@ class Client(NatsClient):
         if status:
             fields |= {_STATUS: status.decode(), _DESCRIPTION: description.decode()}
         return fields
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        """The library writes its ping past what is collected: the pong would come before that was read, and a subscription that is drained
+        would be forgotten here while the broker still sends to it."""
+        self._flush()
+        await super()._send_ping(future)
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        self._flush()  # what its caller was told is sent; the library marks the connection as closed before it looks
+        await super()._close(status, do_cbs)
 
     async def _process_pong(self) -> None:
         """A flush that timed out leaves its cancelled future behind. The library sets a result on it when the pong comes after all, which

@@ -192,13 +192,16 @@ class Bus:
         """Send what is written, then close."""
         if self.checking is not None:
             self.checking.cancel()
-        try:
-            async with asyncio.timeout(2):
-                if self.client.is_connected:
-                    await self.client.flush(timeout=1)
-                await self.client.close()
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            log.warning("bus.close_failed", reason=f"{type(error).__name__}: {error}")
+        for step, timeout_s in ((self._flushed, 1), (self.client.close, 2)):  # a broker that does not answer is left all the same
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await step()
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                log.warning("bus.close_failed", reason=f"{type(error).__name__}: {error}")
+
+    async def _flushed(self) -> None:
+        if self.client.is_connected:
+            await self.client.flush()
 
     async def _direct_get(self, stream: str, api_subject: str, query: bytes) -> Stored | None:
         try:

@@ -250,6 +250,9 @@ class Consumer:
         # or the client would subscribe to it anew with each reconnect; it has no public way to forget one that it could not drain
         self._bus.client._remove_sub(subscription._id)  # noqa: SLF001
         subscription._stop_processing()  # noqa: SLF001
+        if self._bus.connected:
+            # a reconnect meanwhile may have subscribed to it once more: mail that came there would be in nobody's hands until its ack-wait
+            await self._bus.client._send_unsubscribe(subscription._id)  # noqa: SLF001
 
     async def _drain(self, drain_s: float) -> None:
         if not self._in_flight:
