@@ -172,3 +172,26 @@ async def test_a_body_larger_than_what_the_broker_lets_wait_for_a_client_costs_n
     time.sleep(1)  # noqa: ASYNC251  (a loop that is busy: what the broker sends meanwhile is not read)
     assert await reading == body
     assert screener.client.stats["reconnects"] == 0
+
+
+async def test_when_a_chunk_cannot_be_stored_nobody_goes_on_with_the_others(
+    screener: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was: the rest of a large message that had been refused was still sent, and held its memory."""
+    under_way = 0
+
+    async def publish(_stream: str, subject: str, *_: object) -> None:
+        nonlocal under_way
+        under_way += 1
+        try:
+            if subject.endswith(".3"):
+                raise TransientError(452, "4.3.1", "mail system full, try again later", reason="a test")
+            await asyncio.Event().wait()
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(screener, "publish", publish)
+    with pytest.raises(TransientError, match="mail system full"):
+        await BodyStore(screener, "screener", 1024).put("x", bytes(30 * CHUNK_BYTES))
+    assert under_way == 0
+    await screener.close()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Final
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -18,10 +19,11 @@ from postern_core.bus.publishing import SubjectTakenError
 from postern_core.bus.topology import BODIES, body_subject
 from postern_core.envelope import BodyRef, Envelope
 
+T = TypeVar("T")
+
 CHUNK_BYTES: Final = 1024 * 1024
-_CHUNKS_AT_ONCE: Final = (
-    16  # each way. Read: the broker hangs up on a client for which 64 MiB wait to be sent, whatever else is under way there
-)
+# each way. Read: the broker hangs up on a client for which 64 MiB wait to be sent, whatever else is under way there
+_CHUNKS_AT_ONCE: Final = 16
 
 
 class BodyMissing(Exception):  # noqa: N818  (a state of the mail, not of the program)
@@ -57,7 +59,7 @@ class BodyStore:
         digest = await _sha256(head, view)
         full_name, size = f"{self._writer}.{name}", len(head) + len(view)
         starts = range(0, size, CHUNK_BYTES)
-        await asyncio.gather(*(self._put_chunk(full_name, k, head, view, start, digest) for k, start in enumerate(starts)))
+        await _all(self._put_chunk(full_name, k, head, view, start, digest) for k, start in enumerate(starts))
         return BodyRef(name=full_name, chunks=len(starts), size_bytes=size, sha256=digest)
 
     async def _put_chunk(self, name: str, k: int, head: bytes, body: memoryview, start: int, digest: str) -> None:
@@ -86,7 +88,7 @@ class BodyStore:
 
     async def get(self, ref: BodyRef) -> bytes:
         """The stored body, verified."""
-        stored = await asyncio.gather(*(self._chunk(ref.name, k) for k in range(ref.chunks)))
+        stored = await _all(self._chunk(ref.name, k) for k in range(ref.chunks))
         body = b"".join(chunk.data for chunk in stored if chunk is not None)
         if len(body) != ref.size_bytes or await _sha256(body) != ref.sha256:
             missing = [k for k, chunk in enumerate(stored) if chunk is None]
@@ -101,6 +103,16 @@ class BodyStore:
         """Delete the body that this envelope refers to, if it refers to one."""
         if envelope.body is not None:
             await self._bus.purge(BODIES, f"body.{envelope.body.name}.*")
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What each returns; the first failure, which ends the others: nobody waits for them, and they would hold the body and the bus."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            started = [tasks.create_task(each) for each in work]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in started]
 
 
 async def _sha256(*pieces: bytes | memoryview) -> str:

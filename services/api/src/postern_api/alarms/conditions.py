@@ -1,6 +1,6 @@
 """What of a look is worth an alarm. Pure: looks in, conditions out; whether a condition has lasted long enough is the board's to say.
 
-docs/operate/alarms.md has a section for each kind. Standards: none; docs/reliability.md says what the alarms are for.
+docs/operate/alarms.md has a row for each kind. Standards: none; docs/reliability.md says what the alarms are for.
 """
 
 from __future__ import annotations
