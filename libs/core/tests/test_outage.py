@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +79,29 @@ async def test_a_broker_that_is_silent_for_longer_than_pings_may_be_missed_is_le
         assert (await gate.publish(INTAKE, "intake.anon.x", b"mail", "x")).seq == 1
     finally:
         await gate.close()
+
+
+async def test_a_broker_that_hangs_with_mail_on_its_way_is_left_for_another(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was: before it connected anew the client waited for the hung one to take what had been written, which is as long as that hangs, or the
+    system's quarter of an hour where its host is gone: a gate with a large message on its way was out of work, whatever other servers there were."""
+    monkeypatch.setattr(connection, "_PING_EVERY_S", 0.2)
+    another = Broker(tmp_path / "another")
+    another.start()
+    await another.provision()
+    gate = await broker.connect("ingress-anon")
+    gate.client._setup_server_pool([another.url])
+    assert broker.process is not None
+    broker.process.send_signal(signal.SIGSTOP)
+    try:
+        for n in range(8):
+            await gate.client.publish(f"intake.anon.{n}", bytes(4_000_000))
+        async with asyncio.timeout(30):
+            while gate.client.connected_url is None or gate.client.connected_url.port != another.port:
+                await asyncio.sleep(0.01)
+        assert (await gate.publish(INTAKE, "intake.anon.x", b"mail", "x")).seq == 1  # and nothing of the other mail came along
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
+        await gate.close()
+        another.stop()

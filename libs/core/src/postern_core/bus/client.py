@@ -158,6 +158,14 @@ class Client(NatsClient):
         self._flush()
         await super()._send_ping(future)
 
+    async def _attempt_reconnect(self) -> None:
+        """The library waits until what was written has gone out, which a server that hangs, or is cut off, never lets it: it then did not get on to
+        another. None of it is wanted any more."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        await super()._attempt_reconnect()
+
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         self._flush()  # what its caller was told is sent; the library marks the connection as closed before it looks
         await super()._close(status, do_cbs)
