@@ -6,7 +6,7 @@ PARTS  := libs/core libs/smtp services/ingress-anon services/ingress-auth servic
 T      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test chaos outage soak bench lint format docs clean
+.PHONY: help install run test chaos outage soak bench parts guard lint format docs clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -42,6 +42,12 @@ soak: $(VENV)/dev.stamp ## Hours of steady load, after which nothing has grown t
 
 bench: $(VENV)/dev.stamp ## Postern and its peers on this machine, < 15 min (DOCS=1 writes docs/performance.md; ARGS="--quick")
 	cd tests && ../$(BIN)/python -m bench.run --json ../var/bench.json --plot $(if $(DOCS),../docs/performance.png --write-docs,../var/bench.png) $(ARGS)
+
+parts: $(VENV)/dev.stamp ## Gate, inspection and idle stack alone against their targets, 4 min (DOCS=1 writes docs/performance.md)
+	cd tests && ../$(BIN)/python -m bench.parts --json ../var/parts.json $(if $(DOCS),--write-docs) $(ARGS)
+
+guard: $(VENV)/dev.stamp ## Has it become slower? Ratios of a minute's run against the committed ones (REFERENCE=1 renews them)
+	cd tests && ../$(BIN)/python -m bench.guard $(if $(REFERENCE),--renew) $(ARGS)
 
 lint: $(VENV)/dev.stamp ## Format check, ruff, strict types, import contracts
 	$(BIN)/ruff format --check .

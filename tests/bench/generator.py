@@ -21,7 +21,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench.mix import MIXES, Template, templates
+from bench.mix import MIXES, SIZES, Template, templates
 
 RECORD = struct.Struct("<qqqq")
 _OPENING = b"MAIL FROM:<sender@origin.example>\r\nRCPT TO:<recipient@relay.example>\r\nDATA\r\n"
@@ -186,7 +186,7 @@ async def _run(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--mix", default="mixed", choices=MIXES)
+    parser.add_argument("--mix", default="mixed", choices=(*MIXES, *SIZES))
     parser.add_argument("--messages", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0, help="number of the first message, so that two runs can be told apart")
     parser.add_argument("--connections", type=int, default=20)

@@ -22,7 +22,7 @@ from bench import generator, sink
 from bench.mix import caught_flags
 from bench.processes import busy_s, cpu_s, memory_bytes
 
-_TESTS = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent.parent
 _STALLED_S = 30.0  # nothing has arrived for so long: what is missing is lost
 _SAMPLE_S = 1.0
 _QUIET_S = 10.0  # at most, for what services do after the last message
@@ -80,7 +80,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 @contextmanager
 def running_sink(port: int, log: Path) -> Iterator[int]:
     """The sink on 127.0.0.1:`port`; gives its pid."""
-    process = subprocess.Popen([sys.executable, "-m", "bench.sink", "--port", str(port), "--log", str(log)], cwd=_TESTS)
+    process = subprocess.Popen([sys.executable, "-m", "bench.sink", "--port", str(port), "--log", str(log)], cwd=TESTS)
     try:
         yield process.pid
     finally:
@@ -101,12 +101,18 @@ def measure(running: Running, load: Load, *, screened: bool, sink_pid: int, arri
     return evaluate(load, screened=screened, sent=sent.read_bytes(), arrivals=arrivals.read_bytes(), used=meter.read(told))
 
 
-def _generate(port: int, load: Load, sent: Path, meter: _Meter, arrivals: Path, expected: int) -> dict[str, float]:
-    """Returns what the generator tells, once all that is expected has arrived or nothing comes any more."""
+def generator_command(port: int, load: Load, sent: Path) -> list[str]:
+    """What sends `load`, to be run in `TESTS`."""
     command = [sys.executable, "-m", "bench.generator", "--port", str(port), "--mix", load.mix, "--messages", str(load.messages)]
     command += ["--connections", str(load.connections), "--per-connection", str(load.per_connection)]
-    command += ["--first", str(load.first), "--log", str(sent), *(["--rate", str(load.rate)] if load.rate else [])]
-    process = subprocess.Popen(command, cwd=_TESTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return [*command, "--first", str(load.first), "--log", str(sent), *(["--rate", str(load.rate)] if load.rate else [])]
+
+
+def _generate(port: int, load: Load, sent: Path, meter: _Meter, arrivals: Path, expected: int) -> dict[str, float]:
+    """Returns what the generator tells, once all that is expected has arrived or nothing comes any more."""
+    process = subprocess.Popen(
+        generator_command(port, load, sent), cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         size, grew_at = 0, time.monotonic()
         while size < expected * sink.RECORD.size or process.poll() is None:

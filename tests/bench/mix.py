@@ -1,6 +1,7 @@
 """The messages of a benchmark: real MIME, made once from a seed, so that the generator only has to copy bytes.
 
 small: 4–8 KB of text. mixed: 70 % small, 20 % multipart of about 50 KB, 10 % with an attachment of 300 KB–1 MB. large: 1–10 MB.
+Of one size each, for parts of the system: 4k (text), 50k (the multipart of the mixed ones).
 Each message begins with a header field of fixed length in which the generator writes the message's number.
 """
 
@@ -17,8 +18,9 @@ MARK_DIGITS = 10
 CAUGHT_WORD = "benchmark-forbidden-phrase"
 CAUGHT_SHARE = 0.05
 # distinct messages of each mix; the large ones are few, since the generator holds them all in memory
-_COUNTS = {"small": 200, "mixed": 200, "large": 20}
-MIXES = tuple(_COUNTS)
+_COUNTS = {"small": 200, "mixed": 200, "large": 20, "4k": 40, "50k": 40}
+MIXES = ("small", "mixed", "large")
+SIZES = ("4k", "50k")
 _VOCABULARY = (
     "meeting invoice schedule regards please attached the of and to in report quarter budget project review customer "
     "delivery contract travel office morning question answer number order shipment tomorrow yesterday thanks team update draft final"
@@ -87,7 +89,9 @@ def _of_kind(source: random.Random, kind: str, *, caught: bool) -> bytes:
     match kind:
         case "small":
             return _message(source, source.randint(4000, 7500), 0, html=False, caught=caught)
-        case "multipart":
+        case "4k":
+            return _message(source, 3600, 0, html=False, caught=caught)
+        case "multipart" | "50k":
             return _message(source, 6000, 34_000, html=True, caught=caught)
         case "attachment":
             return _message(source, 4000, source.randint(300_000, 1_000_000), html=False, caught=caught)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _STOP_S = 20
+_START_S = 60
 
 
 def descendants(roots: list[int]) -> list[int]:
@@ -61,6 +64,11 @@ def busy_s() -> float:
     return (user + nice + system + irq + softirq + steal) * _TICK_S
 
 
+def keep_to_two_cores() -> None:
+    """This process and all that it starts share the first two cores that it may use, so that ratios of a larger machine can be compared."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+
+
 @contextmanager
 def running(command: list[str], output: Path, *, cwd: Path, environment: dict[str, str] | None = None) -> Iterator[int]:
     """The command as a process of ours, its output in a file; gives its pid. Ends with SIGTERM, or SIGKILL when that does not help."""
@@ -75,6 +83,25 @@ def running(command: list[str], output: Path, *, cwd: Path, environment: dict[st
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def wait_until(condition: Callable[[], bool], pid: int, what: str, log: Path) -> None:
+    """Return when `condition` holds. RuntimeError with the end of the log when process `pid`, our child, ends before or it takes too long."""
+    deadline = time.monotonic() + _START_S
+    while not condition():
+        # an ended child is a zombie until it is waited for
+        if time.monotonic() > deadline or (_stat(pid) or ["Z"])[0] == "Z":
+            raise RuntimeError(f"waited in vain for {what}: {log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.02)
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens on this port of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _pss(pid: int) -> int:

@@ -62,13 +62,13 @@ def decoded(data: bytes) -> Report:
     return msgspec.json.decode(data, type=Report)
 
 
-def write_between_markers(page: Path, text: str) -> None:
+def write_between_markers(page: Path, text: str, markers: tuple[str, str] = (BEGIN, END)) -> None:
     """Replace what stands between the markers. ValueError for a page without them."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.read_text().partition(markers[0])
+    _, end, after = rest.partition(markers[1])
     if not begin or not end:
-        raise ValueError(f"{page} has no {BEGIN} … {END}")
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        raise ValueError(f"{page} has no {' … '.join(markers)}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def markdown(report: Report) -> str:

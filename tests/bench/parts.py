@@ -1,0 +1,191 @@
+"""Parts of Postern against the targets for them: the gate alone, inspection alone, the embedded stack with nothing to do.
+
+    python -m bench.parts --json ../var/parts.json       # five minutes; --write-docs puts the tables into docs/performance.md
+
+Everything shares two cores, as in the guard. Exit code 0 when all of it could be measured, whether a target was met or not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import msgspec
+import structlog
+
+from bench.alone import Duel, gate_duels
+from bench.idle import Idle, measure_idle
+from bench.inspection import Inspection, inspect
+from bench.machine import Machine, machine
+from bench.processes import keep_to_two_cores
+from bench.report import table, write_between_markers
+from bench.run import PAGE, private_directory
+
+MARKERS = ("<!-- parts:begin -->", "<!-- parts:end -->")
+_GATE_TARGETS = {"4k": 1.5, "50k": 3.0}  # times stock aiosmtpd
+_INSPECTION_MS = {"50k": 0.5}
+_IDLE_MB = 350
+_START_S = 5
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole run."""
+
+    machine: Machine
+    options: str
+    took_s: float
+    gate: list[Duel]
+    inspection: list[Inspection]
+    idle: Idle
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """One target and what was measured."""
+
+    what: str
+    target: str
+    measured: str
+    met: bool
+
+
+def marks(parts: Parts) -> Iterator[Mark]:
+    """Each target, met or not."""
+    for found in parts.gate:
+        if target := _GATE_TARGETS.get(found.mix):
+            ways = {
+                "messages/s, broker and generator on the same two cores": found.rate,
+                "CPU of the gate's process": found.cpu("gate"),
+            }
+            for way, ratio in ways.items():
+                what = f"gate alone, {found.mix}, {way}"
+                yield Mark(what=what, target=f"≥ {target:g} × aiosmtpd", measured=f"{ratio:.2f} ×", met=ratio >= target)
+    for each in parts.inspection:
+        if most := _INSPECTION_MS.get(each.mix):
+            what = f"inspection, {each.mix}, CPU of a message"
+            yield Mark(what=what, target=f"≤ {most:g} ms", measured=f"{each.ms:.2f} ms", met=each.ms <= most)
+    idle = parts.idle
+    yield Mark(
+        what="embedded stack, idle, memory",
+        target=f"≤ {_IDLE_MB} MB",
+        measured=f"{idle.whole_mb:.0f} MB",
+        met=idle.whole_mb <= _IDLE_MB,
+    )
+    took_s = idle.first_start_s
+    yield Mark(what="start to first mail", target=f"≤ {_START_S} s", measured=f"{took_s:.1f} s", met=took_s <= _START_S)
+
+
+def markdown(parts: Parts) -> str:
+    """The marks, then the figures behind them."""
+    return "\n\n".join(
+        (
+            f"{parts.machine.sentence}. Run: `{parts.options}`, {parts.took_s / 60:.1f} minutes.",
+            table(
+                ("part", "target", "measured", ""),
+                [(mark.what, mark.target, mark.measured, "met" if mark.met else "**not met**") for mark in marks(parts)],
+            ),
+            "Gate and stock aiosmtpd, medians of the rounds; ratios are medians of the rounds' ratios:",
+            table(
+                (
+                    "size",
+                    "rounds",
+                    "gate, messages/s",
+                    "aiosmtpd, messages/s",
+                    "ratio (lowest–highest)",
+                    "CPU ms: gate",
+                    "broker",
+                    "aiosmtpd",
+                ),
+                [_duel_row(found) for found in parts.gate],
+            ),
+            "Inspection with 1,000 phrases, 50 extensions and 200 senders:",
+            table(
+                ("mix", "CPU ms/message", "lowest–highest of the rounds"),
+                [
+                    (each.mix, f"{each.ms:.3f}", f"{min(each.ms_per_message):.3f}–{max(each.ms_per_message):.3f}")
+                    for each in parts.inspection
+                ],
+            ),
+            f"Memory after {parts.idle.idle_s:g} s of idling, MB: "
+            + ", ".join(f"{name} {memory:.0f}" for name, memory in parts.idle.memory_mb.items())
+            + f". Start to first mail: {parts.idle.first_start_s:.1f} s on an empty directory, {parts.idle.second_start_s:.1f} s afterwards.",
+        )
+    )
+
+
+def _duel_row(found: Duel) -> tuple[str, ...]:
+    ratios = sorted(our.messages_per_s / their.messages_per_s for our, their in zip(found.ours, found.stock, strict=True))
+    return (
+        found.mix,
+        str(len(ratios)),
+        f"{median(each.messages_per_s for each in found.ours):.0f}",
+        f"{median(each.messages_per_s for each in found.stock):.0f}",
+        f"{found.rate:.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})",
+        f"{median(each.cpu_ms_per_message['gate'] for each in found.ours):.2f}",
+        f"{median(each.cpu_ms_per_message['broker'] for each in found.ours):.2f}",
+        f"{median(each.cpu_ms for each in found.stock):.2f}",
+    )
+
+
+def measure_parts(below: Path, *, rounds: int, seconds: float, idle_s: float, options: str) -> Parts:
+    """All of it, one part after another."""
+    begun = time.monotonic()
+    with private_directory(below) as directory:
+        what = machine(directory)
+        print(what.sentence, flush=True)
+        idle = measure_idle(directory, idle_s)
+        gate = gate_duels(tuple(_GATE_TARGETS), rounds, seconds, directory)
+    inspection = [inspect(mix, rounds, seconds) for mix in ("4k", "50k", "small", "mixed", "large")]
+    took_s = round(time.monotonic() - begun, 1)
+    return Parts(machine=what, options=options, took_s=took_s, gate=gate, inspection=inspection, idle=idle)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="of each comparison (default 7)")
+    parser.add_argument("--seconds", type=float, default=3, help="that each side of a round should take (default 3)")
+    parser.add_argument("--idle-seconds", type=float, default=60, help="before memory is read (default 60)")
+    parser.add_argument("--quick", action="store_true", help="to see that it works: its figures say nothing")
+    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on a real disk, for streams (default /var/tmp)")
+    parser.add_argument("--json", type=Path, default=None, help="write the figures")
+    parser.add_argument("--write-docs", action="store_true", help="write the tables into docs/performance.md")
+    arguments = parser.parse_args()
+    if arguments.quick and arguments.write_docs:
+        parser.error("the figures of --quick say nothing: they do not belong into the documentation")
+    if arguments.quick:
+        arguments.rounds, arguments.seconds, arguments.idle_seconds = 1, 0.1, 0.5
+    return arguments
+
+
+def main() -> int:
+    arguments = _arguments()
+    # so that every server is stopped on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # what the provisioner of the bench's broker says does not belong between the tables
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    keep_to_two_cores()
+    parts = measure_parts(
+        arguments.directory,
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
+        idle_s=arguments.idle_seconds,
+        options=shlex.join(["bench.parts", *sys.argv[1:]]),
+    )
+    text = markdown(parts)
+    print(text)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(parts), indent=2) + b"\n")
+    if arguments.write_docs:
+        write_between_markers(PAGE, text, MARKERS)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

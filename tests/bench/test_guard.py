@@ -1,0 +1,208 @@
+"""The guard and the measurement of parts: what they compare, when they say no, and a tiny run of each. Their figures say nothing here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench import generator, parts
+from bench.alone import Duel, Taken, duel, taken
+from bench.guard import REFERENCE, Effort, Section, compare, decide, sections
+from bench.inspection import inspect
+from bench.measure import TESTS, Load
+from bench.report import write_between_markers
+from bench.run import PAGE
+from fixtures.stack import environment
+
+_REFERENCE = {"gate": 2.0, "stack": 0.4}
+
+
+def _section(*figures: dict[str, float]) -> Section:
+    """What gives these figures, those of the first measurement first; a measurement too many is an error."""
+    given: Iterator[dict[str, float]] = iter(figures)
+    return lambda: next(given)
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    path = tmp_path / "reference.json"
+    path.write_text(json.dumps(_REFERENCE))
+    return path
+
+
+# --- the verdict
+
+
+def test_a_ratio_at_the_edge_of_what_is_tolerated_passes_and_below_it_fails() -> None:
+    fine, edge, low = (compare({"gate": value}, _REFERENCE)[0] for value in (2.4, 1.5, 1.49))
+    assert (fine.failed, edge.failed, low.failed) == (False, False, True)
+    assert fine.fell < 0 < edge.fell < low.fell
+
+
+def test_what_did_not_fall_is_measured_once_and_passes(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert decide({"a": _section({"gate": 1.9}), "b": _section({"stack": 0.31})}, reference, renew=False) == 0
+    assert "no regression" in capsys.readouterr().out
+
+
+def test_what_fell_by_noise_is_measured_again_and_passes(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert decide({"a": _section({"gate": 1.0}, {"gate": 1.9}), "b": _section({"stack": 0.4})}, reference, renew=False) == 0
+    assert "gate fell, once more" in capsys.readouterr().out
+
+
+def test_what_fell_twice_fails_and_the_table_says_which(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert decide({"a": _section({"gate": 1.0}, {"gate": 1.2}), "b": _section({"stack": 0.4})}, reference, renew=False) == 1
+    told = capsys.readouterr().out
+    assert "| gate | 1.20 | 2.00 | -40% | FELL |" in told
+    assert "| stack | 0.40 | 0.40 | +0% | ok |" in told
+    assert "1 of 2 fell" in told
+
+
+def test_of_two_measurements_the_better_one_of_each_figure_counts(reference: Path) -> None:
+    both = _section({"gate": 1.0, "stack": 0.4}, {"gate": 2.0, "stack": 0.1})
+    assert decide({"both": both}, reference, renew=False) == 0
+
+
+def test_every_section_is_measured_also_behind_one_that_fell(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fallen = {"a": _section({"gate": 1.0}, {"gate": 1.0}), "b": _section({"stack": 0.1}, {"stack": 0.1})}
+    assert decide(fallen, reference, renew=False) == 1
+    assert "2 of 2 fell" in capsys.readouterr().out
+
+
+def test_without_a_reference_nothing_passes(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert decide({"a": _section({"new": 1.0})}, reference, renew=False) == 2
+    assert "no reference for new" in capsys.readouterr().err
+    assert decide({"a": _section({"gate": 2.0})}, reference.with_name("absent"), renew=False) == 2
+
+
+def test_what_cannot_be_measured_does_not_pass(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> dict[str, float]:
+        raise RuntimeError("the gate did not start")
+
+    assert decide({"a": broken}, reference, renew=False) == 2
+    assert "the gate did not start" in capsys.readouterr().err
+
+
+def test_renewed_reference_is_the_low_end_of_its_runs(reference: Path) -> None:
+    runs = _section({"gate": 2.2, "stack": 0.5}, {"gate": 1.8, "stack": 0.6}, {"gate": 2.0, "stack": 0.55})
+    assert decide({"both": runs}, reference, renew=True) == 0
+    assert json.loads(reference.read_bytes()) == {"gate": 1.8, "stack": 0.5}
+
+
+# --- what is compared
+
+
+def _taken(messages_per_s: float, **cpu_ms: float) -> Taken:
+    return Taken(messages_per_s=messages_per_s, cpu_ms_per_message=cpu_ms)
+
+
+def test_ratios_are_of_the_same_round_and_their_median_counts() -> None:
+    ours = [_taken(300, gate=1, broker=1), _taken(150, gate=2, broker=2), _taken(100, gate=4, broker=4)]
+    stock = [_taken(100, aiosmtpd=4), _taken(50, aiosmtpd=8), _taken(100, aiosmtpd=4)]
+    found = Duel(mix="4k", ours=ours, stock=stock)
+    assert found.rate == 3
+    assert (found.cpu("gate"), found.cpu()) == (4, 2)
+
+
+def test_both_sides_take_turns_and_each_begins() -> None:
+    order: list[str] = []
+
+    def side(name: str) -> Taken:
+        order.append(name)
+        return _taken(1)
+
+    duel("4k", lambda: side("ours"), lambda: side("stock"), rounds=3)
+    assert order == ["ours", "stock", "stock", "ours", "ours", "stock"]
+
+
+def test_rate_is_from_the_first_begun_to_the_last_250_and_what_is_missing_is_no_figure() -> None:
+    sent = b"".join(generator.RECORD.pack(n, n * 10**9, (n + 2) * 10**9, 1000) for n in range(4))
+    assert taken(Load("4k", 4), sent, {"gate": 0.1}) == _taken(0.8, gate=25)
+    with pytest.raises(RuntimeError, match="4 of 5"):
+        taken(Load("4k", 5), sent, {})
+
+
+def test_inspection_reaches_the_verdicts_that_the_messages_are_made_for() -> None:
+    found = inspect("50k", 2, 0.01)
+    assert len(found.ms_per_message) == len(found.loop_ms) == 2
+    assert found.ms > 0 < found.per_loop
+
+
+# --- the whole of it, too short to say anything
+
+
+def test_a_tiny_run_measures_every_ratio_that_has_a_reference(tmp_path: Path) -> None:
+    written = tmp_path / "written.json"
+    command = [
+        sys.executable,
+        "-m",
+        "bench.guard",
+        "--quick",
+        "--renew",
+        "--directory",
+        str(tmp_path),
+        "--reference",
+        str(written),
+    ]
+    done = subprocess.run(command, cwd=TESTS, env=environment(), capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    measured = json.loads(written.read_bytes())
+    assert measured.keys() == json.loads(REFERENCE.read_bytes()).keys()
+    assert all(value > 0 for value in measured.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["written.json"]  # and nothing else stays
+
+
+def test_a_tiny_run_marks_every_target_for_a_part(tmp_path: Path) -> None:
+    written = tmp_path / "parts.json"
+    command = [sys.executable, "-m", "bench.parts", "--quick", "--directory", str(tmp_path), "--json", str(written)]
+    done = subprocess.run(command, cwd=TESTS, env=environment(), capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = msgspec.json.decode(written.read_bytes(), type=parts.Parts)
+    assert parts.markdown(found) in done.stdout
+    assert {
+        "nats-server",
+        "ingress-anon",
+        "ingress-auth",
+        "screener",
+        "delivery",
+        "api",
+        "supervisor",
+    } <= found.idle.memory_mb.keys()
+    assert [mark.what.partition(",")[0] for mark in parts.marks(found)] == [
+        *["gate alone"] * 4,
+        "inspection",
+        "embedded stack",
+        "start to first mail",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["parts.json"]
+
+
+def test_a_target_that_is_missed_is_marked() -> None:
+    slow = Duel(mix="50k", ours=[_taken(290, gate=1, broker=1)], stock=[_taken(100, aiosmtpd=3)])
+    idle = parts.Idle(first_start_s=5.1, second_start_s=1, idle_s=60, memory_mb={"api": 351})
+    inspection = parts.Inspection(mix="50k", ms_per_message=[0.51], loop_ms=[10])
+    found = [
+        mark.met
+        for mark in parts.marks(parts.Parts(machine=None, options="", took_s=0, gate=[slow], inspection=[inspection], idle=idle))
+    ]  # type: ignore[arg-type]
+    assert found == [False, True, False, False, False]
+
+
+def test_reference_of_a_run_that_says_nothing_is_refused() -> None:
+    command = [sys.executable, "-m", "bench.guard", "--quick", "--renew"]
+    done = subprocess.run(command, cwd=TESTS, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "say nothing" in done.stderr
+
+
+def test_performance_page_has_room_for_the_parts(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.read_text())
+    write_between_markers(page, "| new |", parts.MARKERS)
+    assert "| new |" in page.read_text()
+    assert set(sections(Effort(), tmp_path)) == {"gate, 4 KB", "gate, 50 KB", "stack", "inspection"}
