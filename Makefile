@@ -6,7 +6,7 @@ PARTS  := libs/core libs/smtp services/ingress-anon services/ingress-auth servic
 T      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test chaos outage soak bench parts guard lint format docs clean
+.PHONY: help install run test chaos outage soak bench parts guard scaling sizing lint format docs clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -48,6 +48,12 @@ parts: $(VENV)/dev.stamp ## Gate, inspection and idle stack alone against their 
 
 guard: $(VENV)/dev.stamp ## Has it become slower? Ratios of a minute's run against the committed ones (REFERENCE=1 renews them)
 	cd tests && ../$(BIN)/python -m bench.guard $(if $(REFERENCE),--renew) $(ARGS)
+
+scaling: $(VENV)/dev.stamp ## Cost against workers, backlog, rules, recipients, deferred rows: none worse than n log n (DOCS=1, ARGS="--curves rules")
+	cd tests && ../$(BIN)/python -m bench.scaling --json ../var/scaling.json --plot $(if $(DOCS),../docs/scaling.png --write-docs,../var/scaling.png) $(ARGS)
+
+sizing: $(VENV)/dev.stamp ## Machines for messages a day, from var/bench.json and var/scaling.json (DOCS=1 writes docs/operate/sizing.md)
+	cd tests && ../$(BIN)/python -m bench.simulation && ../$(BIN)/python -m bench.simulation --sizing $(if $(DOCS),--write-docs)
 
 lint: $(VENV)/dev.stamp ## Format check, ruff, strict types, import contracts
 	$(BIN)/ruff format --check .

@@ -24,7 +24,6 @@ import uvloop
 from bench.mix import MIXES, SIZES, Template, templates
 
 RECORD = struct.Struct("<qqqq")
-_OPENING = b"MAIL FROM:<sender@origin.example>\r\nRCPT TO:<recipient@relay.example>\r\nDATA\r\n"
 _GIVE_UP_NS = 120_000_000_000
 _AGAIN_S = 0.05
 
@@ -49,12 +48,17 @@ class Work:
     messages: int
     rate: float | None
     first: int = 0
+    recipients: int = 1  # of each message
     started_ns: int = 0
     refused: int = 0
     hung_up: int = 0
     log: list[bytes] = field(default_factory=list)
     _next: int = 0
     _given_back: deque[Message] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        rcpt = b"".join(b"RCPT TO:<recipient%b@relay.example>\r\n" % (b"%d" % n if n else b"") for n in range(self.recipients))
+        self.opening = b"MAIL FROM:<sender@origin.example>\r\n" + rcpt + b"DATA\r\n"
 
     def take(self) -> Message | None:
         """The next message; None when all are taken."""
@@ -107,7 +111,7 @@ async def _session(port: int, work: Work, message: Message | None, per_connectio
                 break
             await _when_due(message)
             data = work.bytes_of(message)
-            while not await _transaction(reader, writer, data, pipelining=pipelining):
+            while not await _transaction(reader, writer, work.opening, data, pipelining=pipelining):
                 work.refused += 1
                 work.again(message)
                 await asyncio.sleep(_AGAIN_S)
@@ -131,18 +135,20 @@ async def _when_due(message: Message) -> None:
     message.started_ns = message.started_ns or now
 
 
-async def _transaction(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes, *, pipelining: bool) -> bool:
+async def _transaction(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opening: bytes, message: bytes, *, pipelining: bool
+) -> bool:
     """Whether the server took the message; RefusedError when it never will. Templates hold no line that starts with a dot."""
     if pipelining:
-        writer.write(_OPENING)
-        replies = [await _reply(reader) for _ in range(3)]
+        writer.write(opening)
+        replies = [await _reply(reader) for _ in range(opening.count(b"\n"))]
     else:
         replies = []
-        for command in _OPENING.splitlines(keepends=True):
+        for command in opening.splitlines(keepends=True):
             writer.write(command)
             replies.append(await _reply(reader))
-    if not replies[2].startswith(b"354"):
-        _must_be_transient(*replies[:2])
+    if not replies[-1].startswith(b"354"):
+        _must_be_transient(*replies[:-1])
         writer.write(b"RSET\r\n")
         await _reply(reader)
         return False
@@ -172,7 +178,7 @@ async def _reply(reader: asyncio.StreamReader) -> bytes:
 
 
 async def _run(arguments: argparse.Namespace) -> None:
-    work = Work(templates(arguments.mix), arguments.messages, arguments.rate, arguments.first)
+    work = Work(templates(arguments.mix), arguments.messages, arguments.rate, arguments.first, arguments.recipients)
     cpu_before = time.process_time()
     work.started_ns = time.monotonic_ns()
     async with asyncio.TaskGroup() as connections:
@@ -191,6 +197,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first message, so that two runs can be told apart")
     parser.add_argument("--connections", type=int, default=20)
     parser.add_argument("--per-connection", type=int, default=10)
+    parser.add_argument("--recipients", type=int, default=1, help="of each message")
     parser.add_argument("--rate", type=float, default=None, help="messages a second; default: as fast as they are taken")
     parser.add_argument("--log", type=Path, required=True)
     arguments = parser.parse_args()

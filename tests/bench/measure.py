@@ -47,6 +47,7 @@ class Load:
     per_connection: int = 10
     rate: float | None = None
     first: int = 0
+    recipients: int = 1  # of each message
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +106,8 @@ def generator_command(port: int, load: Load, sent: Path) -> list[str]:
     """What sends `load`, to be run in `TESTS`."""
     command = [sys.executable, "-m", "bench.generator", "--port", str(port), "--mix", load.mix, "--messages", str(load.messages)]
     command += ["--connections", str(load.connections), "--per-connection", str(load.per_connection)]
-    return [*command, "--first", str(load.first), "--log", str(sent), *(["--rate", str(load.rate)] if load.rate else [])]
+    command += ["--recipients", str(load.recipients), "--first", str(load.first), "--log", str(sent)]
+    return [*command, *(["--rate", str(load.rate)] if load.rate else [])]
 
 
 def _generate(port: int, load: Load, sent: Path, meter: _Meter, arrivals: Path, expected: int) -> dict[str, float]:

@@ -25,7 +25,7 @@ _VOCABULARY = (
     "meeting invoice schedule regards please attached the of and to in report quarter budget project review customer "
     "delivery contract travel office morning question answer number order shipment tomorrow yesterday thanks team update draft final"
 )
-_WORDS = _VOCABULARY.split()
+WORDS = _VOCABULARY.split()
 _TENTHS = ("small",) * 7 + ("multipart",) * 2 + ("attachment",)
 
 
@@ -44,7 +44,7 @@ def _text(source: random.Random, size: int) -> str:
     lines = []
     total = 0
     while total < size:
-        line = " ".join(source.choices(_WORDS, k=11))
+        line = " ".join(source.choices(WORDS, k=11))
         lines.append(line)
         total += len(line) + 2
     return "\n".join(lines) + "\n"
@@ -55,7 +55,7 @@ def _message(source: random.Random, text_bytes: int, attachment_bytes: int, *, h
     message["From"] = "Sender <sender@origin.example>"
     message["To"] = "recipient@relay.example"
     message["Date"] = localtime()
-    message["Subject"] = " ".join(source.choices(_WORDS, k=5))
+    message["Subject"] = " ".join(source.choices(WORDS, k=5))
     message["Message-ID"] = f"<{source.getrandbits(64):x}@origin.example>"
     body = _text(source, text_bytes)
     message.set_content(f"{body}\n{CAUGHT_WORD}\n" if caught else body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -25,9 +25,9 @@ _OFF: dict[str, Any] = {
 
 
 @contextmanager
-def running_postern(state: Path, sink_port: int, rules: Rules | None = None) -> Iterator[Stack]:
+def running_postern(state: Path, sink_port: int, rules: Rules | None = None, *, options: Sequence[str] = ()) -> Iterator[Stack]:
     """A stack with these rules, each a rule of its own but for the phrases (a hundred a rule); without: only what holds `CAUGHT_WORD` is deleted."""
-    with Stack(state) as stack:
+    with Stack(state, options=options) as stack:
         api = stack.api
         for rule in api.get("/rules").raise_for_status().json():
             api.delete(f"/rules/{rule['id']}").raise_for_status()

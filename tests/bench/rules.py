@@ -43,6 +43,12 @@ def rules(*, seed: int = 1) -> Rules:
     return Rules((*phrases, CAUGHT_WORD), tuple(_EXTENSIONS.split()), tuple(addresses), tuple(domains))
 
 
+def phrases(source: random.Random, count: int) -> Iterator[str]:
+    """So many phrases of two made-up words."""
+    words = _words(source, 2 * count)
+    return (f"{word} {next(words)}" for word in words)
+
+
 def _words(source: random.Random, count: int) -> Iterator[str]:
     """So many words, no two alike."""
     found: dict[str, None] = {}

@@ -119,7 +119,9 @@ def run(names: list[str], plan: Plan, *, install: bool, below: Path, options: st
     return Report(machine=what, options=options, took_s=took_s, harness=harness, systems=systems, left_out=left_out)
 
 
-def _several(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+def several(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """A parser of `a,b,c` for an option that takes any of `choices`."""
+
     def parse(text: str) -> list[str]:
         chosen = text.split(",")
         for each in chosen:
@@ -132,8 +134,8 @@ def _several(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--systems", type=_several(tuple(SYSTEMS)), default=list(SYSTEMS), help=f"default: {','.join(SYSTEMS)}")
-    parser.add_argument("--mixes", type=_several(MIXES), default=list(MIXES), help=f"default: {','.join(MIXES)}")
+    parser.add_argument("--systems", type=several(tuple(SYSTEMS)), default=list(SYSTEMS), help=f"default: {','.join(SYSTEMS)}")
+    parser.add_argument("--mixes", type=several(MIXES), default=list(MIXES), help=f"default: {','.join(MIXES)}")
     parser.add_argument("--seconds", type=float, default=10, help="that one measurement should take (default 10)")
     parser.add_argument("--messages", type=int, default=None, help="of each measurement, instead of --seconds")
     parser.add_argument(
