@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import itertools
+import math
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -75,7 +76,7 @@ class _Machine:
     def __init__(self, cores: float, threads: Mapping[str, int]) -> None:
         self.now = 0.0
         self.busy_ms: dict[str, float] = dict.fromkeys(threads, 0.0)
-        self._whole = max(round(cores), 1)
+        self._whole = math.ceil(cores)
         self._speed = cores / self._whole  # 1.8 cores are two that others hold up a little
         self._free = self._whole
         self._services = {name: _Service(number) for name, number in threads.items()}
@@ -141,7 +142,7 @@ class _Machine:
 def simulate(times: ServiceTimes, load: Load, *, cores: float, replicas: Mapping[str, int] | None = None) -> Outcome:
     """Run `load` through the pipeline on so many cores. `replicas`: processes of a service, one each unless said otherwise."""
     replicas = replicas or {}
-    threads = {name: replicas.get(name, 1) for name in times.cpu_ms} | {"broker": max(round(cores), 1)}
+    threads = {name: replicas.get(name, 1) for name in times.cpu_ms} | {"broker": math.ceil(cores)}
     if load.rate is not None:
         # both ends are as many as they have to be: what is asked is what Postern does
         threads |= {"generator": load.messages, "sink": load.messages}

@@ -74,6 +74,16 @@ def test_cores_that_are_all_busy_give_cores_by_cpu_time() -> None:
     assert outcome.messages_per_s >= 2000 * 1000 / outcome.end_ms  # traces are written behind the last arrival
 
 
+@pytest.mark.parametrize("cores", [0.5, 1.4, 2.4, 2.6])
+def test_part_of_a_core_makes_no_process_faster_than_a_core(cores: float) -> None:
+    times = _times(sync_ms=0, delivery=5)
+    assert simulate(times, Load(200), cores=cores).messages_per_s <= 200
+    assert (
+        simulate(_times(sync_ms=0), Load(500), cores=cores).messages_per_s
+        <= cores * 1000 / times.cpu_ms["api"] / len(SERVICES) * 1.1
+    )
+
+
 def test_one_slow_process_bounds_the_rest_and_its_replicas_help() -> None:
     times = _times(screener=4)
     one = simulate(times, Load(1000), cores=16)
