@@ -7,10 +7,11 @@ The table is filled by delivery's own statements, many rows a transaction; only 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,38 +37,38 @@ _PAGE = 100
 _AN_HOUR = timedelta(hours=1)
 
 
-def deferred_curves(sizes: Sequence[int] = ROWS, *, below: Path, rounds: int = _ROUNDS) -> list[Curve]:
+def deferred_curves(sizes: Sequence[int] = ROWS, *, below: Path, rounds: int = _ROUNDS) -> Iterator[Curve]:
     """The curves on SQLite, and on PostgreSQL where this machine has its server (a fresh one, which does not sync: see `fixtures.postgres`)."""
     with tempfile.TemporaryDirectory(prefix="postern-rows-", dir=below) as directory:
-        curves = asyncio.run(_measured("SQLite", f"sqlite+aiosqlite:///{directory}/queue.db", sizes, rounds))
+        yield from asyncio.run(_measured("SQLite", f"sqlite+aiosqlite:///{directory}/queue.db", sizes, rounds))
     if (binaries := postgres_binaries()) is not None:
         server = Postgres(binaries)
         try:
             server.start()
-            curves += asyncio.run(_measured("PostgreSQL", server.create_database(), sizes, rounds))
+            yield from asyncio.run(_measured("PostgreSQL", server.create_database(), sizes, rounds))
         finally:
             server.stop()
-    return curves
 
 
 async def _measured(name: str, url: str, sizes: Sequence[int], rounds: int) -> list[Curve]:
     database = Database(make_url(url))
     repository = QueueRepository(database)
     looks, drains, pages = [], [], []
+    firsts: list[str] = []  # the first job id of each portion
     try:
         await migrate(database)
         filled = 0
         for size in sizes:
-            await _fill(database, size - filled)
+            firsts += await _fill(database, size - filled)
             filled = size
             # nothing is due: what the loop asks at least every five seconds
-            await _set_next_attempt(database, datetime.now(UTC) + _AN_HOUR)
+            await _set_next_attempt(database, firsts, datetime.now(UTC) + _AN_HOUR)
             look_ms = await _median_ms(rounds, lambda: _look(repository))
             looks.append(Point(size, look_ms, f"{look_ms:.2f} ms"))
             page_ms = await _median_ms(rounds, lambda: repository.page(on_route("default"), after="", limit=_PAGE))
             pages.append(Point(size, page_ms, f"{page_ms:.2f} ms"))
             # all of them are: a smart host is back after a long outage
-            await _set_next_attempt(database, datetime.now(UTC) - _AN_HOUR)
+            await _set_next_attempt(database, firsts, datetime.now(UTC) - _AN_HOUR)
             round_ms = await _median_ms(min(rounds, size // _AT_ONCE - 1), lambda: _round(repository))  # one more goes before
             told = f"{round_ms:.2f} ms a round of {_AT_ONCE}, {_AT_ONCE / round_ms * 1000:.0f} rows/s"
             drains.append(Point(size, size / _AT_ONCE * round_ms / 1000, told))
@@ -107,8 +108,10 @@ async def _median_ms(times: int, step: Callable[[], Awaitable[object]]) -> float
     return statistics.median(took)
 
 
-async def _fill(database: Database, count: int) -> None:
+async def _fill(database: Database, count: int) -> list[str]:
+    """Add so many rows, in portions; returns the first job id of each."""
     template = _a_row()
+    firsts = []
     for start in range(0, count, _FILL):
         rows = []
         for _ in range(min(_FILL, count - start)):
@@ -116,12 +119,17 @@ async def _fill(database: Database, count: int) -> None:
             rows.append(template | {"job_id": f"{queue_id}-default-0", "queue_id": queue_id})
         async with database.write() as connection:
             await connection.execute(insert(queue), rows)
+        firsts.append(str(min(row["job_id"] for row in rows)))
+    return firsts
 
 
-async def _set_next_attempt(database: Database, first: datetime) -> None:
-    """Of every row, in one statement, and the statistics anew, as an automatic vacuum does it in time."""
+async def _set_next_attempt(database: Database, firsts: Sequence[str], at: datetime) -> None:
+    """Of every row, and the statistics anew, as an automatic vacuum does it in time. In portions: a statement has 30 seconds (`Database`)."""
+    for first, behind in itertools.pairwise([*firsts, "~"]):
+        portion = queue.c.job_id.between(first, behind)
+        async with database.write() as connection:
+            await connection.execute(update(queue).where(portion).values(next_attempt_at=at, lease_until=None, lease_owner=""))
     async with database.write() as connection:
-        await connection.execute(update(queue).values(next_attempt_at=first, lease_until=None, lease_owner=""))
         await connection.execute(text("ANALYZE" if database.is_sqlite else "ANALYZE queue"))
 
 

@@ -88,27 +88,30 @@ def run(chosen: list[str], sizes: Sizes, *, below: Path, options: str) -> Scalin
     stored: Stored | None = None
     for name in chosen:
         try:
-            match name:
-                case "workers":
-                    found = [workers_curve(sizes.workers, below=below, messages=sizes.messages)]
-                case "backlog":
-                    curve, stored = backlog_curve(sizes.backlog, below=below)
-                    found = [curve]
-                case "rules":
-                    found = rules_curves(sizes.patterns)
-                case "recipients":
-                    found = [recipients_curve(sizes.recipients, below=below, deliveries=sizes.deliveries)]
-                case _:
-                    found = deferred_curves(sizes.rows, below=below)
+            for curve, seen in _measured(name, sizes, below):
+                curves.append(curve)
+                stored = stored or seen
+                print(f"{curve.name}: {'; '.join(f'{point.n}: {point.told}' for point in curve.points)}", flush=True)
         except (RuntimeError, OSError, subprocess.SubprocessError, httpx.HTTPError, DatabaseAway) as trouble:
             failed[name] = str(trouble) or repr(trouble)
             print(f"{name}: {failed[name]}", file=sys.stderr, flush=True)
-            continue
-        curves += found
-        for curve in found:
-            print(f"{curve.name}: {'; '.join(f'{point.n}: {point.told}' for point in curve.points)}", flush=True)
     took_s = round(time.monotonic() - begun, 1)
     return ScalingReport(machine=what, options=options, took_s=took_s, curves=curves, stored=stored, failed=failed)
+
+
+def _measured(name: str, sizes: Sizes, below: Path) -> Iterator[tuple[Curve, Stored | None]]:
+    """The curves that go by this name, each as soon as it is there."""
+    match name:
+        case "workers":
+            yield workers_curve(sizes.workers, below=below, messages=sizes.messages), None
+        case "backlog":
+            yield backlog_curve(sizes.backlog, below=below)
+        case "rules":
+            yield from ((curve, None) for curve in rules_curves(sizes.patterns))
+        case "recipients":
+            yield recipients_curve(sizes.recipients, below=below, deliveries=sizes.deliveries), None
+        case _:
+            yield from ((curve, None) for curve in deferred_curves(sizes.rows, below=below))
 
 
 def markdown(report: ScalingReport) -> str:

@@ -22,6 +22,7 @@ from fixtures.stack import environment
 from postern_core.policy import KeywordCondition
 
 _TESTS = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.timeout(400)  # four stacks start and stop, one after another
 
 
 def _curve(costs: dict[int, float]) -> Curve:
@@ -72,12 +73,11 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScalingReport, Path
     folder = tmp_path_factory.mktemp("scaling")
     command = [sys.executable, "-m", "bench.scaling", "--quick", "--directory", str(folder)]
     command += ["--json", str(folder / "scaling.json"), "--plot", str(folder / "scaling.png")]
-    done = subprocess.run(command, cwd=_TESTS, env=environment(), capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run(command, cwd=_TESTS, env=environment(), capture_output=True, text=True, timeout=380, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return decoded((folder / "scaling.json").read_bytes()), folder, done.stdout
 
 
-@pytest.mark.timeout(240)
 def test_every_curve_is_measured_at_every_size(quick: tuple[ScalingReport, Path, str]) -> None:
     report, _, _ = quick
     assert report.failed == {}
