@@ -16,7 +16,7 @@ from postern_delivery.store.database import Database, DatabaseAway
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 _LOCK: Final = 0x51756575  # any number that all replicas agree on, and the api does not use
 
 

@@ -9,7 +9,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Dialect, Index, Integer, MetaData, Table, Text, TypeDecorator
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    FetchedValue,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+)
 
 metadata = MetaData()
 
@@ -51,7 +64,8 @@ queue = Table(
     Column("lease_until", UtcDateTime, nullable=True),
     Column("removal", Text, nullable=False),  # "", or "delete" or "bounce": an administrator wants it gone
     Column("removal_actor", Text, nullable=False),
-    Index("ix_queue_due", "route", "next_attempt_at"),
-    Index("ix_queue_next_attempt_at", "next_attempt_at"),
+    # when the row may be leased, NULL for never: the end of a lease, else the next attempt, for which a removal does not wait
+    Column("due_at", UtcDateTime, FetchedValue(), nullable=True),  # computed by the database (migration 0002)
+    Index("ix_queue_due", "route", "due_at"),
     Index("ix_queue_queue_id", "queue_id"),
 )

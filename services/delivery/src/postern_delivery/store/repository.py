@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, RowMapping, and_, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from postern_core.control import QueueAction, QueueState
@@ -71,22 +71,21 @@ class QueueRepository:
 
     async def routes_due(self, now: datetime) -> list[str]:
         """Routes with rows that may be leased now."""
-        async with self._database.read() as connection:
-            return list((await connection.execute(select(queue.c.route).where(_due(now)).distinct())).scalars())
+        return [route for route, due in (await self._earliest()).items() if due <= now]
 
     async def lease(self, route: str, limit: int, *, owner: str, now: datetime, until: datetime) -> list[QueuedJob]:
         """Lease up to `limit` due rows of `route`, those that have waited longest first. No row goes to two owners."""
         chosen = (
             select(queue.c.job_id)
-            .where(queue.c.route == route, _due(now))
-            .order_by(queue.c.next_attempt_at)
+            .where(queue.c.route == route, queue.c.due_at <= now)
+            .order_by(queue.c.due_at)
             .limit(limit)
             .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time
             .cte("chosen")  # a subquery might be evaluated more than once, and then lease more than `limit`
         )
         statement = (
             update(queue)
-            .where(queue.c.job_id.in_(select(chosen.c.job_id)), _due(now))
+            .where(queue.c.job_id.in_(select(chosen.c.job_id)), queue.c.due_at <= now)
             .values(lease_owner=owner, lease_until=until)
             .returning(queue)
         )
@@ -131,17 +130,23 @@ class QueueRepository:
 
     async def next_due(self, *, excluding: Collection[str] = ()) -> datetime | None:
         """When the next row may be leased (perhaps in the past), but for these routes; None when none ever will."""
-        open_to_all = select(func.min(queue.c.next_attempt_at)).where(
-            queue.c.state == WAITING, queue.c.removal == "", queue.c.lease_until.is_(None)
+        return min((due for route, due in (await self._earliest()).items() if route not in excluding), default=None)
+
+    async def _earliest(self) -> dict[str, datetime]:
+        """When the first row of each route may be leased. From one route to the next by the index, never past all the rows of one."""
+        first = select(func.min(queue.c.route).label("route"))
+        routes = select(first.scalar_subquery().label("route")).cte("routes", recursive=True)
+        following = first.where(queue.c.route > routes.c.route).scalar_subquery()
+        routes = routes.union_all(select(following).where(routes.c.route.is_not(None)))
+        earliest = (
+            select(func.min(queue.c.due_at))
+            .where(queue.c.route == routes.c.route, queue.c.due_at.is_not(None))
+            .correlate(routes)
+            .scalar_subquery()
         )
-        ends = case((queue.c.lease_until > queue.c.next_attempt_at, queue.c.lease_until), else_=queue.c.next_attempt_at)
-        leased = select(func.min(ends)).where(queue.c.state == WAITING, queue.c.removal == "", queue.c.lease_until.is_not(None))
-        removed = select(func.min(func.coalesce(queue.c.lease_until, queue.c.accepted_at))).where(queue.c.removal != "")
-        statements = [s.where(queue.c.route.not_in(excluding)) if excluding else s for s in (open_to_all, leased, removed)]
         async with self._database.read() as connection:
-            found = [(await connection.execute(statement)).scalar() for statement in statements]
-        moments = [moment for moment in found if moment is not None]
-        return min(moments) if moments else None
+            rows = await connection.execute(select(routes.c.route, earliest).where(routes.c.route.is_not(None)))
+            return {route: due for route, due in rows if due is not None}
 
     async def get(self, job_id: str) -> QueuedJob | None:
         async with self._database.read() as connection:
@@ -198,13 +203,6 @@ def on_route(route: str) -> ColumnElement[bool]:
     return queue.c.route == route if route else queue.c.job_id != ""
 
 
-def _due(now: datetime) -> ColumnElement[bool]:
-    return and_(
-        or_(queue.c.lease_until.is_(None), queue.c.lease_until <= now),
-        or_(queue.c.removal != "", and_(queue.c.state == WAITING, queue.c.next_attempt_at <= now)),
-    )
-
-
 def _leased(job_id: str, owner: str) -> ColumnElement[bool]:
     return and_(queue.c.job_id == job_id, queue.c.lease_owner == owner)
 
@@ -215,4 +213,5 @@ def _values(row: QueuedJob) -> dict[str, Any]:
 
 
 def _row(found: RowMapping) -> QueuedJob:
-    return QueuedJob(**(dict(found) | {"results": _decode_results(found["results"])}))
+    values = {name: found[name] for name in QueuedJob.__slots__}
+    return QueuedJob(**(values | {"results": _decode_results(found["results"])}))
