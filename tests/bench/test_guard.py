@@ -13,7 +13,7 @@ import pytest
 
 from bench import generator, parts
 from bench.alone import Duel, Taken, duel, taken
-from bench.guard import REFERENCE, Effort, Section, compare, decide, sections
+from bench.guard import REFERENCE, Effort, Section, compare, decide, judged, sections
 from bench.inspection import inspect
 from bench.measure import TESTS, Load
 from bench.report import write_between_markers
@@ -88,10 +88,30 @@ def test_what_cannot_be_measured_does_not_pass(reference: Path, capsys: pytest.C
     assert "the gate did not start" in capsys.readouterr().err
 
 
+def test_messages_a_second_are_not_judged_while_others_are_busy_but_cpu_is() -> None:
+    measured = {"gate, messages/s": 0.1, "gate, CPU": 2.0}
+    assert judged(measured, 0.3, 0.35) == measured
+    assert judged(measured, 0.4, 0.35) == {"gate, CPU": 2.0}
+
+
+def test_a_fall_that_was_seen_in_quiet_stands_when_the_second_measurement_says_nothing(reference: Path) -> None:
+    assert decide({"a": _section({"gate": 1.0}, {})}, reference, renew=False) == 1
+
+
+def test_no_reference_is_made_on_a_busy_machine(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = _section({"gate, CPU": 1.0}, {"gate, CPU": 1.0, "gate, messages/s": 1.0}, {"gate, CPU": 1.0})
+    assert decide({"a": one}, reference, renew=True) == 2
+    assert decide({"a": _section(*[{"gate, CPU": 1.0}] * 3)}, reference, renew=True) == 2
+    assert "too busy" in capsys.readouterr().err
+    assert json.loads(reference.read_bytes()) == _REFERENCE
+
+
 def test_renewed_reference_is_the_low_end_of_its_runs(reference: Path) -> None:
-    runs = _section({"gate": 2.2, "stack": 0.5}, {"gate": 1.8, "stack": 0.6}, {"gate": 2.0, "stack": 0.55})
+    runs = _section(
+        {"a, CPU": 2.2, "a, messages/s": 0.5}, {"a, CPU": 1.8, "a, messages/s": 0.6}, {"a, CPU": 2.0, "a, messages/s": 0.55}
+    )
     assert decide({"both": runs}, reference, renew=True) == 0
-    assert json.loads(reference.read_bytes()) == {"gate": 1.8, "stack": 0.5}
+    assert json.loads(reference.read_bytes()) == {"a, CPU": 1.8, "a, messages/s": 0.5}
 
 
 # --- what is compared
