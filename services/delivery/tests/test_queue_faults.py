@@ -23,7 +23,7 @@ from postern_core.envelope import Gate
 from postern_core.policy import RetrySchedule
 from postern_delivery import deferral
 from postern_delivery.store.database import Database, DatabaseAway
-from postern_delivery.store.migrating import migrate
+from postern_delivery.store.migrating import HEAD, migrate
 from postern_delivery.store.repository import QueuedJob, QueueRepository
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ async def test_a_database_of_a_newer_program_keeps_no_mail_from_its_first_try(id
     await stack.holds(DEFERRED, 1)
     await stack.outbound_is_empty()
     with sqlite3.connect(path) as known_again:
-        known_again.execute("UPDATE alembic_version SET version_num = '0001'")
+        known_again.execute(f"UPDATE alembic_version SET version_num = '{HEAD}'")
     known_again.close()
     stack.smart_host.behave()
     assert await stack.dispositions(waiting) == {"b@relay.example": "delivered"}

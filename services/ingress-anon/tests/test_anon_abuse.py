@@ -216,12 +216,12 @@ async def test_large_messages_are_stored_a_few_at_a_time(gate: GateUnderTest, mo
     running, most = 0, 0
     put = BodyStore.put
 
-    async def counted(store: BodyStore, name: str, body: bytes) -> BodyRef:
+    async def counted(store: BodyStore, name: str, body: bytes, *, head: bytes = b"") -> BodyRef:
         nonlocal running, most
         running += 1
         most = max(most, running)
         try:
-            return await put(store, name, body)
+            return await put(store, name, body, head=head)
         finally:
             running -= 1
 
