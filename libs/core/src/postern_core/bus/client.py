@@ -141,7 +141,7 @@ class Client(NatsClient):
         try:
             fields = self._fields(headers) if headers else None
             listener(Msg(self, subject.decode(), reply.decode(), data, fields))
-        except Exception as error:
+        except Exception as error:  # of a listener: it is logged, and the connection goes on being read
             await self._error_cb(error)
 
     def _fields(self, block: bytes) -> dict[str, str]:
