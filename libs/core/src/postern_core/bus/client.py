@@ -2,7 +2,7 @@
 
 Connecting, reconnecting, TLS and the protocol's rare words are the library's. What happens for each message is ours, because the library's
 general way (a queue and a task for each subscription, two random names and a time-out task for each request, a copy of every header)
-cost a fifth of what all services spent on a message (docs/performance.md):
+cost a tenth of what all services spent on a message (docs/performance.md):
     requests   one subscription for all answers, told apart by a number; the time-out is a timer of the loop
     listeners  called as soon as a message is read, without a queue between
     writes     collected until the loop comes round, then handed to the socket in one call
