@@ -397,3 +397,23 @@ async def test_long_work_is_kept_only_while_it_says_so(broker: Broker, keep_ever
     assert seen == tries
     await provisioner.close()
     await delivery.close()
+
+
+async def test_members_of_batches_count_in_what_is_in_hand(parties: Parties) -> None:
+    await parties.put(*("+".join(f"{n}-{k}" for k in range(4)) for n in range(12)))
+    most, stop = 0, asyncio.Event()
+
+    async def take(delivered: Delivered) -> None:
+        nonlocal most
+        most = max(most, consumer.in_flight)
+        await asyncio.sleep(0.01)
+        await delivered.ack()
+
+    consumer = screening(parties.screener, take, concurrency=8)
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(consumer.run(stop, 5))
+        while (await parties.left())[0]:
+            await asyncio.sleep(0.02)
+        stop.set()
+    assert most == 8
+    assert consumer.in_flight == 0

@@ -10,17 +10,20 @@ import msgspec
 import pytest
 from contract_samples import FRAMED, PLAIN
 
+from postern_core.batch import unframe_all
 from postern_core.contract import CONTRACT_VERSION, decode
-from postern_core.envelope import frame, unframe
+from postern_core.envelope import Envelope, frame, unframe
 from postern_core.policy import SectionStruct, decode_section, encode_section
 
 FOLDER = Path(__file__).parent / "contracts"
+BATCH = "envelopes-1.batch"  # of these two
+BATCHED = ("envelope-1.mail", "envelope-1-least.mail")
 POLICIES = [name for name, value in PLAIN.items() if isinstance(value, SectionStruct)]
 VERSIONED = [name for name, value in PLAIN.items() if "version" in value.__struct_fields__]
 
 
 def test_every_sample_is_known_and_every_known_one_is_there() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == {*FRAMED, *PLAIN}
+    assert {path.name for path in FOLDER.iterdir()} == {*FRAMED, *PLAIN, BATCH}
 
 
 def test_every_head_says_its_version() -> None:
@@ -36,6 +39,11 @@ def test_framed_mail_decodes_to_what_it_said_when_it_was_saved(name: str) -> Non
     expected, body = FRAMED[name]
     head, found = unframe((FOLDER / name).read_bytes(), type(expected))
     assert (head, bytes(found)) == (expected, body)
+
+
+def test_a_batch_decodes_to_what_it_said_when_it_was_saved() -> None:
+    found = [(head, bytes(body)) for head, body in unframe_all((FOLDER / BATCH).read_bytes(), Envelope)]
+    assert found == [FRAMED[name] for name in BATCHED]
 
 
 @pytest.mark.parametrize("name", PLAIN)

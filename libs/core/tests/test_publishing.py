@@ -17,13 +17,11 @@ from nats.aio.msg import Msg
 
 from fixtures.broker import Broker
 from fixtures.ports import free_port
-from postern_core.bus import Bus, DispositionLog, connection
+from postern_core.bus import Bus, connection
 from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.publishing import SubjectTakenError
-from postern_core.bus.topology import DISPOSITIONS, INTAKE
-from postern_core.envelope import Recipient
+from postern_core.bus.topology import INTAKE
 from postern_core.errors import TransientError
-from postern_core.ids import new_queue_id
 
 STORED = {"stream": "S", "seq": 5}
 DUPLICATE = {"stream": "S", "seq": 5, "duplicate": True}
@@ -189,14 +187,3 @@ async def test_a_first_try_while_the_broker_is_away_is_refused_at_once_and_does_
             await asyncio.sleep(0.02)
     assert (await gate.publish(INTAKE, "intake.anon.x", b"mail", "x")).seq == 1
     await gate.close()
-
-
-async def test_a_disposition_that_cannot_be_read_keeps_the_mail_waiting(broker: Broker) -> None:
-    """It may be of a version to come: neither settled nor open, so that nobody sends a second copy or forgets the first."""
-    delivery = await broker.connect("delivery")
-    queue_id = new_queue_id()
-    await delivery.publish(DISPOSITIONS, f"disposition.{queue_id}.0", b'{"version":2,"end":"new"}', "later")
-    with pytest.raises(TransientError, match="contract version 2"):
-        await DispositionLog(delivery).settled(queue_id, [Recipient(n=0, address="a@relay.example")], 0)
-    assert await DispositionLog(delivery).settled(queue_id, [Recipient(n=1, address="b@relay.example")], 0) == frozenset()
-    await delivery.close()

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.js.api import AckPolicy, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
+from postern_core.batch import MOST_MEMBERS, batch_token
 from postern_core.bus.provision import fitting
 from postern_core.bus.topology import (
     BusLimits,
@@ -17,6 +18,7 @@ from postern_core.bus.topology import (
     deferred_subject,
     delivery_consumer,
     disposition_subject,
+    dispositions_subject,
     event_subject,
     intake_subject,
     outbound_subject,
@@ -53,7 +55,10 @@ def owner(subject: str) -> list[str]:
         (deferred_subject(f"{ID}-main-0"), "DEFERRED"),
         (quarantine_subject(ID), "QUARANTINE"),
         (badmail_subject(f"{ID}-main-0"), "BADMAIL"),
+        (intake_subject(Gate.ANON, batch_token([ID] * MOST_MEMBERS)), "INTAKE"),
+        (outbound_subject("main", batch_token([ID] * MOST_MEMBERS)), "OUTBOUND"),
         (disposition_subject(ID, 17), "DISPOSITIONS"),
+        (dispositions_subject(ID, 2, "0123456789abcdef"), "DISPOSITIONS"),
         (event_subject("ingress-anon", "trace"), "EVENTS"),
         (body_subject(f"delivery.{ID}-main-0", 3), "BODIES"),
         ("$KV.POLICY.gates", "KV_POLICY"),

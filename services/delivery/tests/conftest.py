@@ -15,6 +15,7 @@ import pytest
 
 from fixtures.broker import TEST_LIMITS, Broker
 from fixtures.smart_host import SmartHost
+from postern_core.batch import batch_token, frame_batch
 from postern_core.bus import Bus
 from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.provision import ensure_route
@@ -28,7 +29,7 @@ from postern_core.control import (
     QueuePage,
     QueueQuery,
 )
-from postern_core.disposition import Disposition
+from postern_core.disposition import Disposition, read_dispositions
 from postern_core.envelope import BodyRef, Client, Envelope, Gate, Recipient, frame
 from postern_core.events import EventBatch, TraceEvent
 from postern_core.ids import QueueId, accepted_at, new_queue_id
@@ -151,6 +152,50 @@ class Stack:
         **envelope: Any,
     ) -> Job:
         """Publish one job as the screener does, under a message id of its own."""
+        job = self.job(
+            *recipients,
+            sender=sender,
+            body=body,
+            route=route,
+            queue_id=queue_id,
+            stored=stored,
+            is_dsn=is_dsn,
+            maybe_duplicate=maybe_duplicate,
+            generation=generation,
+            **envelope,
+        )
+        self._published += 1
+        await self.api.publish(
+            OUTBOUND,
+            outbound_subject(route, job.queue_id),
+            frame(job, b"" if stored else body),
+            f"{job.id}:outbound:{self._published}",
+        )
+        return job
+
+    async def send_batch(self, *recipients: str, body: bytes = MESSAGE) -> list[Job]:
+        """Publish a job for each recipient, all in one entry, as the screener hands a batch on."""
+        key = new_queue_id()
+        jobs = [self.job(recipient, batch=key) for recipient in recipients]
+        token = batch_token(job.queue_id for job in jobs)
+        payload = frame_batch([(msgspec.json.encode(job), body) for job in jobs])
+        await self.api.publish(OUTBOUND, outbound_subject("default", token), payload, f"{key}:outbound")
+        return jobs
+
+    def job(
+        self,
+        *recipients: str | Recipient,
+        sender: str = "me@sender.example",
+        body: bytes = MESSAGE,
+        route: str = "default",
+        queue_id: QueueId | None = None,
+        stored: BodyRef | None = None,
+        is_dsn: bool = False,
+        maybe_duplicate: bool = False,
+        generation: int = 0,
+        batch: str = "",
+        **envelope: Any,
+    ) -> Job:
         queue_id = queue_id or new_queue_id()
         addressees = tuple(r if isinstance(r, Recipient) else Recipient(n=n, address=r) for n, r in enumerate(recipients))
         fields: dict[str, Any] = {
@@ -163,22 +208,15 @@ class Stack:
             "client": Client(address="192.0.2.1"),
             "body": stored,
         }
-        job = Job(
+        return Job(
             route=route,
             envelope=Envelope(**(fields | envelope)),
             recipients=addressees,
             is_dsn=is_dsn,
             maybe_duplicate=maybe_duplicate,
             generation=generation,
+            batch=batch,
         )
-        self._published += 1
-        await self.api.publish(
-            OUTBOUND,
-            outbound_subject(route, queue_id),
-            frame(job, b"" if stored else body),
-            f"{job.id}:outbound:{self._published}",
-        )
-        return job
 
     async def dispositions(self, job: Job, timeout: float = 20) -> dict[str, str]:
         """Address → disposition, once every recipient of the job has one."""
@@ -204,6 +242,15 @@ class Stack:
     async def end_of(self, queue_id: str, n: int) -> Disposition | None:
         stored = await self.api.last(DISPOSITIONS, disposition_subject(QueueId(queue_id), n))
         return msgspec.json.decode(stored.data, type=Disposition) if stored else None
+
+    async def delivered(self, jobs: list[Job]) -> set[str]:
+        """Recipients of jobs of one batch that are written down as delivered, together or alone."""
+        found: set[str] = set()
+        for subject in await self.api.subjects(DISPOSITIONS, f"disposition.{jobs[0].batch}.*"):
+            stored = await self.api.last(DISPOSITIONS, subject)
+            assert stored is not None
+            found |= {end.recipient for end in read_dispositions(subject, stored.data)}
+        return found
 
     async def events(self) -> list[TraceEvent]:
         """The trace events of delivery so far."""

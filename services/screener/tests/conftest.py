@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from fixtures.broker import TEST_LIMITS, Broker
+from postern_core.batch import batch_token, frame_batch, unframe_all
 from postern_core.bus import BodyStore, Bus
 from postern_core.bus.connection import Stored
 from postern_core.bus.topology import DISPOSITIONS, INTAKE, OUTBOUND, QUARANTINE, intake_subject
@@ -88,6 +89,14 @@ class Mailbag:
         )
         return stowed
 
+    async def send_batch(self, *members: tuple[bytes, str]) -> list[Envelope]:
+        """Bodies with their recipient, in one entry of INTAKE, as a gate commits what comes at the same moment."""
+        envelopes = [build_envelope(recipient, size_bytes=len(body)) for body, recipient in members]
+        framed = [(msgspec.json.encode(envelope), body) for envelope, (body, _) in zip(envelopes, members, strict=True)]
+        token = batch_token(envelope.id for envelope in envelopes)
+        await self.gate.publish(INTAKE, intake_subject(Gate.ANON, token), frame_batch(framed), f"{envelopes[0].id}+:intake")
+        return envelopes
+
     async def screened(self, timeout_s: float = 30) -> None:
         """Until INTAKE is empty."""
         async with asyncio.timeout(timeout_s):
@@ -103,8 +112,12 @@ class Mailbag:
         return found
 
     async def jobs(self, queue_id: str = "*") -> list[tuple[Job, bytes]]:
-        found = [unframe(stored.data, Job) for stored in await self._all(OUTBOUND, f"outbound.*.{queue_id}")]
+        found = [pair for batch in await self.batches(queue_id) for pair in batch]
         return [(job, bytes(await self.load(job.envelope, body))) for job, body in found]
+
+    async def batches(self, token: str = "*") -> list[list[tuple[Job, memoryview]]]:
+        """Each entry of OUTBOUND."""
+        return [unframe_all(stored.data, Job) for stored in await self._all(OUTBOUND, f"outbound.*.{token}")]
 
     async def held(self, queue_id: str = "*") -> list[tuple[HeldMessage, bytes]]:
         found = [unframe(stored.data, HeldMessage) for stored in await self._all(QUARANTINE, f"quarantine.{queue_id}")]

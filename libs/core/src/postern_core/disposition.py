@@ -1,6 +1,6 @@
-"""Dispositions: the end of each recipient of each accepted message (stream DISPOSITIONS, `disposition.<queue-id>.<n>`).
+"""Dispositions: the end of each recipient of each accepted message (stream DISPOSITIONS).
 
-Written, and confirmed by the broker, before the job that led to it is let go. The ledger reads this stream.
+A disposition is at `disposition.<queue-id>.<n>`; several together are at `disposition.<batch>.<count>-<digest>` (`bus.dispositions`). Written, and confirmed by the broker, before the job that led to it is let go. The ledger reads this stream.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from datetime import datetime
 
 import msgspec
 
-from postern_core.contract import Version, written
+from postern_core.contract import Version, decode, written
 from postern_core.envelope import Gate
 from postern_core.ids import QueueId
 
@@ -55,3 +55,20 @@ class Disposition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     reply: str = ""  # its last reply, at most 500 characters
     detail: str = ""  # rule, operator or reason, one sentence
     successor_id: str = ""  # queue id of the NDR or of the forwarded copy, where one was made
+
+
+class DispositionBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Several `delivered` that were known at the same moment: of one message, or of messages that came in one batch."""
+
+    version: Version = msgspec.field(default_factory=written)
+    dispositions: tuple[Disposition, ...]
+
+
+def is_of_several(subject: str) -> bool:
+    """Whether an entry of DISPOSITIONS holds a `DispositionBatch`."""
+    return "-" in subject.rpartition(".")[2]
+
+
+def read_dispositions(subject: str, data: bytes) -> tuple[Disposition, ...]:
+    """What an entry of DISPOSITIONS holds. ValueError when this program cannot read it."""
+    return decode(data, DispositionBatch).dispositions if is_of_several(subject) else (decode(data, Disposition),)

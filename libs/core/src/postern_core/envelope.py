@@ -16,7 +16,7 @@ from postern_core.contract import T, Version, decode, written
 from postern_core.ids import QueueId
 
 _PREFIX = struct.Struct(">4sI")
-_MAGIC = b"PSTN"
+MAGIC = b"PSTN"
 
 
 class Gate(enum.StrEnum):
@@ -90,7 +90,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def frame(head: msgspec.Struct, body: bytes | bytearray | memoryview = b"") -> bytes:
     """`head` and `body` as one payload: magic, length of the head in bytes (big-endian), head as JSON, body."""
     encoded = msgspec.json.encode(head)
-    return b"".join((_PREFIX.pack(_MAGIC, len(encoded)), encoded, body))
+    return b"".join((_PREFIX.pack(MAGIC, len(encoded)), encoded, body))
 
 
 def unframe(payload: bytes, head_type: type[T]) -> tuple[T, memoryview]:
@@ -98,7 +98,7 @@ def unframe(payload: bytes, head_type: type[T]) -> tuple[T, memoryview]:
     if len(payload) < _PREFIX.size:
         raise ValueError("payload is shorter than its prefix")
     magic, length = _PREFIX.unpack_from(payload)
-    if magic != _MAGIC or len(payload) < _PREFIX.size + length:
+    if magic != MAGIC or len(payload) < _PREFIX.size + length:
         raise ValueError("payload is not framed as Postern frames it")
     view = memoryview(payload)
     head = decode(view[_PREFIX.size : _PREFIX.size + length], head_type)

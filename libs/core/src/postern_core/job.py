@@ -22,6 +22,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recipients: tuple[Recipient, ...]
     generation: int = 0  # 0 as screened; +1 for each release from quarantine (a release is a new hand-over)
     maybe_duplicate: bool = False  # made from a redelivered input: look in DISPOSITIONS before the first attempt
+    batch: str = ""  # where it came in a batch, or has several recipients: the key under which they are written down as delivered
     is_dsn: bool = False  # made by Postern itself; an undeliverable one goes to badmail
 
     @property

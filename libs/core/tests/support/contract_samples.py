@@ -19,7 +19,7 @@ from postern_core.control import (
     ServiceStatus,
 )
 from postern_core.credentials import RouteSecret, SmtpUser
-from postern_core.disposition import Disposition, DispositionKind
+from postern_core.disposition import Disposition, DispositionBatch, DispositionKind
 from postern_core.envelope import BodyRef, BodyType, Client, Envelope, Gate, Recipient
 from postern_core.events import EventBatch, EventKind, TraceEvent
 from postern_core.ids import QueueId
@@ -89,11 +89,29 @@ VERDICT = Verdict(
 )
 DOMAINS = (RelayDomain(pattern="relay.example", route="main"), RelayDomain(pattern="*.far.example", accept=False))
 
+END = Disposition(
+    id=ID,
+    n=1,
+    recipients_total=2,
+    kind=DispositionKind.BOUNCED,
+    gate=Gate.AUTH,
+    accepted_at=ACCEPTED,
+    at=LATER,
+    recipient='"c d"@relay.example',
+    generation=2,
+    route="main",
+    next_hop="192.0.2.25:25",
+    reply="550 5.1.1 no such user",
+    detail="refused for good",
+    successor_id=ID,
+)
+
 FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
     "envelope-1.mail": (ENVELOPE, MAIL),
     "envelope-1-stowed.mail": (STOWED, b""),
     "envelope-1-least.mail": (LEAST, b"\r\n"),
     "job-1.mail": (JOB, MAIL),
+    "job-1-batched.mail": (msgspec.structs.replace(JOB, batch=ID), MAIL),
     "job-1-least.mail": (Job(route="default", envelope=LEAST, recipients=LEAST.recipients), b"\r\n"),
     "held-message-1.mail": (HeldMessage(envelope=STOWED, verdict=VERDICT, subject="grüße", generation=1), b""),
     "badmail-1.mail": (
@@ -103,22 +121,8 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
 }
 
 PLAIN: dict[str, msgspec.Struct] = {
-    "disposition-1.json": Disposition(
-        id=ID,
-        n=1,
-        recipients_total=2,
-        kind=DispositionKind.BOUNCED,
-        gate=Gate.AUTH,
-        accepted_at=ACCEPTED,
-        at=LATER,
-        recipient='"c d"@relay.example',
-        generation=2,
-        route="main",
-        next_hop="192.0.2.25:25",
-        reply="550 5.1.1 no such user",
-        detail="refused for good",
-        successor_id=ID,
-    ),
+    "disposition-1.json": END,
+    "disposition-batch-1.json": DispositionBatch(dispositions=(END, msgspec.structs.replace(END, n=3))),
     "event-batch-1.json": EventBatch(
         events=(
             TraceEvent(

@@ -101,7 +101,8 @@ OPERATIONS = (
         row(f"see subjects and size of {stream}", f"$JS.API.STREAM.INFO.{stream}", *seers)
         for stream, seers in (
             *((stream, (DELIVERY, API)) for stream in ("INTAKE", "OUTBOUND", "DEFERRED", "QUARANTINE", "BADMAIL", "BODIES")),
-            *((stream, (API,)) for stream in ("DISPOSITIONS", "EVENTS", *(f"KV_{bucket}" for bucket in BUCKETS))),
+            ("DISPOSITIONS", (SCREENER, DELIVERY, API)),
+            *((stream, (API,)) for stream in ("EVENTS", *(f"KV_{bucket}" for bucket in BUCKETS))),
         )
     ),
     row("ask delivery about its queue", "control.delivery.queue-list", API, answered=False),

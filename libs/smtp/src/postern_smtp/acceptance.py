@@ -13,9 +13,9 @@ from typing import Final
 
 import structlog
 
-from postern_core.bus import BodyStore, Bus, EventSink
-from postern_core.bus.topology import INTAKE, intake_subject
-from postern_core.envelope import Client, Envelope, Gate, frame
+from postern_core.bus import BodyStore, Bus, EventSink, GroupCommit
+from postern_core.bus.topology import INTAKE
+from postern_core.envelope import Client, Envelope, Gate
 from postern_core.errors import MailError, Reply
 from postern_core.events import EventKind
 from postern_core.ids import QueueId, accepted_at, new_queue_id
@@ -37,6 +37,7 @@ class Acceptance:
 
     def __init__(self, bus: Bus, bodies: BodyStore, events: EventSink, gate: Gate, *, cap_s: float = ACCEPTANCE_CAP_S) -> None:
         self._bus = bus
+        self._intake = GroupCommit(bus, INTAKE, f"intake.{gate.value}")
         self._bodies = bodies
         self._events = events
         self._gate = gate
@@ -97,7 +98,7 @@ class Acceptance:
                 envid=mail.envid,
             )
             envelope, inline = await self._bodies.stow(envelope, queue_id, body, head=head)
-            await self._bus.publish(INTAKE, intake_subject(self._gate, queue_id), frame(envelope, inline), f"{queue_id}:intake")
+            await self._intake.publish(envelope, inline)
             return size
 
     def _tell(self, queue_id: QueueId, transaction: Transaction, client: Client, size_bytes: int) -> None:

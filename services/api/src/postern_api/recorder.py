@@ -22,7 +22,7 @@ from postern_api.store.database import is_away, refuses_value
 from postern_core.bus import Bus, Consumer, Delivered
 from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER
 from postern_core.contract import UnknownVersionError, decode
-from postern_core.disposition import Disposition, DispositionKind
+from postern_core.disposition import Disposition, DispositionKind, read_dispositions
 from postern_core.errors import TransientError
 from postern_core.events import EventBatch, TraceEvent
 
@@ -72,14 +72,14 @@ class Recorder:
 
     async def _disposition(self, delivered: Delivered) -> None:
         try:
-            end = decode(delivered.data, Disposition)
+            ends = read_dispositions(delivered.subject, delivered.data)
         except ValueError as error:
             await _unreadable(delivered, error)
             return
-        if not await self._written((), (end,), delivered):
+        if not await self._written((), ends, delivered):
             return
         await delivered.ack_unconfirmed()
-        if end.kind is DispositionKind.HELD:
+        if any(end.kind is DispositionKind.HELD for end in ends):
             self._on_held()
 
     async def _event_batch(self, delivered: Delivered) -> None:

@@ -91,7 +91,7 @@ class Deferral:
         except ValueError as error:
             log.error("deferred.unreadable", job_id=job_id, reason=str(error))
             return
-        settled = await self._dispositions.settled(job.queue_id, job.recipients, job.generation)
+        settled = await self._dispositions.settled(job, job.recipients)
         left = [recipient for recipient in job.recipients if recipient.n not in settled]
         if not left:
             await self.finish(job, stored.sequence)

@@ -2,7 +2,8 @@
 
     look up what is done already (only for a redelivered or marked job) → attempt → settle → defer the rest → acknowledge
 
-The acknowledgement is the last step of every way through; whatever fails before it brings the job back. A job that fails for a reason
+The acknowledgement is the last step of every way through; whatever fails before it brings the job back. The jobs of a batch go side by side, each
+to its own end, and are let go together: what has ended is written down by then, so that a batch that comes back repeats none of it. A job that fails for a reason
 that nobody foresaw comes back `MOST_FAULTS` times at most, and is then set aside: it lies in the retry queue, frozen, with that reason, until an
 administrator lets it go on, returns or deletes it.
 """
@@ -15,9 +16,10 @@ from typing import Final
 
 import structlog
 
+from postern_core.batch import unframe_all
 from postern_core.bus import BodyMissing, Delivered, DispositionLog
 from postern_core.disposition import DispositionKind
-from postern_core.envelope import Recipient, unframe
+from postern_core.envelope import Recipient
 from postern_core.errors import TransientError
 from postern_core.job import Job
 from postern_delivery.attempt import Attempts
@@ -58,67 +60,78 @@ class FirstTry:
         self._faults = Faults()
 
     async def handle(self, delivered: Delivered) -> None:
-        """One job. Ends in `ack` or `retry`."""
+        """One entry: a job, or a batch of them. Ends in `ack` or `retry`."""
         try:
-            job, inline = unframe(delivered.data, Job)
+            members = unframe_all(delivered.data, Job)
         except ValueError as error:
             log.error("job.unreadable", subject=delivered.subject, tries=delivered.tries, reason=str(error))
             await delivered.retry(_UNREADABLE_S)
             return
+        if len(members) == 1:
+            pauses = [await self._one(delivered.tries, *members[0])]
+        else:
+            async with asyncio.TaskGroup() as tasks:
+                working = [tasks.create_task(self._one(delivered.tries, job, inline), name=job.id) for job, inline in members]
+            pauses = [work.result() for work in working]
+        # the soonest: what waits for another reason is looked at once more in between, which harms nobody
+        if pause := min(filter(None, pauses), default=0.0):
+            await delivered.retry(pause)
+        else:
+            await delivered.ack()
+
+    async def _one(self, tries: int, job: Job, inline: memoryview) -> float:
+        """Returns 0 when the job may be let go, else the seconds until it should be offered again."""
         if job.id in self._in_hand:
             # the broker gave it out once more while it was away; the one that has it will write down how it ends
-            await delivered.retry(_BUSY_S)
-            return
+            return _BUSY_S
         self._in_hand.add(job.id)
         try:
-            await self._handle(delivered, job, inline)
+            await self._handle(tries, job, inline)
         except TransientError as error:
-            log.warning("job.postponed", id=job.queue_id, route=job.route, tries=delivered.tries, reason=error.reason)
-            await delivered.retry(_POSTPONE_S)
+            log.warning("job.postponed", id=job.queue_id, route=job.route, tries=tries, reason=error.reason)
+            return _POSTPONE_S
         except asyncio.CancelledError:
-            log.info("job.handed_back", id=job.queue_id, route=job.route, tries=delivered.tries)
-            await delivered.retry(0.001)
+            log.info("job.handed_back", id=job.queue_id, route=job.route, tries=tries)
             raise
         except Exception as error:  # the one handler of a job: it goes back, or where an administrator finds it
-            log.exception("job.failed", id=job.queue_id, route=job.route, tries=delivered.tries)
-            await self._failed(delivered, job, inline, error)
+            log.exception("job.failed", id=job.queue_id, route=job.route, tries=tries)
+            return await self._failed(tries, job, inline, error)
         else:
             self._faults.forget(job.id)
+            return 0.0
         finally:
             self._in_hand.discard(job.id)
 
-    async def _failed(self, delivered: Delivered, job: Job, inline: memoryview, error: Exception) -> None:
+    async def _failed(self, tries: int, job: Job, inline: memoryview, error: Exception) -> float:
         """Nobody foresaw `error`. Deliveries count, and faults that this process saw: tries for another reason convict nobody."""
         faults = self._faults.count(job.id)
-        if delivered.tries >= MOST_FAULTS and faults > 1:
-            reason = f"delivery failed {delivered.tries} times, at last: {named(error)}"
+        if tries >= MOST_FAULTS and faults > 1:
+            reason = f"delivery failed {tries} times, at last: {named(error)}"
             try:
                 await self._set_aside(job, inline, "job.poison", reason)
             except TransientError as postponed:
-                log.warning("job.postponed", id=job.queue_id, route=job.route, tries=delivered.tries, reason=postponed.reason)
+                log.warning("job.postponed", id=job.queue_id, route=job.route, tries=tries, reason=postponed.reason)
             except Exception:  # the fault is in setting aside itself: it stays where it is, and does not spin
-                log.exception("job.not_set_aside", id=job.queue_id, route=job.route, tries=delivered.tries)
+                log.exception("job.not_set_aside", id=job.queue_id, route=job.route, tries=tries)
             else:
                 self._faults.forget(job.id)
-                await delivered.ack()
-                return
-        await delivered.retry(_FAULT_PAUSES_S[min(faults, len(_FAULT_PAUSES_S)) - 1])
+                return 0.0
+        return _FAULT_PAUSES_S[min(faults, len(_FAULT_PAUSES_S)) - 1]
 
-    async def _handle(self, delivered: Delivered, job: Job, inline: memoryview) -> None:
-        repeated = job.maybe_duplicate or delivered.tries > 1
+    async def _handle(self, tries: int, job: Job, inline: memoryview) -> None:
+        """Returns when the job may be let go."""
+        repeated = job.maybe_duplicate or tries > 1
         recipients = job.recipients
         if repeated:
             # in this order: a deferred job that is settled in between leaves DEFERRED after its dispositions are written
             if await self._deferral.has(job):
                 self._janitor_wanted.set()  # its row may be missing
-                await delivered.ack()
                 return
             recipients = await self._open_recipients(job)
         if recipients:
             await self._settle(job, inline, recipients, repeated=repeated)
         else:
             await self._bodies.let_go(job)
-        await delivered.ack()
 
     async def _settle(self, job: Job, inline: memoryview, recipients: tuple[Recipient, ...], *, repeated: bool) -> None:
         try:
@@ -133,7 +146,7 @@ class FirstTry:
             await self._bodies.let_go(job)
 
     async def _open_recipients(self, job: Job) -> tuple[Recipient, ...]:
-        settled = await self._dispositions.settled(job.queue_id, job.recipients, job.generation)
+        settled = await self._dispositions.settled(job, job.recipients)
         if settled:
             log.info("job.partly_settled", id=job.queue_id, route=job.route, settled=len(settled), of=len(job.recipients))
         return tuple(recipient for recipient in job.recipients if recipient.n not in settled)

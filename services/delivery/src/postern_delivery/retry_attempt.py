@@ -85,7 +85,7 @@ class RetryAttempt:
         """The open recipients, without those that were settled before a crash kept the row from saying so."""
         open_results = row.open_results
         recipients = [result.recipient for result in open_results]
-        settled = await self._dispositions.settled(job.queue_id, recipients, job.generation)
+        settled = await self._dispositions.settled(job, recipients)
         return tuple(result for result in open_results if result.recipient.n not in settled)
 
     async def _attempt(self, row: QueuedJob, job: Job, inline: memoryview, left: Results, owner: str) -> Results:

@@ -110,7 +110,7 @@ class Settlement:
         tries = 0
         while True:
             try:
-                await self._dispositions.write(dispositions)
+                await self._dispositions.write(dispositions, batch=job.batch if kind is DispositionKind.DELIVERED else "")
                 break
             except TransientError as error:
                 log.warning("disposition.postponed", id=job.queue_id, kind=kind.value, tries=tries + 1, reason=error.reason)

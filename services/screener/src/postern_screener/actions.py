@@ -3,7 +3,7 @@
 Everything here is durable when `carry_out` returns, and only then may the caller let go of the input. All outputs have ids that derive
 from the message, so that a second run over a redelivered message is recognised; a stored body is given away last, because whoever takes it
 may delete it as soon as it is done.
-    pass     a job for each route: OUTBOUND
+    pass     a job for each route: OUTBOUND; those of a batch that take the same route stay together
     hold     QUARANTINE, then dispositions `held`
     delete   dispositions `deleted`, then the stored body goes
     forward  a new message: OUTBOUND, then dispositions `forwarded` that name it, then the stored body goes
@@ -11,13 +11,16 @@ may delete it as soon as it is done.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
+from postern_core.batch import batch_token, frame_batch
 from postern_core.bus import BodyStore, Bus, DispositionLog
 from postern_core.bus.topology import (
     OUTBOUND,
@@ -39,6 +42,15 @@ _GENERATION: Final = 0  # of what the screener writes; only a release from quara
 Body = bytes | memoryview
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """A message and what is to be done with it. `body` is the whole message as received, wherever it lies."""
+
+    envelope: Envelope
+    body: Body
+    screened: Screened
+
+
 class Actions:
     """Publishes outcomes. TransientError from any of its methods: nothing may be let go, run it again later."""
 
@@ -47,39 +59,54 @@ class Actions:
         self._bodies = bodies
         self._dispositions = DispositionLog(bus)
 
-    async def carry_out(self, envelope: Envelope, body: Body, screened: Screened, ruleset: Ruleset, *, redelivered: bool) -> None:
-        """Do what the verdict says. `body` is the whole message as received, wherever it lies."""
-        verdict = screened.verdict
-        if verdict.decision is Decision.PASS:
-            await self._pass(envelope, body, ruleset, redelivered=redelivered)
-        elif verdict.decision is Decision.HOLD:
-            await self._hold(envelope, body, screened)
+    async def carry_out(self, judged: Sequence[Judged], ruleset: Ruleset, *, redelivered: bool, batch: str = "") -> None:
+        """Do what the verdicts say. `batch` is the key of the batch in which the messages came, "" when there is one that came alone."""
+        passed = [each for each in judged if each.screened.verdict.decision is Decision.PASS]
+        work = [self._carry_out_one(each, ruleset, redelivered=redelivered) for each in judged if each not in passed]
+        if passed:
+            work.append(self._pass(passed, ruleset, redelivered=redelivered, batch=batch))
+        await asyncio.gather(*work)
+
+    async def _carry_out_one(self, judged: Judged, ruleset: Ruleset, *, redelivered: bool) -> None:
+        envelope, verdict = judged.envelope, judged.screened.verdict
+        if verdict.decision is Decision.HOLD:
+            await self._hold(envelope, judged.body, judged.screened)
         elif verdict.decision is Decision.DELETE:
             await self._write(envelope, DispositionKind.DELETED, verdict)
             await self._bodies.delete(envelope)
         else:
-            await self._forward(envelope, body, verdict, ruleset, redelivered=redelivered)
+            await self._forward(envelope, judged.body, verdict, ruleset, redelivered=redelivered)
 
-    async def is_settled(self, envelope: Envelope) -> bool:
+    async def is_settled(self, envelope: Envelope, batch: str) -> bool:
         """Whether the outcome of an earlier run has already come to an end somewhere.
 
         Tells a body that its new owner deleted after use from one that is lost: an owner writes dispositions before it deletes.
         """
-        return bool(await self._dispositions.known(envelope.id, envelope.recipients))
+        return bool(await self._dispositions.known(envelope, batch))
 
-    async def is_finished(self, envelope: Envelope) -> bool:
+    async def is_finished(self, envelope: Envelope, batch: str) -> bool:
         """Whether every recipient has a disposition: an earlier run, or who it handed the message to, is done with it. To judge it again,
         perhaps by other rules or as poison, would give it a second end."""
-        return len(await self._dispositions.known(envelope.id, envelope.recipients)) == len(envelope.recipients)
+        return len(await self._dispositions.known(envelope, batch)) == len(envelope.recipients)
 
-    async def _pass(self, envelope: Envelope, body: Body, ruleset: Ruleset, *, redelivered: bool) -> None:
-        jobs = split_by_route(envelope, ruleset, redelivered=redelivered)
-        if envelope.body is None:
+    async def _pass(self, passed: Sequence[Judged], ruleset: Ruleset, *, redelivered: bool, batch: str) -> None:
+        by_route: dict[str, list[tuple[Job, Body]]] = {}
+        for each in passed:
+            jobs = split_by_route(each.envelope, ruleset, redelivered=redelivered, batch=batch)
+            if each.envelope.body is not None:  # it is alone
+                await self._pass_stored(each, jobs)
+                return
             for job in jobs:
-                await self._publish_job(job, body)
-            return
+                by_route.setdefault(job.route, []).append((job, each.body))
+        for route, batched in by_route.items():
+            if len(batched) == 1:
+                await self._publish_job(*batched[0])
+            else:
+                await self._publish_batch(route, batched)
+
+    async def _pass_stored(self, judged: Judged, jobs: Sequence[Job]) -> None:
         for job in jobs[1:]:
-            own = msgspec.structs.replace(envelope, body=await self._bodies.put(job.id, body))
+            own = msgspec.structs.replace(judged.envelope, body=await self._bodies.put(job.id, judged.body))
             await self._publish_job(msgspec.structs.replace(job, envelope=own), b"")
         # last: from here on the body is this job's, and may be gone before we get to our ack
         await self._publish_job(jobs[0], b"")
@@ -87,6 +114,13 @@ class Actions:
     async def _publish_job(self, job: Job, body: Body) -> None:
         subject = outbound_subject(job.route, job.queue_id)
         await self._bus.publish(OUTBOUND, subject, frame(job, body), f"{job.id}:outbound")
+
+    async def _publish_batch(self, route: str, batched: Sequence[tuple[Job, Body]]) -> None:
+        subject = outbound_subject(route, batch_token(job.queue_id for job, _ in batched))
+        # of the members: a later run that lets others pass is no copy of this one, and none of them may get lost for that
+        digest = hashlib.blake2b("\n".join(job.id for job, _ in batched).encode(), digest_size=16).hexdigest()
+        payload = frame_batch([(msgspec.json.encode(job), body) for job, body in batched])
+        await self._bus.publish(OUTBOUND, subject, payload, f"{digest}:outbound")
 
     async def _hold(self, envelope: Envelope, body: Body, screened: Screened) -> None:
         held = HeldMessage(envelope=envelope, verdict=screened.verdict, subject=screened.subject, generation=_GENERATION)
@@ -127,13 +161,14 @@ class Actions:
         )
 
 
-def split_by_route(envelope: Envelope, ruleset: Ruleset, *, redelivered: bool) -> list[Job]:
+def split_by_route(envelope: Envelope, ruleset: Ruleset, *, redelivered: bool, batch: str = "") -> list[Job]:
     """One job for each route that the recipients take, in the order of RCPT."""
     by_route: dict[str, list[Recipient]] = {}
     for recipient in envelope.recipients:
         by_route.setdefault(ruleset.route_of(recipient.domain), []).append(recipient)
+    key = batch or (envelope.id if len(envelope.recipients) > 1 else "")
     return [
-        Job(route=route, envelope=envelope, recipients=tuple(recipients), maybe_duplicate=redelivered)
+        Job(route=route, envelope=envelope, recipients=tuple(recipients), maybe_duplicate=redelivered, batch=key)
         for route, recipients in by_route.items()
     ]
 

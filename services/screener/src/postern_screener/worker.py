@@ -1,8 +1,8 @@
-"""One message at a time from INTAKE to its outcome: load, inspect, carry out, let go.
+"""One entry at a time from INTAKE to its outcome: load, inspect, carry out, let go. An entry is a message, or a batch of them.
 
 A first delivery is inspected in this process, under a watchdog that ends it should the inspection hang. A message that comes again (it, or
 one that was in flight beside it, ended a process) is a suspect and is inspected in the sandbox, which convicts only the culprit: after
-`max_deliveries` it is held as poison. Deliveries that failed for another reason (a full stream, a broker that was away) count among
+`max_deliveries` it is held as poison; the others of its batch go on without it. Deliveries that failed for another reason (a full stream, a broker that was away) count among
 those, so one conviction late in such a row is not enough. Whatever goes wrong on our side, the message is delivered again.
 """
 
@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 import structlog
 
+from postern_core.batch import unframe_all
 from postern_core.bus import BodyMissing, BodyStore, Delivered, EventSink
-from postern_core.envelope import Envelope, unframe
+from postern_core.envelope import Envelope
 from postern_core.errors import TransientError
 from postern_core.events import EventKind
 from postern_core.ids import QueueId
 from postern_core.verdict import Decision, HoldReason, Verdict
-from postern_screener.actions import Actions
+from postern_screener.actions import Actions, Judged
 from postern_screener.ruleset import Ruleset
 from postern_screener.sandbox import ConvictedError, Sandbox
 from postern_screener.screening import Screened
@@ -72,49 +73,72 @@ class Worker:
         if ruleset is None:
             raise TransientError(451, "4.3.5", "mail system not ready, try again later", reason="no policy yet")
         try:
-            envelope, inline = unframe(delivered.data, Envelope)
+            members = unframe_all(delivered.data, Envelope)
         except ValueError as error:
             # a newer contract, or not ours: it stays where it is, for a program that understands it
             log.error("message.unreadable", subject=delivered.subject, tries=delivered.tries, reason=str(error))
             await delivered.retry(_UNREADABLE_RETRY_S)
             return
-        if envelope.size_bytes > _LARGE_BYTES:
+        if members[0][0].size_bytes > _LARGE_BYTES:  # it is alone
             async with self._large:
-                await self._process(delivered, envelope, inline, ruleset)
+                await self._process(delivered, members, ruleset)
         else:
-            await self._process(delivered, envelope, inline, ruleset)
+            await self._process(delivered, members, ruleset)
 
-    async def _process(self, delivered: Delivered, envelope: Envelope, inline: memoryview, ruleset: Ruleset) -> None:
-        started = time.perf_counter()
-        if delivered.tries > 1 and await self._actions.is_finished(envelope):
-            log.info("message.already_settled", id=envelope.id, tries=delivered.tries)
+    async def _process(self, delivered: Delivered, members: Sequence[tuple[Envelope, memoryview]], ruleset: Ruleset) -> None:
+        batch = members[0][0].id if len(members) > 1 else ""
+        finished = await self._finished(members, batch) if delivered.tries > 1 else frozenset()
+        if len(finished) == len(members):
+            log.info("message.already_settled", id=members[0][0].id, members=len(members), tries=delivered.tries)
             await delivered.ack()
             return
+        judged: list[Judged] = []
+        convicted = 0
+        for envelope, inline in members:
+            try:
+                found = await self._judge(delivered, envelope, inline, ruleset, batch)
+            except ConvictedError as error:
+                log.warning("message.inspection_failed", id=envelope.id, tries=delivered.tries, reason=str(error))
+                convicted += 1
+                continue
+            # one that was handed on and has ended goes along with the others once more: only the same batch is recognised as a copy
+            if found is not None and (envelope.id not in finished or found.screened.verdict.decision is Decision.PASS):
+                judged.append(found)
+        await self._actions.carry_out(judged, ruleset, redelivered=delivered.tries > 1, batch=batch)
+        for each in judged:
+            self._tell(each.envelope, each.screened.verdict)
+        if convicted:
+            await delivered.retry(_CONVICTED_RETRY_S)
+        else:
+            await delivered.ack()
+
+    async def _finished(self, members: Sequence[tuple[Envelope, memoryview]], batch: str) -> frozenset[QueueId]:
+        return frozenset([envelope.id for envelope, _ in members if await self._actions.is_finished(envelope, batch)])
+
+    async def _judge(
+        self, delivered: Delivered, envelope: Envelope, inline: memoryview, ruleset: Ruleset, batch: str
+    ) -> Judged | None:
+        """What is to be done with one message; None when it has been done. ConvictedError when its inspection failed and it gets another."""
+        started = time.perf_counter()
         body: bytes | memoryview = inline  # as far as it is at hand: to hold a message, a stored body stays where it is
         try:
             whole = await self._read(envelope, inline)
             screened = await self._screen(delivered, envelope, whole, ruleset)
             body = whole
         except BodyMissing as error:
-            if await self._actions.is_settled(envelope):
+            if await self._actions.is_settled(envelope, batch):
                 log.info("message.already_settled", id=envelope.id, tries=delivered.tries)
-                await delivered.ack()
-                return
+                return None
             log.error("message.body_missing", id=envelope.id, alarm=True, reason=str(error))
             body, screened = b"", Screened(verdict=_held(ruleset, HoldReason.BODY_MISSING, str(error)))
         except ConvictedError as error:
             if not self._is_poison(envelope.id, delivered.tries, ruleset.policy.max_deliveries):
-                log.warning("message.inspection_failed", id=envelope.id, tries=delivered.tries, reason=str(error))
-                await delivered.retry(_CONVICTED_RETRY_S)
-                return
+                raise
             log.error("message.poison", id=envelope.id, tries=delivered.tries, reason=str(error))
             detail = f"screening failed {delivered.tries} times, at last: {error}"
             screened = Screened(verdict=_held(ruleset, HoldReason.POISON, detail))
         self._convictions.pop(envelope.id, None)
-        screened = _timed(screened, (time.perf_counter() - started) * 1000)
-        await self._actions.carry_out(envelope, body, screened, ruleset, redelivered=delivered.tries > 1)
-        self._tell(envelope, screened.verdict)
-        await delivered.ack()
+        return Judged(envelope, body, _timed(screened, (time.perf_counter() - started) * 1000))
 
     async def _read(self, envelope: Envelope, inline: memoryview) -> bytes:
         """The whole message. ConvictedError when it does not fit into what memory there is: tried again for ever, it would never be

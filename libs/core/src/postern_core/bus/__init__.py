@@ -9,6 +9,7 @@ from postern_core.bus.connection import Bus, connect
 from postern_core.bus.consumer import Consumer, Delivered
 from postern_core.bus.dispositions import DispositionLog
 from postern_core.bus.event_sink import EventSink
+from postern_core.bus.group_commit import GroupCommit
 from postern_core.bus.policy import PolicyWatch
 from postern_core.bus.status import StatusReporter
 
@@ -20,6 +21,7 @@ __all__ = [
     "Delivered",
     "DispositionLog",
     "EventSink",
+    "GroupCommit",
     "PolicyWatch",
     "StatusReporter",
     "connect",

@@ -1,4 +1,4 @@
-"""Pulls from a durable consumer and hands each message to a handler, as many at once as `concurrency` allows.
+"""Pulls from a durable consumer and hands each entry to a handler: as many at once as `concurrency` allows, each member of a batch counted.
 
 Pull requests are short and carry a heartbeat. After a reconnect at once, and when a pull falls silent, a new one is sent, so that no restart of
 the broker leaves the consumer deaf; the old one, should the broker still have it, dies with its inbox, so that there are never two.
@@ -19,6 +19,7 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from postern_core.batch import MOST_MEMBERS, members_in
 from postern_core.bus.client import Client
 from postern_core.bus.connection import Bus, header
 from postern_core.errors import TransientError
@@ -39,7 +40,7 @@ Handler = Callable[["Delivered"], Awaitable[None]]
 class Delivered:
     """One message in a handler's hands."""
 
-    __slots__ = ("_ack_to", "_client", "data", "kept_at", "settled", "stream_sequence", "subject", "taken_at", "tries")
+    __slots__ = ("_ack_to", "_client", "data", "kept_at", "members", "settled", "stream_sequence", "subject", "taken_at", "tries")
 
     def __init__(self, client: Client, msg: Msg) -> None:
         # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<timestamp>.<pending>, or with domain and account in front
@@ -49,6 +50,7 @@ class Delivered:
         self._ack_to = msg.reply
         self.subject = msg.subject
         self.data = msg.data
+        self.members = members_in(msg.subject)
         self.tries = int(tokens[base])  # 1 at first; more after a crash, a time-out or `retry`
         self.stream_sequence = int(tokens[base + 1])
         self.settled = False
@@ -111,7 +113,11 @@ class Consumer:
         self._keep_every_s = keep_every_s
         self._keep_for_s = keep_for_s
         self._in_flight: dict[asyncio.Task[None], Delivered] = {}
-        self._requested = 0  # messages asked for by the open pull and not yet delivered
+        self._members = 0  # of all entries in flight
+        self._usual_members = float(
+            MOST_MEMBERS
+        )  # of an entry, lately; a pull asks for entries, and nobody knows their size before
+        self._requested = 0  # entries asked for by the open pull and not yet delivered
         self._pull = 0  # names the open pull; a status for an older one is void
         self._heard_at = 0.0
         self._wake = asyncio.Event()
@@ -120,7 +126,8 @@ class Consumer:
 
     @property
     def in_flight(self) -> int:
-        return len(self._in_flight)
+        """Messages in hand, each member of a batch counted."""
+        return self._members
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Pull until `stop`; then finish what is in flight, for at most `drain_s` seconds, and hand back the rest."""
@@ -140,9 +147,9 @@ class Consumer:
                     inbox, subscription = await self._open_inbox()
                     await self._stop_receiving(old)  # what it had brought is in hand now, and counts below
                     self._requested = 0
-                free = self._concurrency - len(self._in_flight)
+                free = self._concurrency - self._members
                 if self._bus.connected and free > 0 and self._requested == 0:
-                    await self._request(inbox, free)
+                    await self._request(inbox, max(int(free / self._usual_members), 1))
                 try:
                     async with asyncio.timeout(_HEARTBEAT_S):
                         await self._wake.wait()
@@ -192,6 +199,8 @@ class Consumer:
         work = delivered.retry(_HAND_BACK_S) if self._stopping else self._handle(delivered)
         task = asyncio.create_task(work, name=f"{self.name}#{delivered.stream_sequence}")
         self._in_flight[task] = delivered
+        self._members += delivered.members
+        self._usual_members += (delivered.members - self._usual_members) / 16
         task.add_done_callback(self._finished)
         if self._requested == 0:
             self._wake.set()
@@ -208,7 +217,7 @@ class Consumer:
         self._wake.set()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._in_flight.pop(task, None)
+        self._members -= self._in_flight.pop(task).members
         if self._requested == 0:
             self._wake.set()
 

@@ -1,27 +1,35 @@
-"""Writes and looks up dispositions (docs/architecture.md, rule 7: done is written before it is let go)."""
+"""Writes and looks up dispositions (docs/architecture.md, rule 7: done is written before it is let go).
+
+Each has a subject that names its recipient. Only those that come by the hundred and at the same moment share a message, and so a publish and a
+sync: `delivered`, at the first try, of messages that came in one batch and of several recipients of one message. They lie under the key of the
+batch, which the job carries on, so that a look-up finds both kinds.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 
 from postern_core.bus.connection import Bus, Stored
 from postern_core.bus.publishing import unavailable
-from postern_core.bus.topology import DISPOSITIONS, disposition_subject
-from postern_core.contract import decode
-from postern_core.disposition import Disposition
-from postern_core.envelope import Recipient
+from postern_core.bus.topology import DISPOSITIONS, disposition_subject, dispositions_subject
+from postern_core.disposition import Disposition, DispositionBatch, is_of_several, read_dispositions
+from postern_core.envelope import Envelope, Recipient
 from postern_core.ids import QueueId
+from postern_core.job import Job
 
 T = TypeVar("T")
 
-_AT_ONCE: Final = (
-    200  # in flight for one message: those of ten thousand recipients at once would time out together, and again at each retry
-)
+_IN_ONE: Final = 100  # dispositions in a message
+# in flight for one message: those of ten thousand recipients at once would time out together, and again at each retry
+_AT_ONCE: Final = 200
+# members of a batch are handed on side by side and end within a millisecond or two; it adds to the gap of RFC 1047, so no longer than that
+_COLLECT_S: Final = 0.002
 
 
 class DispositionLog:
@@ -29,45 +37,79 @@ class DispositionLog:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._collecting: dict[str, tuple[list[Disposition], asyncio.Task[None]]] = {}  # by batch
 
-    async def write(self, dispositions: Iterable[Disposition]) -> None:
-        """Store all of them; returns after every acknowledgement. TransientError when one could not be stored (write all again)."""
-        for some in _slices(dispositions):
-            await asyncio.gather(*(self._write_one(disposition) for disposition in some))
+    async def write(self, dispositions: Iterable[Disposition], *, batch: str = "") -> None:
+        """Store all of them, which are of one message; returns after every acknowledgement. TransientError when one could not be stored: write
+        all of them again. With the key of a `batch` they share messages with whatever else is written of it at this moment."""
+        written = list(dispositions)
+        if not batch:
+            for some in _slices(written, _AT_ONCE):
+                await asyncio.gather(*(self._store(one) for one in some))
+            return
+        if batch not in self._collecting:
+            collected: list[Disposition] = []
+            self._collecting[batch] = collected, asyncio.create_task(self._collect(batch, collected), name="dispositions")
+        collected, stored = self._collecting[batch]
+        collected += written
+        await asyncio.shield(stored)  # others wait for it, too
 
-    async def _write_one(self, disposition: Disposition) -> None:
-        msg_id = f"{disposition.id}:{disposition.n}:{disposition.generation}:{disposition.kind}"
-        subject = disposition_subject(disposition.id, disposition.n)
-        await self._bus.publish(DISPOSITIONS, subject, msgspec.json.encode(disposition), msg_id)
+    async def _collect(self, batch: str, collected: list[Disposition]) -> None:
+        await asyncio.sleep(_COLLECT_S)
+        del self._collecting[batch]
+        await asyncio.gather(*(self._store_together(batch, some) for some in _slices(collected, _IN_ONE)))
 
-    async def settled(self, queue_id: QueueId, recipients: Iterable[Recipient], generation: int) -> frozenset[int]:
-        """Those `Recipient.n` that already have a final disposition of this generation or a later one. TransientError."""
-        settled = set()
-        async for n, stored in self._newest(queue_id, recipients):
-            try:
-                disposition = decode(stored.data, Disposition)
-            except ValueError as error:
-                # as good as no answer: whoever asks keeps the mail, until a program that can read it comes
-                raise unavailable(f"disposition {stored.subject}: {error}") from error
-            if disposition.kind.settles(disposition.generation, generation):
-                settled.add(n)
-        return frozenset(settled)
+    async def _store(self, one: Disposition) -> None:
+        await self._bus.publish(DISPOSITIONS, disposition_subject(one.id, one.n), msgspec.json.encode(one), _name(one))
 
-    async def known(self, queue_id: QueueId, recipients: Iterable[Recipient]) -> frozenset[int]:
-        """Those `Recipient.n` that have a disposition of any kind. TransientError."""
-        return frozenset([n async for n, _ in self._newest(queue_id, recipients)])
+    async def _store_together(self, batch: str, some: Sequence[Disposition]) -> None:
+        # a subject for each composition: none hides another when the newest of each is looked up
+        digest = hashlib.blake2b("\n".join(map(_name, some)).encode(), digest_size=8).hexdigest()
+        payload = msgspec.json.encode(DispositionBatch(dispositions=tuple(some)))
+        await self._bus.publish(
+            DISPOSITIONS, dispositions_subject(batch, len(some), digest), payload, f"{batch}:{digest}:dispositions"
+        )
 
-    async def _newest(self, queue_id: QueueId, recipients: Iterable[Recipient]) -> AsyncIterator[tuple[int, Stored]]:
-        for some in _slices(recipients):
-            found = await asyncio.gather(
-                *(self._bus.last(DISPOSITIONS, disposition_subject(queue_id, recipient.n)) for recipient in some)
-            )
-            for recipient, stored in zip(some, found, strict=True):
-                if stored is not None:
-                    yield recipient.n, stored
+    async def settled(self, job: Job, recipients: Sequence[Recipient]) -> frozenset[int]:
+        """Those `Recipient.n` that already have a final disposition of the job's generation or a later one. TransientError."""
+        newest = await self._newest(job.queue_id, recipients, job.batch)
+        return frozenset(n for n, end in newest.items() if end.kind.settles(end.generation, job.generation))
+
+    async def known(self, envelope: Envelope, batch: str) -> frozenset[int]:
+        """Those `Recipient.n` that have a disposition of any kind. `batch` is the key of the batch that the message came in, if any.
+        TransientError."""
+        return frozenset(await self._newest(envelope.id, envelope.recipients, batch))
+
+    async def _newest(self, queue_id: QueueId, recipients: Sequence[Recipient], batch: str) -> dict[int, Disposition]:
+        """The newest disposition of each recipient that has one, by its number."""
+        wanted = {recipient.n for recipient in recipients}
+        subjects = [disposition_subject(queue_id, n) for n in wanted]
+        # nobody can guess the subjects of those that share a message
+        for key in {batch, queue_id if len(wanted) > 1 else batch} - {""}:
+            listed = await self._bus.subjects(DISPOSITIONS, f"disposition.{key}.*")
+            subjects += [subject for subject in listed if is_of_several(subject)]
+        found: dict[int, tuple[int, Disposition]] = {}
+        for some in _slices(subjects, _AT_ONCE):
+            for stored in filter(None, await asyncio.gather(*(self._bus.last(DISPOSITIONS, subject) for subject in some))):
+                for end in _read(stored):
+                    if end.id == queue_id and end.n in wanted and (end.n not in found or found[end.n][0] < stored.sequence):
+                        found[end.n] = stored.sequence, end
+        return {n: end for n, (_, end) in found.items()}
 
 
-def _slices(items: Iterable[T]) -> Iterator[list[T]]:
+def _name(one: Disposition) -> str:
+    return f"{one.id}:{one.n}:{one.generation}:{one.kind}"
+
+
+def _read(stored: Stored) -> tuple[Disposition, ...]:
+    try:
+        return read_dispositions(stored.subject, stored.data)
+    except ValueError as error:
+        # as good as no answer: whoever asks keeps the mail, until a program that can read it comes
+        raise unavailable(f"disposition {stored.subject}: {error}") from error
+
+
+def _slices(items: Iterable[T], size: int) -> Iterator[list[T]]:
     left = iter(items)
-    while some := list(itertools.islice(left, _AT_ONCE)):
+    while some := list(itertools.islice(left, size)):
         yield some

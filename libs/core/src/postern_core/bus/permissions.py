@@ -86,6 +86,7 @@ _TABLE: Mapping[str, Permissions] = {
             "$JS.API.STREAM.PURGE.BODIES",
             # whether a body that is gone was deleted by its next owner
             "$JS.API.DIRECT.GET.DISPOSITIONS.disposition.*.*",
+            "$JS.API.STREAM.INFO.DISPOSITIONS",  # those of a batch have subjects that nobody can guess
             _reads_policy("screening"),
         ),
         subscribe=("policy.changed.screening",),
@@ -109,6 +110,7 @@ _TABLE: Mapping[str, Permissions] = {
             "$JS.API.STREAM.PURGE.BODIES",
             # subjects of stored mail, to find bodies without an owner
             *(f"$JS.API.STREAM.INFO.{s}" for s in ("INTAKE", "OUTBOUND", "DEFERRED", "QUARANTINE", "BADMAIL", "BODIES")),
+            "$JS.API.STREAM.INFO.DISPOSITIONS",  # those of a batch have subjects that nobody can guess
             _reads_policy("delivery"),
             "$JS.API.DIRECT.GET.KV_SECRETS.$KV.SECRETS.route.*",
         ),

@@ -46,12 +46,14 @@ GIB = 1024**3
 MIB = 1024**2
 
 
-def intake_subject(gate: Gate, queue_id: QueueId) -> str:
-    return f"intake.{gate.value}.{queue_id}"
+def intake_subject(gate: Gate, token: str) -> str:
+    """`token` is a queue id, or those of a batch (`postern_core.batch`)."""
+    return f"intake.{gate.value}.{token}"
 
 
-def outbound_subject(route: str, queue_id: QueueId) -> str:
-    return f"outbound.{route}.{queue_id}"
+def outbound_subject(route: str, token: str) -> str:
+    """`token` is a queue id, or those of a batch."""
+    return f"outbound.{route}.{token}"
 
 
 def deferred_subject(job_id: str) -> str:
@@ -68,6 +70,11 @@ def badmail_subject(job_id: str) -> str:
 
 def disposition_subject(queue_id: QueueId, n: int) -> str:
     return f"disposition.{queue_id}.{n}"
+
+
+def dispositions_subject(batch: str, count: int, digest: str) -> str:
+    """Of `count` dispositions in one message, told apart by `digest`, under the key of the batch in which their messages came."""
+    return f"disposition.{batch}.{count}-{digest}"
 
 
 def event_subject(service: str, kind: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -24,8 +24,8 @@ import structlog
 from postern_api.errors import ConflictError
 from postern_api.ledger.comparison import STREAMS, Fault, Look, Suspicion, queue_id_of, suspicions
 from postern_api.ledger.repository import LedgerRepository
-from postern_api.messages.repository import is_queue_id
 from postern_api.queue.service import QueueService
+from postern_core.batch import queue_ids_in
 from postern_core.bus import Bus
 from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER
 from postern_core.control import QueueQuery
@@ -38,7 +38,7 @@ PROOF_GRACE_S: Final = 15.0  # what has looked wrong for so long is wrong
 _SHARE: Final = 200_000
 _ROWS: Final = 5000  # of the ledger in one statement
 _QUEUE_ROWS: Final = 100  # a row may name hundreds of recipients, and a page has to fit into one answer
-_AT_ONCE: Final = 16
+_RECORDING_S: Final = 10.0  # what the recorder is behind while it works
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0
 _BEHIND: Final = timedelta(seconds=10)  # more than services wait until they tell their events
 
@@ -102,9 +102,10 @@ class Verifier:
         count = undecided = 0
         looked_at: dict[str, int] = {}
         for share in range(shares):
-            suspects, floor = await self._settle(_Share(share, shares), grace_s, looked_at)
+            one_share = _Share(share, shares)
+            suspects = await self._settle(one_share, grace_s, looked_at)
             listed = sorted(suspects, key=lambda suspect: (suspect[1], suspect[0]))[: MOST_LISTED - len(findings)]
-            decided = await self._decided(listed, floor)
+            decided = await self._decided(listed, one_share)
             findings += [Finding(identity, fault, suspects[fault, identity]) for fault, identity in decided]
             rest = len(suspects) - len(listed)  # too many to ask about each: they are as those that are listed
             behind = len(decided) < len(listed)
@@ -113,21 +114,21 @@ class Verifier:
         log.info("ledger.verified", discrepancies=count, undecided=undecided, shares=shares, **looked_at)
         return Verified(findings, count, undecided, looked_at)
 
-    async def _settle(self, share: _Share, grace_s: float, looked_at: dict[str, int]) -> tuple[dict[Suspicion, str], int]:
-        """What was wrong in every look of the grace; and up to which disposition the recorder had written when the last look began."""
+    async def _settle(self, share: _Share, grace_s: float, looked_at: dict[str, int]) -> dict[Suspicion, str]:
+        """What was wrong in every look of the grace."""
         loop = asyncio.get_running_loop()
-        floor, look = await self._floor(), await self._look(share)
+        look = await self._look(share)
         deadline, pause = loop.time() + grace_s, _FIRST_PAUSE_S
         suspects = suspicions(look)
         while suspects and (left := deadline - loop.time()) > 0:
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_PAUSE_S)
-            floor, look = await self._floor(), await self._look(share)
+            look = await self._look(share)
             again = suspicions(look)
             suspects = {suspect: again[suspect] for suspect in suspects if suspect in again}
         for name, number in _numbers(look).items():
             looked_at[name] = looked_at.get(name, 0) + number
-        return suspects, floor
+        return suspects
 
     # -- one look; its order matters (`comparison`)
 
@@ -135,9 +136,9 @@ class Verifier:
         look = Look()
         await self._read_ledger(share, look)
         for stream in STREAMS:
-            async for token in self._last_tokens(stream):
-                if share.has(token):
-                    look.streams[stream].add(token)
+            async for identity in self._identities(stream):
+                if share.has(identity):
+                    look.streams[stream].add(identity)
         async for job_id in self._queue_rows():
             if share.has(job_id):
                 look.rows.add(job_id)
@@ -163,12 +164,13 @@ class Verifier:
                 else:
                     (look.held if standing.kind == DispositionKind.HELD else look.released).add(standing.queue_id)
 
-    async def _last_tokens(self, stream: str) -> AsyncIterator[str]:
-        """Queue id or job id of every message of a stream."""
+    async def _identities(self, stream: str) -> AsyncIterator[str]:
+        """Queue ids or job ids of every entry of a stream."""
         offset = 0
         while page := await self._bus.subjects(stream, ">", offset=offset):
             for subject in page:
-                yield subject.rpartition(".")[2]
+                for identity in queue_ids_in(subject.rpartition(".")[2]):
+                    yield identity
             offset += len(page)
 
     async def _queue_rows(self) -> AsyncIterator[str]:
@@ -180,32 +182,29 @@ class Verifier:
 
     # -- is the recorder as far as that?
 
+    async def _decided(self, suspects: Sequence[Suspicion], share: _Share) -> list[Suspicion]:
+        """Those that are as wrong once the recorder has read all that was written by now; none while it has not."""
+        if not suspects or not await self._is_recorded():
+            return []
+        again = suspicions(await self._look(share))
+        if any(fault is Fault.UNKNOWN for fault, _ in suspects) and await self._events_unrecorded():
+            suspects = [suspect for suspect in suspects if suspect[0] is not Fault.UNKNOWN]
+        return [suspect for suspect in suspects if suspect in again]
+
+    async def _is_recorded(self) -> bool:
+        """Waits, for a moment, until every disposition that there is now has been recorded."""
+        loop = asyncio.get_running_loop()
+        newest = int((await self._bus.stream_state(DISPOSITIONS))["last_seq"])
+        deadline = loop.time() + _RECORDING_S
+        while await self._floor() < newest:
+            if loop.time() >= deadline:
+                return False
+            await asyncio.sleep(_FIRST_PAUSE_S)
+        return True
+
     async def _floor(self) -> int:
         """Every disposition up to this sequence number is recorded."""
         return int((await self._bus.consumer_info(DISPOSITIONS, RECORDER_CONSUMER))["ack_floor"]["stream_seq"])
-
-    async def _decided(self, suspects: Iterable[Suspicion], floor: int) -> list[Suspicion]:
-        """Those about whom the recorder has nothing left to read."""
-        suspects = list(suspects)
-        if any(fault is Fault.UNKNOWN for fault, _ in suspects) and await self._events_unrecorded():
-            suspects = [suspect for suspect in suspects if suspect[0] is not Fault.UNKNOWN]
-        at_once = asyncio.Semaphore(_AT_ONCE)
-
-        async def is_recorded(suspect: Suspicion) -> bool:
-            async with at_once:
-                return not await self._has_disposition_behind(floor, queue_id_of(suspect[1]))
-
-        recorded = await asyncio.gather(*map(is_recorded, suspects))
-        return [suspect for suspect, yes in zip(suspects, recorded, strict=True) if yes]
-
-    async def _has_disposition_behind(self, floor: int, queue_id: str) -> bool:
-        if not is_queue_id(queue_id):
-            return False  # whatever lies there under such a name, nobody writes a disposition of it
-        for subject in await self._bus.subjects(DISPOSITIONS, f"disposition.{queue_id}.*"):
-            stored = await self._bus.last(DISPOSITIONS, subject)
-            if stored is not None and stored.sequence > floor:
-                return True
-        return False
 
     async def _events_unrecorded(self) -> bool:
         """Whether the newest event on the bus is so much newer than the newest recorded one that some have not been read."""

@@ -16,6 +16,7 @@ import structlog
 from postern_api.messages.records import Trace
 from postern_api.messages.repository import TraceRepository
 from postern_api.policy.repository import PolicyRepository
+from postern_core.batch import queue_ids_in
 from postern_core.bus import Bus
 from postern_core.bus.topology import BADMAIL, DEFERRED, INTAKE, OUTBOUND, QUARANTINE, checked_route_name
 from postern_core.errors import TransientError
@@ -62,7 +63,20 @@ class MessageService:
                 return [Place(stream, subject) for subject in await self._bus.subjects(stream, subject_filter)]
 
         found = await asyncio.gather(*(ask(stream, subject_filter) for stream, subject_filter in filters))
-        return [place for places in found for place in places]
+        places = [place for some in found for place in some]
+        if not places and trace.message is not None and trace.message.is_open:
+            places = await self._in_batches(queue_id)
+        return places
+
+    async def _in_batches(self, queue_id: QueueId) -> list[Place]:
+        """Where it is a member of a batch: no filter finds that, so the subjects are gone through."""
+        found = await asyncio.gather(*(self._bus.subjects(stream, ">") for stream in (INTAKE, OUTBOUND)))
+        return [
+            Place(stream, subject)
+            for stream, subjects in zip((INTAKE, OUTBOUND), found, strict=True)
+            for subject in subjects
+            if queue_id in queue_ids_in(subject.rpartition(".")[2])
+        ]
 
     async def _job_ids(self, queue_id: QueueId, trace: Trace) -> list[str]:
         newest = await self._policy.newest()

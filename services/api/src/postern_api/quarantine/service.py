@@ -24,7 +24,7 @@ from postern_api.quarantine.indexing import QuarantineIndexer
 from postern_api.quarantine.repository import QuarantineIndex
 from postern_core.bus import BodyMissing, BodyStore, Bus, DispositionLog, EventSink
 from postern_core.bus.topology import DISPOSITIONS, OUTBOUND, QUARANTINE, outbound_subject, quarantine_subject
-from postern_core.disposition import Disposition, DispositionKind
+from postern_core.disposition import Disposition, DispositionKind, is_of_several
 from postern_core.envelope import frame, unframe
 from postern_core.events import EventKind
 from postern_core.ids import QueueId
@@ -174,6 +174,8 @@ class QuarantineService:
         """The newest disposition of each recipient that has one since the message was held under this generation."""
         found = []
         for subject in await self._bus.subjects(DISPOSITIONS, f"disposition.{queue_id}.*"):
+            if is_of_several(subject):
+                continue  # of what was never held
             stored = await self._bus.last(DISPOSITIONS, subject)
             if stored is None:
                 continue

@@ -17,7 +17,7 @@ from postern_core.bus import Bus, DispositionLog
 from postern_core.bus.topology import DISPOSITIONS
 from postern_core.contract import decode
 from postern_core.control import DeliveryVerb, QueueAction
-from postern_core.disposition import Disposition, DispositionKind
+from postern_core.disposition import Disposition, DispositionKind, is_of_several
 from postern_core.envelope import Gate
 from postern_core.ids import QueueId
 
@@ -47,6 +47,8 @@ class BadmailService:
         """The newest disposition of each recipient: as the stream has it, or as it was recorded before it aged out of that."""
         ends = {end.n: end for end in _recorded(queue_id, await self._trace.trace(queue_id))}
         for subject in await self._bus.subjects(DISPOSITIONS, f"disposition.{queue_id}.*"):
+            if is_of_several(subject):
+                continue  # delivered, all of them
             stored = await self._bus.last(DISPOSITIONS, subject)
             if stored is None:
                 continue

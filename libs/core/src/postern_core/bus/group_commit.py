@@ -1,0 +1,118 @@
+"""Group commit: messages that come while a publish is under way wait for it, and then go together as one batch.
+
+What databases do with transactions: a sync of the disk and a round trip are paid once for all who want them at the same moment. Where nobody
+else is, a message goes at once and alone, so that nothing waits for company.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from postern_core.batch import MOST_MEMBERS, MOST_OCTETS, Body, batch_token, frame_batch
+from postern_core.bus.connection import Bus
+from postern_core.envelope import Envelope, frame
+from postern_core.errors import TransientError
+
+_MOST_UNDER_WAY: Final = 1  # a second publish beside the first would only make both smaller
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    envelope: Envelope
+    body: Body
+    stored: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class GroupCommit:
+    """Publishes accepted messages to `stream` under `<prefix>.<queue ids>`."""
+
+    def __init__(self, bus: Bus, stream: str, prefix: str) -> None:
+        self._bus = bus
+        self._stream = stream
+        self._prefix = prefix
+        self._waiting: deque[_Waiting] = deque()
+        self._under_way = 0
+        self._commits: set[asyncio.Task[None]] = set()  # or they could be collected
+
+    async def publish(self, envelope: Envelope, body: Body) -> None:
+        """Store one message; returns after the broker's acknowledgement.
+
+        TransientError as of `Bus.publish`. Who waits when a publish fails is told the same, and was not stored. Cancelled while it waits, the message
+        is not sent.
+        """
+        if envelope.body is not None or len(body) > MOST_OCTETS // 2:
+            await self._store(envelope, body)
+            return
+        waiting = _Waiting(envelope, body)
+        self._waiting.append(waiting)
+        if self._under_way < _MOST_UNDER_WAY:
+            self._under_way += 1
+            commit = asyncio.create_task(self._commit(), name=f"commit.{self._stream}")
+            self._commits.add(commit)
+            commit.add_done_callback(self._commits.discard)
+        await waiting.stored
+
+    async def _commit(self) -> None:
+        try:
+            while batch := self._next():
+                await self._commit_one(batch)
+        finally:
+            self._under_way -= 1  # in the same step in which nobody was found to wait: whoever comes next begins another
+
+    async def _commit_one(self, batch: list[_Waiting]) -> None:
+        try:
+            if len(batch) == 1:
+                await self._store(batch[0].envelope, batch[0].body)
+            else:
+                await self._store_all(batch)
+        except TransientError as error:
+            # whoever waits would wait as long again, and hear the same
+            batch += self._waiting
+            self._waiting.clear()
+            _settle(batch, error)
+        except Exception as error:  # nobody foresaw it: each hears of it, who knows what to tell his client
+            _settle(batch, error)
+        else:
+            _settle(batch, None)
+
+    def _next(self) -> list[_Waiting]:
+        """Who goes together, in the order of coming; those who gave up meanwhile do not."""
+        batch: list[_Waiting] = []
+        octets = 0
+        while self._waiting and len(batch) < MOST_MEMBERS:
+            octets += len(self._waiting[0].body)
+            if batch and octets > MOST_OCTETS:
+                break
+            waiting = self._waiting.popleft()
+            if not waiting.stored.done():
+                batch.append(waiting)
+        return batch
+
+    async def _store(self, envelope: Envelope, body: Body) -> None:
+        await self._bus.publish(self._stream, f"{self._prefix}.{envelope.id}", frame(envelope, body), self._msg_id(envelope.id))
+
+    async def _store_all(self, batch: list[_Waiting]) -> None:
+        token = batch_token(each.envelope.id for each in batch)
+        payload = frame_batch([(msgspec.json.encode(each.envelope), each.body) for each in batch])
+        # an id is in one batch only, so the first one and their number name it
+        await self._bus.publish(
+            self._stream, f"{self._prefix}.{token}", payload, self._msg_id(f"{batch[0].envelope.id}+{len(batch)}")
+        )
+
+    def _msg_id(self, name: str) -> str:
+        return f"{name}:{self._stream.lower()}"
+
+
+def _settle(batch: list[_Waiting], error: Exception | None) -> None:
+    for each in batch:
+        if each.stored.done():
+            continue
+        if error is None:
+            each.stored.set_result(None)
+        else:
+            each.stored.set_exception(error)

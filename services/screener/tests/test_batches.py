@@ -1,0 +1,193 @@
+"""Messages that came in one batch: each its own verdict, handed on together, and a batch that comes again makes no copy and loses nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from postern_core.bus import Delivered, DispositionLog
+from postern_core.bus.topology import OUTBOUND
+from postern_core.disposition import Disposition, DispositionKind
+from postern_core.envelope import Envelope
+from postern_core.policy import KeywordCondition, Rule
+from postern_core.verdict import Action, HoldReason
+
+CLEAN = b"From: x@sender.example\r\nSubject: clean\r\n\r\nHello.\r\n"
+
+
+def about(word: str) -> bytes:
+    return CLEAN + word.encode() + b"\r\n"
+
+
+def a_rule(word: str, action: Action) -> Rule:
+    forward_to = "boss@relay.example" if action is Action.FORWARD else ""
+    return Rule(id=word, name=word, condition=KeywordCondition(phrases=(word,)), action=action, forward_to=forward_to)
+
+
+RULES = (a_rule("lottery", Action.DELETE), a_rule("secret", Action.HOLD), a_rule("urgent", Action.FORWARD))
+
+
+def names(batch: list[tuple[Any, memoryview]]) -> list[str]:
+    return [job.queue_id for job, _ in batch]
+
+
+async def test_each_member_has_its_own_verdict_and_what_passes_stays_together(mailbag: Any, screener: Any) -> None:
+    await mailbag.put_policy(*RULES)
+    words = ["", "lottery", "secret", "urgent", "nothing"]
+    sent = await mailbag.send_batch(*((about(word), "a@relay.example") for word in words))
+    await mailbag.screened()
+    together, (forwarded,) = sorted(await mailbag.batches(), key=len, reverse=True)
+    assert names(together) == [sent[0].id, sent[4].id]
+    assert [bytes(body) for _, body in together] == [about(""), about("nothing")]
+    assert {job.batch for job, _ in together} == {sent[0].id}
+    assert not forwarded[0].batch
+    assert {end.id: end.kind for end in await mailbag.dispositions()} == {
+        sent[1].id: DispositionKind.DELETED,
+        sent[2].id: DispositionKind.HELD,
+        sent[3].id: DispositionKind.FORWARDED,
+    }
+    assert [held.envelope.id for held, _ in await mailbag.held()] == [sent[2].id]
+
+
+async def test_members_of_different_routes_go_different_ways(mailbag: Any, screener: Any) -> None:
+    await mailbag.put_policy()
+    sent = await mailbag.send_batch(
+        (CLEAN, "a@relay.example"), (CLEAN, "b@x.branch.example"), (CLEAN, "c@relay.example"), (CLEAN, "d@elsewhere.example")
+    )
+    await mailbag.screened()
+    by_route = {batch[0][0].route: names(batch) for batch in await mailbag.batches()}
+    assert by_route == {"inside": [sent[0].id, sent[2].id], "branch": [sent[1].id], "default": [sent[3].id]}
+
+
+class Death:
+    """A worker that dies before its acknowledgement: the entry comes again after its ack-wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.deaths = 0
+        real = Delivered.ack
+
+        async def ack(delivered: Delivered) -> None:
+            if delivered.tries == 1:
+                self.deaths += 1
+                await delivered.retry(0.001)
+            else:
+                await real(delivered)
+
+        monkeypatch.setattr(Delivered, "ack", ack)
+
+
+async def test_a_batch_that_comes_again_is_handed_on_once(mailbag: Any, screener: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    death = Death(monkeypatch)
+    await mailbag.put_policy(*RULES)
+    sent = await mailbag.send_batch(*((about(word), "a@relay.example") for word in ("", "secret", "lottery", "else")))
+    await mailbag.screened()
+    assert death.deaths == 1
+    assert [names(batch) for batch in await mailbag.batches()] == [[sent[0].id, sent[3].id]]
+    assert len(await mailbag.held()) == 1
+    assert len(await mailbag.dispositions()) == 2
+
+
+def delivered(envelope: Envelope) -> Disposition:
+    return Disposition(
+        id=envelope.id,
+        n=0,
+        recipients_total=1,
+        kind=DispositionKind.DELIVERED,
+        gate=envelope.gate,
+        accepted_at=envelope.accepted_at,
+        at=envelope.accepted_at,
+        recipient="a@relay.example",
+    )
+
+
+@pytest.mark.parametrize("ended", [1, 3])
+async def test_a_batch_that_comes_again_when_some_have_ended(
+    mailbag: Any, screener: Any, monkeypatch: pytest.MonkeyPatch, ended: int
+) -> None:
+    """Those that ended go along once more, since only the same batch is known as a copy; where all have, nothing goes."""
+    delivery = await mailbag.broker.connect("delivery")
+    real = Delivered.ack
+
+    async def ack(one: Delivered) -> None:
+        if one.tries > 1:
+            await real(one)
+            return
+        # meanwhile delivery had it, and wrote down as much as this
+        ends = [DispositionLog(delivery).write([delivered(each)], batch=sent[0].id) for each in sent[:ended]]
+        await asyncio.gather(*ends)
+        await one.retry(0.001)
+
+    monkeypatch.setattr(Delivered, "ack", ack)
+    sent: list[Envelope] = []
+    sent += await mailbag.send_batch(*((CLEAN, "a@relay.example") for _ in range(3)))
+    await mailbag.put_policy()
+    await mailbag.screened()
+    assert [names(batch) for batch in await mailbag.batches()] == [[each.id for each in sent]]
+    await delivery.close()
+
+
+async def test_another_policy_at_the_second_time_loses_nobody(
+    mailbag: Any, screener: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first worker handed on b and died before it wrote down that a is deleted; to the second one, a is clean and b is not."""
+    real, dead = Delivered.ack, asyncio.Event()
+
+    async def ack(one: Delivered) -> None:
+        if one.tries == 1:
+            dead.set()
+            await newer.wait()
+            await one.retry(0.001)
+        else:
+            await real(one)
+
+    async def write(*_: object) -> None:
+        await asyncio.sleep(0)
+
+    newer = asyncio.Event()
+    monkeypatch.setattr(Delivered, "ack", ack)
+    await mailbag.put_policy(a_rule("lottery", Action.DELETE))
+    with monkeypatch.context() as patch:
+        patch.setattr(DispositionLog, "write", write)
+        sent = await mailbag.send_batch(
+            (about("lottery"), "a@relay.example"), (about("secret"), "b@relay.example"), (CLEAN, "c@relay.example")
+        )
+        async with asyncio.timeout(10):
+            await dead.wait()
+    assert [names(batch) for batch in await mailbag.batches()] == [[sent[1].id, sent[2].id]]
+    await mailbag.put_policy(a_rule("secret", Action.DELETE), revision=2)
+    async with asyncio.timeout(10):
+        while (await mailbag.reader.last("KV_STATUS", "$KV.STATUS.screener.test")).data.find(b'"revision":2') < 0:
+            await asyncio.sleep(0.02)
+    newer.set()
+    await mailbag.screened()
+    again = [batch for batch in await mailbag.batches() if names(batch) == [sent[0].id, sent[2].id]]
+    assert len(again) == 1
+    assert all(job.maybe_duplicate for job, _ in again[0])
+
+
+async def test_a_full_outbound_keeps_the_whole_batch(mailbag: Any, screener: Any) -> None:
+    config = (await mailbag.reader.jetstream.stream_info(OUTBOUND)).config
+    await mailbag.reader.jetstream.update_stream(config.evolve(max_bytes=64))
+    await mailbag.put_policy()
+    sent = await mailbag.send_batch(*((CLEAN, "a@relay.example") for _ in range(3)))
+    async with asyncio.timeout(10):
+        while (await mailbag.reader.consumer_info("INTAKE", "screener"))["delivered"]["consumer_seq"] == 0:
+            await asyncio.sleep(0.02)
+    assert await mailbag.batches() == []
+    await mailbag.reader.jetstream.update_stream(config)
+    await mailbag.screened()
+    assert [names(batch) for batch in await mailbag.batches()] == [[each.id for each in sent]]
+
+
+@pytest.mark.parametrize("word", ["CRASH", "EXHAUST"])
+async def test_poison_is_held_and_its_batch_goes_on_without_it(mailbag: Any, supervised: Any, word: str) -> None:
+    await mailbag.put_policy(max_deliveries=3, screening_timeout_s=1.0)
+    await supervised("worker.py", memory_mib=512)
+    sent = await mailbag.send_batch((CLEAN, "a@relay.example"), (about(word), "b@relay.example"), (CLEAN, "c@relay.example"))
+    await mailbag.screened(60)
+    ((held, _),) = await mailbag.held()
+    assert (held.envelope.id, held.verdict.hold_reason) == (sent[1].id, HoldReason.POISON)
+    assert [names(batch) for batch in await mailbag.batches()] == [[sent[0].id, sent[2].id]]
+    assert [(end.id, end.kind) for end in await mailbag.dispositions()] == [(sent[1].id, DispositionKind.HELD)]
