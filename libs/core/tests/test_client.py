@@ -14,7 +14,8 @@ from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
 from fixtures.broker import Broker
-from postern_core.bus.client import Client, _header_block, _Reader
+from postern_core.bus.client import Client, _header_block
+from postern_core.bus.receiver import MalformedError, Receiver
 
 Cut = tuple[int, bytes, bytes, bytes, bytes]
 
@@ -69,22 +70,84 @@ class _Heard:
         self.words.append(str(info))
 
 
+class _Received:
+    """What a receiver tells."""
+
+    def __init__(self) -> None:
+        self.messages: list[Cut] = []
+        self.lines: list[bytes] = []
+        self.ends: list[Exception | None] = []
+        self.receiver = Receiver(asyncio.Protocol(), on_message=self._message, on_word=self.lines.append, on_end=self.ends.append)
+
+    def _message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        self.messages.append((sid, subject, reply, data, headers or b""))
+
+    def read(self, data: bytes) -> None:
+        """As the loop does, which fills as much of the buffer as there is."""
+        while data:
+            buffer = self.receiver.get_buffer(-1)
+            piece, data = data[: len(buffer)], data[len(buffer) :]
+            buffer[: len(piece)] = piece
+            self.receiver.buffer_updated(len(piece))
+
+
 @given(st.lists(st.one_of(_message(), _RARE), max_size=6), st.lists(st.integers(0, 400), max_size=8))
 def test_it_reads_what_the_library_reads_however_the_bytes_were_cut(parts: list[bytes], cuts: list[int]) -> None:
     """What stood behind a PING in the same block was once taken for commands, and the client span for ever."""
     stream = b"".join(parts)
     places = sorted({0, *(min(cut, len(stream)) for cut in cuts), len(stream)})
-    ours, theirs = _Heard(), _Heard()
+    ours, words, theirs = _Received(), _Heard(), _Heard()
 
     async def read() -> None:
-        reader, parser = _Reader(ours), Parser(theirs)  # type: ignore[arg-type, no-untyped-call]
+        parser, rare = Parser(theirs), Parser(words)  # type: ignore[no-untyped-call]
         for start, end in pairwise(places):
-            await reader.parse(stream[start:end])
+            ours.read(stream[start:end])
             await parser.parse(stream[start:end])
+        for line in ours.lines:
+            await rare.parse(line)
 
     asyncio.run(read())
     assert ours.messages == theirs.messages
-    assert ours.words == theirs.words
+    assert words.words == theirs.words
+    assert not ours.ends
+
+
+@pytest.mark.parametrize("step", [1000, 65_536, 300_000, 10_000_000])
+def test_large_messages_come_whole_and_their_room_is_given_back(step: int) -> None:
+    sizes = [0, 5, 1024 * 1024, 70_000, 8 * 1024 * 1024, 3, 65_535, 1_179_000]
+    stream = b"".join(b"MSG a.b %d %d\r\n%b\r\n" % (n, size, bytes([65 + n]) * size) for n, size in enumerate(sizes))
+    ours = _Received()
+    usual = len(ours.receiver._buffer)
+    for start in range(0, len(stream), step):
+        ours.read(stream[start : start + step])
+    assert [(sid, len(data), set(data)) for sid, _, _, data, _ in ours.messages] == [
+        (n, size, {65 + n} if size else set()) for n, size in enumerate(sizes)
+    ]
+    assert len(ours.receiver._buffer) == usual
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"MSG a\r\n",
+        b"MSG a b c\r\n",
+        b"HMSG a 1 x 5\r\n",
+        b"MSG\r\n",
+        b"MSG a 1 -5\r\n",
+        b"MSG a 1 -" + b"9" * 5000 + b"\r\n",
+        b"INFO " + b"x" * 2_000_000,
+    ],
+    ids=["short", "letters", "header size", "word", "negative", "digits", "endless"],
+)
+def test_what_is_not_the_protocol_ends_it_once(line: bytes) -> None:
+    """Was: nothing was heard any more, until the keep-alive gave up on the connection."""
+    ours = _Received()
+    ours.read(b"MSG a 1 2\r\nhi\r\n" + line)
+    ours.read(b"MSG a 1 2\r\nhi\r\n")
+    ours.receiver.eof_received()
+    ours.receiver.connection_lost(None)
+    assert len(ours.messages) == 1
+    assert [type(end) for end in ours.ends] == [MalformedError]
 
 
 async def _connected(broker: Broker) -> Client:

@@ -6,27 +6,31 @@ cost a tenth of what all services spent on a message (docs/performance.md):
     requests   one subscription for all answers, told apart by a number; the time-out is a timer of the loop
     listeners  called as soon as a message is read, without a queue between
     writes     collected until the loop comes round, then handed to the socket in one call
-    reading    a message is cut out of what came without regular expressions
+    reading    from the socket into one buffer, out of which messages are cut without regular expressions (receiver.py)
 `tests/test_client.py` holds both halves together, against a real broker.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import ssl
 from collections.abc import Callable
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
-import nats.aio.client
 import nats.errors
+import structlog
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.protocol.parser import Parser
 
+from postern_core.bus.receiver import MalformedError, Receiver
 from postern_core.errors import ConfigurationError
 from postern_core.settings import BusSettings
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 Listener = Callable[[Msg], None]
 
@@ -36,16 +40,12 @@ _STATUS, _DESCRIPTION = "Status", "Description"
 _NO_RESPONDERS: Final = "503"
 _JOINED_OCTETS: Final = 16 * 1024  # a smaller payload is copied behind its command: cheaper than one more buffer for the kernel
 
-# its 32 KiB make a megabyte come in pieces with a pause of the socket after every second of them: three times the CPU
-nats.aio.client.DEFAULT_BUFFER_SIZE = 256 * 1024
-
 
 class Client(NatsClient):
     """See the module."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._ps = _Reader(self)
         self._listeners: dict[int, Listener] = {}  # by subscription id
         self._answers: dict[str, asyncio.Future[Msg]] = {}  # by the subject that an answer comes to
         self._answers_to = ""
@@ -131,18 +131,72 @@ class Client(NatsClient):
         if future is not None and not future.done():
             future.set_result(msg)
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+    async def _read_loop(self) -> None:
+        """The library's, by way of our receiver: this takes what is rare, and the end of the connection."""
+        writer: asyncio.StreamWriter = getattr(self._transport, "_io_writer")  # noqa: B009  (the library's abstract transport does not show it)
+        rare: asyncio.Queue[_Rare] = asyncio.Queue()
+        receiver = Receiver(
+            writer.transport.get_protocol(),
+            on_message=functools.partial(self._received, rare),
+            on_word=rare.put_nowait,
+            on_end=lambda fault: rare.put_nowait(_Ended(fault)),
+        )
+        try:
+            await self._take_over(cast("asyncio.Transport", writer.transport), receiver)
+            while not (self.is_closed or self.is_reconnecting):
+                word = await rare.get()
+                if isinstance(word, _Ended):
+                    await self._lost(word.fault)
+                    return
+                await self._handle_rare(word)
+        except nats.errors.ProtocolError as error:
+            await self._process_op_err(error)
+        except asyncio.CancelledError:
+            pass  # as the library does: whoever cancelled it goes on alone
+        finally:
+            receiver.leave()
+
+    async def _take_over(self, transport: asyncio.Transport, receiver: Receiver) -> None:
+        transport.pause_reading()  # the loop looks at what kind of protocol it has when reading begins
+        transport.set_protocol(receiver)
+        reader: asyncio.StreamReader = getattr(self._transport, "_io_reader")  # noqa: B009
+        reader.feed_eof()
+        receiver.feed(await reader.read())
+        transport.resume_reading()
+
+    async def _lost(self, fault: Exception | None) -> None:
+        if isinstance(fault, MalformedError):
+            log.error("bus.malformed", reason=str(fault))
+            await self._process_op_err(nats.errors.ProtocolError())
+        elif isinstance(fault, OSError):
+            await self._process_op_err(fault)
+        else:
+            error = nats.errors.UnexpectedEOF()
+            await self._error_cb(error)
+            await self._process_op_err(error)
+
+    async def _handle_rare(self, word: bytes | _ForLibrary | Exception) -> None:
+        if isinstance(word, bytes):
+            await self._ps.parse(word)
+        elif isinstance(word, tuple):
+            await self._process_msg(*word)
+        else:  # it is logged, and the connection goes on being read
+            await self._error_cb(word)
+
+    def _received(
+        self, rare: asyncio.Queue[_Rare], sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
         listener = self._listeners.get(sid)
         if listener is None:
-            await super()._process_msg(sid, subject, reply, data, headers or b"")
+            rare.put_nowait((sid, subject, reply, data, headers or b""))
             return
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
         try:
             fields = self._fields(headers) if headers else None
             listener(Msg(self, subject.decode(), reply.decode(), data, fields))
-        except Exception as error:  # of a listener: it is logged, and the connection goes on being read
-            await self._error_cb(error)
+        except Exception as error:  # whatever it is, the next message is somebody else's
+            rare.put_nowait(error)
 
     def _fields(self, block: bytes) -> dict[str, str]:
         line, _, rest = block.partition(_CRLF)
@@ -182,44 +236,15 @@ class Client(NatsClient):
         super()._remove_sub(sid, max_msgs)
 
 
-class _Reader(Parser):
-    """Cuts messages out of what came; the protocol's rare words are the library's, one line at a time."""
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """Nothing more comes on this connection."""
 
-    def __init__(self, client: NatsClient) -> None:
-        super().__init__(client)
-        self._rare = Parser(client)
+    fault: Exception | None
 
-    async def parse(self, data: bytes = b"") -> None:
-        buffer = self.buf
-        buffer += data
-        start = 0
-        while (end := buffer.find(_CRLF, start)) >= 0:
-            body = end + len(_CRLF)
-            if (first := buffer[start]) not in b"MH":  # PING, PONG, +OK, -ERR, INFO
-                line, start = bytes(buffer[start:body]), body
-                await self._rare.parse(line)
-            else:
-                # MSG subject sid [reply] size; HMSG subject sid [reply] header-size size
-                words = bytes(buffer[start:end]).split()
-                size = int(words[-1])
-                if len(buffer) < body + size + len(_CRLF):
-                    break
-                head = int(words[-2]) if first == ord("H") else 0
-                reply = words[3] if len(words) == (6 if head else 5) else b""
-                view = memoryview(buffer)
-                headers = bytes(view[body : body + head]) if head else None
-                payload = bytes(view[body + head : body + size])
-                view.release()
-                start = body + size + len(_CRLF)
-                await self.nc._process_msg(int(words[2]), words[1], reply, payload, headers)  # noqa: SLF001
-            if self.buf is not buffer:
-                return  # the connection was begun anew meanwhile
-        del buffer[:start]
 
-    def reset(self) -> None:
-        super().reset()
-        if hasattr(self, "_rare"):  # the library calls this from its own constructor
-            self._rare.reset()
+_ForLibrary = tuple[int, bytes, bytes, bytes, bytes]  # a message for a subscription that has no listener
+_Rare = bytes | _ForLibrary | Exception | _Ended  # a line of the protocol, that, a listener's fault, the end
 
 
 def _expire(future: asyncio.Future[Msg]) -> None:
