@@ -3,7 +3,8 @@
 Pull requests are short and carry a heartbeat. After a reconnect at once, and when a pull falls silent, a new one is sent, so that no restart of
 the broker leaves the consumer deaf; the old one, should the broker still have it, dies with its inbox, so that there are never two.
 A handler ends in exactly one of `ack`, `retry` or an exception (which is logged, and retried after a pause): nothing is ever let go because
-of a fault.
+of a fault. A broker that is killed forgets what it had just given out, and gives it out again as if for the first time: what is in hand
+already is not taken up beside itself.
 Sources: JetStream pull API (ADR-13), docs/reliability.md.
 """
 
@@ -40,7 +41,19 @@ Handler = Callable[["Delivered"], Awaitable[None]]
 class Delivered:
     """One message in a handler's hands."""
 
-    __slots__ = ("_ack_to", "_client", "data", "kept_at", "members", "settled", "stream_sequence", "subject", "taken_at", "tries")
+    __slots__ = (
+        "_ack_to",
+        "_client",
+        "data",
+        "entry",
+        "kept_at",
+        "members",
+        "settled",
+        "stream_sequence",
+        "subject",
+        "taken_at",
+        "tries",
+    )
 
     def __init__(self, client: Client, msg: Msg) -> None:
         # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<timestamp>.<pending>, or with domain and account in front
@@ -53,8 +66,15 @@ class Delivered:
         self.members = members_in(msg.subject)
         self.tries = int(tokens[base])  # 1 at first; more after a crash, a time-out or `retry`
         self.stream_sequence = int(tokens[base + 1])
+        # which message it is, with the time when the stream took it: the number alone could be that of another in a stream made anew
+        self.entry = (tokens[base + 1], tokens[base + 3])
         self.settled = False
         self.taken_at = self.kept_at = asyncio.get_running_loop().time()  # seconds
+
+    def given_out_again(self, other: Delivered) -> None:
+        """The broker forgot that it had given this out, and did so once more: what it is told from now on answers that."""
+        self._ack_to = other._ack_to
+        self.kept_at = other.taken_at
 
     async def ack(self) -> None:
         """Let go: only after the output has its own acknowledgement. Waits until the broker confirms.
@@ -113,6 +133,7 @@ class Consumer:
         self._keep_every_s = keep_every_s
         self._keep_for_s = keep_for_s
         self._in_flight: dict[asyncio.Task[None], Delivered] = {}
+        self._in_hand: dict[tuple[str, str], Delivered] = {}  # by entry, the newest of each
         self._members = 0  # of all entries in flight
         self._usual_members = float(
             MOST_MEMBERS
@@ -196,9 +217,18 @@ class Consumer:
         if self._requested > 0:
             self._requested -= 1
         delivered = Delivered(self._bus.client, msg)
+        mine = self._in_hand.get(delivered.entry)
+        # a later try at it is for the handler to judge, and what it has settled is on its way back
+        if mine is not None and not mine.settled and delivered.tries <= mine.tries:
+            log.info("bus.given_out_again", consumer=self.name, subject=delivered.subject, tries=delivered.tries)
+            mine.given_out_again(delivered)
+            if self._requested == 0:
+                self._wake.set()
+            return
         work = delivered.retry(_HAND_BACK_S) if self._stopping else self._handle(delivered)
         task = asyncio.create_task(work, name=f"{self.name}#{delivered.stream_sequence}")
         self._in_flight[task] = delivered
+        self._in_hand[delivered.entry] = delivered
         self._members += delivered.members
         self._usual_members += (delivered.members - self._usual_members) / 16
         task.add_done_callback(self._finished)
@@ -217,7 +247,10 @@ class Consumer:
         self._wake.set()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._members -= self._in_flight.pop(task).members
+        delivered = self._in_flight.pop(task)
+        self._members -= delivered.members
+        if self._in_hand.get(delivered.entry) is delivered:
+            del self._in_hand[delivered.entry]
         if self._requested == 0:
             self._wake.set()
 
