@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import sqlite3
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url, text
@@ -40,6 +42,20 @@ async def test_replicas_that_start_at_once_migrate_once(database_url: str) -> No
         assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == [HEAD]
     for replica in replicas:
         await replica.close()
+
+
+async def test_a_replica_waits_for_another_one_that_writes_the_first_tables(tmp_path: Path) -> None:
+    """Was: "database is locked" at once, since SQLite's own patience does not cover the step to WAL."""
+    path = tmp_path / "control.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    database = Database(make_url(f"sqlite+aiosqlite:///{path}"))
+    starting = asyncio.create_task(migrate(database))
+    await asyncio.wait({starting}, timeout=0.3)
+    other.execute("COMMIT")
+    other.close()
+    await starting
+    await database.close()
 
 
 async def test_the_migrations_make_the_tables_of_the_models(database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -86,6 +87,20 @@ async def test_replicas_that_start_at_once_migrate_once(database_url: str) -> No
     assert await QueueRepository(replicas[0]).job_ids() == set()
     for replica in replicas:
         await replica.close()
+
+
+async def test_a_replica_waits_for_another_one_that_writes_the_first_tables(tmp_path: Path) -> None:
+    """Was: "database is locked" at once, since SQLite's own patience does not cover the step to WAL."""
+    path = tmp_path / "queue.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    database = Database(make_url(f"sqlite+aiosqlite:///{path}"))
+    starting = asyncio.create_task(migrate(database))
+    await asyncio.wait({starting}, timeout=0.3)
+    other.execute("COMMIT")
+    other.close()
+    await starting
+    await database.close()
 
 
 async def test_a_row_comes_back_as_it_was(repository: QueueRepository) -> None:

@@ -9,20 +9,24 @@ What a failed statement means is decided here, by `is_away` and `refuses_value`,
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import aiosqlite
 from sqlalchemy import URL, Connection, Table, event, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 Insert = sqlite.Insert | postgresql.Insert
+
+_PATIENCE_S: Final = 10  # with another process that has SQLite's lock
 
 # SQLSTATE classes (PostgreSQL, appendix A): data exception, constraint violation, syntax error or access rule violation
 _DATA_EXCEPTION: Final = "22"
@@ -107,12 +111,8 @@ def _sqlite(url: URL) -> AsyncEngine:
     engine = create_async_engine(url, hide_parameters=True, pool_size=3, max_overflow=2, connect_args={"isolation_level": None})
 
     @event.listens_for(engine.sync_engine, "connect")
-    def _connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        cursor = connection.cursor()
-        # a cache of 16 MB: with the usual two, a batch of the trace reads the pages of its indexes again and again
-        for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+    def _connect(connection: AdaptedConnection, _: ConnectionPoolEntry) -> None:
+        connection.run_async(_prepare)
 
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -120,3 +120,27 @@ def _sqlite(url: URL) -> AsyncEngine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("postern_write") else "BEGIN")
 
     return engine
+
+
+async def _prepare(connection: aiosqlite.Connection) -> None:
+    await connection.execute_fetchall(f"PRAGMA busy_timeout={_PATIENCE_S * 1000}")
+    await _write_ahead(connection)
+    # a cache of 16 MB: with the usual two, a batch of the trace reads the pages of its indexes again and again
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
+        await connection.execute_fetchall(f"PRAGMA {pragma}")
+
+
+async def _write_ahead(connection: aiosqlite.Connection) -> None:
+    """SQLite's own patience does not cover this step: where another replica, which starts at the same time, writes to a database that has not
+    taken it yet, it is "locked" at once."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _PATIENCE_S
+    while True:
+        try:
+            await connection.execute_fetchall("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or loop.time() >= until:
+                raise
+            await asyncio.sleep(0.02)
+        else:
+            return

@@ -12,15 +12,17 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import aiosqlite
 import asyncpg
 from sqlalchemy import URL, Connection, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+_PATIENCE_S: Final = 10  # with another process that has the lock
 _FAULTS = (SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
@@ -96,11 +98,8 @@ def _sqlite(url: URL) -> AsyncEngine:
     engine = create_async_engine(url, hide_parameters=True, pool_size=3, max_overflow=2, connect_args={"isolation_level": None})
 
     @event.listens_for(engine.sync_engine, "connect")
-    def _connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        cursor = connection.cursor()
-        for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+    def _connect(connection: AdaptedConnection, _: ConnectionPoolEntry) -> None:
+        connection.run_async(_prepare)
 
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -108,3 +107,25 @@ def _sqlite(url: URL) -> AsyncEngine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("postern_write") else "BEGIN")
 
     return engine
+
+
+async def _prepare(connection: aiosqlite.Connection) -> None:
+    await connection.execute_fetchall(f"PRAGMA busy_timeout={_PATIENCE_S * 1000}")
+    await _write_ahead(connection)
+    await connection.execute_fetchall("PRAGMA synchronous=FULL")
+
+
+async def _write_ahead(connection: aiosqlite.Connection) -> None:
+    """SQLite's own patience does not cover this step: where another replica, which starts at the same time, writes to a database that has not
+    taken it yet, it is "locked" at once."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _PATIENCE_S
+    while True:
+        try:
+            await connection.execute_fetchall("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or loop.time() >= until:
+                raise
+            await asyncio.sleep(0.02)
+        else:
+            return
