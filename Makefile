@@ -6,7 +6,7 @@ PARTS  := libs/core libs/smtp services/ingress-anon services/ingress-auth servic
 T      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test chaos outage soak bench parts guard scaling sizing lint format docs clean
+.PHONY: help install run test chaos outage rolling soak bench parts guard scaling sizing lint format docs clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -36,6 +36,9 @@ chaos: $(VENV)/dev.stamp ## A stack under load, a seeded schedule of faults, an 
 
 outage: $(VENV)/dev.stamp ## The broker is away for ten minutes, then restarted twenty times: mail flows again within 10 s (AWAY=seconds)
 	cd tests && ../$(BIN)/python -m chaos.outage --away $(or $(AWAY),600)
+
+rolling: $(VENV)/dev.stamp ## Each service and the broker restarted in turn under load: how long a message waits (ROUNDS=n, ARGS="--kill")
+	cd tests && ../$(BIN)/python -m chaos.rolling --rounds $(or $(ROUNDS),3) $(ARGS)
 
 soak: $(VENV)/dev.stamp ## Hours of steady load, after which nothing has grown that should not (MINUTES=n)
 	cd tests && ../$(BIN)/python -m chaos.soak --minutes $(or $(MINUTES),240)

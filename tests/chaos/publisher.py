@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from postern_core.bus import Bus, Consumer, Delivered
 from postern_core.bus.topology import INTAKE, intake_subject
@@ -16,7 +17,7 @@ class Publisher:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self.acknowledged: set[QueueId] = set()
+        self.acknowledged: dict[QueueId, float] = {}  # and when, by time.monotonic()
         self.refused = 0
         self.progress = asyncio.Condition()
 
@@ -36,7 +37,7 @@ class Publisher:
                 await asyncio.sleep(0.05)
                 continue
             async with self.progress:
-                self.acknowledged.add(queue_id)
+                self.acknowledged[queue_id] = time.monotonic()
                 self.progress.notify_all()
 
     async def another(self, count: int) -> None:

@@ -29,8 +29,9 @@ from chaos.timeline import Timeline, draw
 from fixtures.containers import PROJECT, ContainerStack, base_image, engine_trouble
 
 
-def chaos(target: Target, *, seed: int, seconds: float, rate: float, plot: Path | None = None) -> tuple[Findings, str]:
-    """One run on a running stack: load and faults for `seconds`, then quiet, then the audit."""
+@contextmanager
+def prepared(target: Target) -> Iterator[None]:
+    """Inside the block each mail of the load comes to its fate, and what is deferred is tried again within seconds."""
     keyword = {"type": "keyword", "scope": "body"}
     with (
         target.schedule(intervals_s=[1, 2, 3], delay_notice_s=None, expiry_s=3600),
@@ -38,6 +39,12 @@ def chaos(target: Target, *, seed: int, seconds: float, rate: float, plot: Path 
         target.rule({"name": "chaos delete", "condition": keyword | {"phrases": [DELETED_WORD]}, "action": "delete"}),
         target.recipient_refused(REFUSED),
     ):
+        yield
+
+
+def chaos(target: Target, *, seed: int, seconds: float, rate: float, plot: Path | None = None) -> tuple[Findings, str]:
+    """One run on a running stack: load and faults for `seconds`, then quiet, then the audit."""
+    with prepared(target):
         load = SteadyLoad(target, seed=seed, rate=rate)
         injector = Injector(target, plan(seed, seconds, target.menu), load.record)
         timeline = Timeline(target, load.record)
