@@ -79,6 +79,16 @@ async def test_a_broker_that_hangs_is_a_451_within_the_cap(gate: GateUnderTest, 
         assert (await wire.reply()).startswith("451 4.3.0")
 
 
+async def test_what_was_answered_before_a_message_is_stored_does_not_wait_for_it(
+    gate: GateUnderTest, hanging_broker: HangingBroker
+) -> None:
+    wire = await gate.session()
+    async with hanging_broker():
+        await wire.send(b"MAIL FROM:<>\r\nRCPT TO:<a@relay.example>\r\nDATA\r\n" + MESSAGE + b".\r\n")
+        assert [(await wire.reply())[:3] for _ in range(3)] == ["250", "250", "354"]
+    assert (await wire.reply()).startswith("250 2.0.0")
+
+
 async def test_an_accepted_message_leaves_its_event(gate: GateUnderTest, broker: Broker) -> None:
     reply = await (await gate.session()).message(MESSAGE)
     queue_id = reply.rpartition(" ")[2]

@@ -8,6 +8,7 @@ from fixtures.gates import GateUnderTest
 from postern_core.bus import BodyStore
 from postern_core.envelope import BodyType, Recipient
 from postern_core.ids import accepted_at, parse_queue_id
+from postern_smtp.server import GateConnection
 
 MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n"
 
@@ -50,6 +51,23 @@ async def test_a_pipelined_session_gets_its_answers_in_order(gate: GateUnderTest
     await wire.send(MESSAGE + b".\r\nQUIT\r\n")
     assert [(await wire.reply())[:3] for _ in range(2)] == ["250", "221"]
     assert await gate.intake_count() == 2
+
+
+async def test_the_answers_to_a_pipelined_batch_leave_in_one_write(gate: GateUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = await gate.session()
+    (connection,) = gate.listener._connections
+    assert isinstance(connection, GateConnection)
+    written: list[bytes] = []
+    write = connection._writer.write
+
+    def noted(wire: bytes) -> None:
+        written.append(wire)
+        write(wire)
+
+    monkeypatch.setattr(connection._writer, "write", noted)
+    await wire.send(b"MAIL FROM:<x@sender.example>\r\nRCPT TO:<a@relay.example>\r\nRCPT TO:<a@elsewhere.example>\r\nDATA\r\n")
+    assert [(await wire.reply())[:3] for _ in range(4)] == ["250", "250", "550", "354"]
+    assert len(written) == 1
 
 
 async def test_a_client_that_shuts_its_side_still_gets_its_answers(gate: GateUnderTest) -> None:

@@ -41,6 +41,7 @@ class SmtpConnection(SMTP):
         self._session_clock: asyncio.TimerHandle | None = None
         self._tls_clock: asyncio.TimerHandle | None = None
         self._abort_clock: asyncio.TimerHandle | None = None
+        self._unsent: list[bytes] = []  # replies that go out together: a system call for each costs more than making it
         self._expired: Reply | None = None  # a clock that ran out while a message was being stored
         self.is_storing = False
         self._is_in_handshake = False
@@ -95,7 +96,7 @@ class SmtpConnection(SMTP):
             self.transport.abort()
         elif not self.is_storing:
             self._end = reply.text
-            self._writer.write(reply.line())
+            self._queue(reply.line())
             self._hang_up()
             if self._handler_coroutine is not None:
                 self._handler_coroutine.cancel()
@@ -104,6 +105,22 @@ class SmtpConnection(SMTP):
         """End the session without a word."""
         if self.transport is not None:
             self.transport.abort()
+
+    # --- what is said
+
+    def _queue(self, wire: bytes) -> None:
+        """Say it before the next wait."""
+        self._unsent.append(wire)
+
+    def _flush(self) -> None:
+        if self._unsent:
+            self._writer.write(b"".join(self._unsent))
+            self._unsent.clear()
+
+    async def _send(self) -> None:
+        """Say what is queued, and wait until a client that is slow to read has room for more."""
+        self._flush()
+        await self._writer.drain()
 
     # --- clocks and the end
 
@@ -124,6 +141,7 @@ class SmtpConnection(SMTP):
         if transport is None:
             return
         with contextlib.suppress(OSError):
+            self._flush()
             transport.close()
         # a client that does not read must not hold the socket
         self._abort_clock = self.loop.call_later(_LINGER_S, transport.abort)

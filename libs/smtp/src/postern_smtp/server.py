@@ -56,7 +56,7 @@ class GateConnection(SmtpConnection):
             self._end = self._end or f"lost: {type(error).__name__}"
         except Exception as error:  # the one handler of the session: nothing of it reaches the peer
             await self.handle_exception(error)
-            self._writer.write(replies.SESSION_FAILED.line())
+            self._queue(replies.SESSION_FAILED.line())
             self._end = "failed"
         finally:
             self._stop_clocks()
@@ -97,7 +97,7 @@ class GateConnection(SmtpConnection):
                 if more_waits:
                     raise  # but what was sent on the strength of it must not be read as something else
                 self.session.transaction = None
-                self._writer.write(f"{await self.handle_exception(error)}\r\n".encode("ascii"))
+                self._queue(f"{await self.handle_exception(error)}\r\n".encode("ascii"))
                 continue
             await self._obey(answer)
 
@@ -114,22 +114,22 @@ class GateConnection(SmtpConnection):
                 self._write(answer)
 
     def _write(self, answer: Answer) -> None:
-        """Say it, and leave when it was the last word."""
-        self._writer.write(answer.wire)
+        """Say it, with what else is said before the next wait, and leave when it was the last word."""
+        self._queue(answer.wire)
         if answer.then is Then.CLOSE:
             self._end = self._end or (answer.reply.text if answer.reply is not None else "")
             raise _Ended
 
     async def _next_line(self) -> bytes | LineTooLong:
         lines = self._lines
-        # one that pipelines without reading must not make us hold its replies, nor keep the loop to itself
-        await self._writer.drain()
         if self.session.commands % _COMMANDS_A_TURN == 0:
+            # one that pipelines without reading must not make us hold its replies, nor keep the loop to itself
+            await self._send()
             await asyncio.sleep(0)
         while (line := lines.next_line()) is None:
             if lines.is_flood:
                 self._write(say(replies.LINE_FLOOD))
-            await self._writer.drain()
+            await self._send()
             block = await (self._read_past_newline() if lines.waits_after_bare_newline else self._reader.read(_BLOCK_OCTETS))
             if not block:
                 self._end = "closed by client"
@@ -180,7 +180,7 @@ class GateConnection(SmtpConnection):
             if fresh >= _PROGRESS_OCTETS:
                 self._reset_timeout(self._dialogue.limits.idle_timeout_s)
                 fresh = 0
-            await self._writer.drain()
+            await self._send()
             block = await self._reader.read(_BLOCK_OCTETS)
             if not block:
                 self._end = "closed by client in DATA"
@@ -196,6 +196,7 @@ class GateConnection(SmtpConnection):
 
     async def _store(self, transaction: Transaction, body: bytes) -> Reply:
         session = self.session
+        self._flush()
         self._reception.memory.release(self)  # from here on the body is counted with those that are being stored
         storing = self._reception.store(transaction, session.client, body, extended=session.extended)
         self.is_storing = True
@@ -214,7 +215,7 @@ class GateConnection(SmtpConnection):
         context = self._reception.profile.tls
         assert context is not None and self.transport is not None  # noqa: PT018  (else STARTTLS is not legal)
         self._write(answer)
-        await self._writer.drain()
+        await self._send()
         # what came before TLS must not count as said inside it (RFC 3207 section 5, CVE-2011-0411); there is no await between this and
         # the change of protocol, and none of it after: the first command may come together with the end of the handshake
         self._discard_plaintext()
@@ -251,13 +252,14 @@ class GateConnection(SmtpConnection):
         exchange = Exchange(auth.mechanism)
         step = exchange.start(auth.initial)
         while isinstance(step, Reply) and step.code == 334:
-            self._writer.write(step.line())
+            self._queue(step.line())
             line = await self._next_line()
             if isinstance(line, LineTooLong) or len(line) + 2 > MAX_AUTH_OCTETS:
                 step = replies.AUTH_LINE_TOO_LONG
             else:
                 step = exchange.answer(line)
         if isinstance(step, Credentials):
+            self._flush()
             verified = await authenticator.verify(step.name, step.password, session.client_address)
             if not isinstance(verified, Reply):
                 session.user = verified
@@ -268,6 +270,6 @@ class GateConnection(SmtpConnection):
             step = verified
         session.auth_attempts += 1  # those that were not heard, too: else an address that is turned away asks for ever
         if session.auth_attempts >= authenticator.max_attempts:
-            self._writer.write(step.line())
+            self._queue(step.line())
             self._write(say(replies.AUTH_ATTEMPTS_USED))
         self._write(self._dialogue.counted(say(step)))
