@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fixtures.gates import GateUnderTest, Wire
+from postern_smtp.server import GateConnection
 
 MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n"
 
@@ -109,6 +110,33 @@ async def test_an_idle_client_is_told_and_dropped(gate: GateUnderTest) -> None:
         await wire.send(begin)
         last = [line async for line in _lines(wire)][-1]
         assert last.startswith("421 4.4.2")
+
+
+async def test_a_shorter_idle_time_holds_from_the_next_command_on(gate: GateUnderTest) -> None:
+    await gate.policy(idle_timeout_s=600)
+    wire = await gate.session()
+    await gate.policy(idle_timeout_s=0.2)
+    await wire.expect("NOOP", "250")
+    assert (await wire.reply()).startswith("421 4.4.2")
+
+
+async def test_a_longer_idle_time_holds_from_the_next_command_on(gate: GateUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    look = GateConnection._timeout_cb
+
+    def looked(connection: GateConnection) -> None:
+        nonlocal looks
+        looks += 1
+        look(connection)
+
+    monkeypatch.setattr(GateConnection, "_timeout_cb", looked)
+    await gate.policy(idle_timeout_s=2)
+    wire = await gate.session()
+    await gate.policy(idle_timeout_s=600)
+    await wire.expect("NOOP", "250")
+    # the clock of the shorter time goes off, and runs on
+    await gate.wait_for(lambda: looks > 0)
+    await wire.expect("NOOP", "250")
 
 
 async def test_a_session_that_drips_is_ended(gate: GateUnderTest) -> None:

@@ -78,11 +78,19 @@ class SmtpConnection(SMTP):
         return not self.session.tls
 
     def _reset_timeout(self, duration: float | None = None) -> None:
+        # a timer that is set anew for each line costs more than the line: it runs on, and looks when it goes off
         self.quiet_since = self.loop.time()
-        super()._reset_timeout(duration)
+        is_sooner = duration is not None and duration < self._timeout_duration
+        self._timeout_duration = duration or self._timeout_duration
+        if self._timeout_handle is None or is_sooner:
+            super()._reset_timeout(self._timeout_duration)
 
     def _timeout_cb(self) -> None:
-        self.expire(replies.IDLE_TOO_LONG)
+        left_s = self.quiet_since + self._timeout_duration - self.loop.time()
+        if left_s > 0:
+            super()._reset_timeout(left_s)
+        else:
+            self.expire(replies.IDLE_TOO_LONG)
 
     # --- what the listener calls
 
