@@ -53,6 +53,10 @@ class SmtpConnection(SMTP):
     async def _handle_client(self) -> None:
         """The conversation, from the greeting to the end."""
 
+    @abstractmethod
+    def _leave(self) -> None:
+        """The session is over: free what it holds, once."""
+
     # --- what the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -69,7 +73,9 @@ class SmtpConnection(SMTP):
         self.transport = None
         if self._abort_clock is not None:
             self._abort_clock.cancel()
-        if self._handler_coroutine is not None:
+        if self.is_storing:
+            self._leave()  # the store runs on: the message is ours then, or it is known not to be
+        elif self._handler_coroutine is not None:
             self._handler_coroutine.cancel()
 
     def eof_received(self) -> bool | None:

@@ -67,7 +67,7 @@ class Listener:
         self._connections: set[Connection] = set()
         self._per_client: Counter[str] = Counter()
         self._in_handshake: Counter[str] = Counter()  # not connected yet
-        self._storing: set[asyncio.Task[Reply]] = set()
+        self._storing = 0  # messages, also of clients that are gone
         self._fewer = asyncio.Event()
 
     @property
@@ -103,20 +103,17 @@ class Listener:
     def unavailable(self) -> Reply | None:
         return self._acceptance.unavailable()
 
-    def store(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> asyncio.Task[Reply]:
-        """Begin to store a message, and own the task until it is done."""
-        storing = asyncio.create_task(self._acceptance.accept(transaction, client, body, extended=extended), name="acceptance")
+    async def store(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> Reply:
+        """Store a message, and return the reply; it counts until then, also when its client is gone meanwhile."""
         octets = len(body)
-
-        def stored(_: asyncio.Task[Reply]) -> None:
+        self._storing += 1
+        self.memory.storing(octets)
+        try:
+            return await self._acceptance.accept(transaction, client, body, extended=extended)
+        finally:
             self.memory.storing(-octets)
-            self._storing.discard(storing)
+            self._storing -= 1
             self._fewer.set()
-
-        self._storing.add(storing)
-        self.memory.storing(octets)  # until it is done, also when its client is gone meanwhile
-        storing.add_done_callback(stored)
-        return storing
 
     def admit(self, connection: Connection) -> Reply | None:
         """Count a connection in; the reply that turns it away, or None."""

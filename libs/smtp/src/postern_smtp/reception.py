@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 from typing import Protocol
 
@@ -53,8 +52,8 @@ class Reception(Protocol):
         """Count a connection out; more than once does no harm."""
         ...
 
-    def store(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> asyncio.Task[Reply]:
-        """Begin to store a message. It runs to its end, whatever becomes of the connection; its result is the reply."""
+    async def store(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> Reply:
+        """Store a message, and return the reply. To be run to its end, whatever becomes of the connection."""
         ...
 
 

@@ -45,6 +45,7 @@ class GateConnection(SmtpConnection):
         self._lines = CommandLines()
         self._data: DataReader | None = None  # of the message that is coming in
         self.is_busy = False
+        self._has_left = False
         self._dialogue = Dialogue(self.session, reception.profile, reception.newest_rules, reception.unavailable)
 
     async def _handle_client(self) -> None:
@@ -59,20 +60,26 @@ class GateConnection(SmtpConnection):
             self._queue(replies.SESSION_FAILED.line())
             self._end = "failed"
         finally:
-            self._stop_clocks()
-            self._reception.release(self)
-            self._hang_up()
-            session = self.session
-            log.info(
-                "session.closed",
-                client=session.client_address,
-                user=session.user,
-                tls=session.tls,
-                commands=session.commands,
-                accepted=session.accepted,
-                errors=session.errors,
-                end=self._end,
-            )
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._has_left:
+            return
+        self._has_left = True
+        self._stop_clocks()
+        self._reception.release(self)
+        self._hang_up()
+        session = self.session
+        log.info(
+            "session.closed",
+            client=session.client_address,
+            user=session.user,
+            tls=session.tls,
+            commands=session.commands,
+            accepted=session.accepted,
+            errors=session.errors,
+            end=self._end,
+        )
 
     async def handle_exception(self, error: Exception) -> str:
         """Log what nobody classified; the peer is told no more than `451 4.3.0`."""
@@ -198,13 +205,13 @@ class GateConnection(SmtpConnection):
         session = self.session
         self._flush()
         self._reception.memory.release(self)  # from here on the body is counted with those that are being stored
-        storing = self._reception.store(transaction, session.client, body, extended=session.extended)
-        self.is_storing = True
+        self.is_storing = True  # so that it runs on when the client is gone
         try:
-            # when the client is gone it runs on: the message is ours then, or it is known not to be
-            reply = await asyncio.shield(storing)
+            reply = await self._reception.store(transaction, session.client, body, extended=session.extended)
         finally:
             self.is_storing = False
+        if self._has_left:
+            raise _Ended
         if reply.code == 250:
             session.accepted += 1
         return reply
