@@ -41,6 +41,13 @@ def test_it_says_who_handed_what_to_whom() -> None:
     assert abs(parsedate_to_datetime(value.rpartition(";")[2].strip()) - accepted_at(queue_id)).total_seconds() < 1
 
 
+def test_each_message_has_its_own_second() -> None:
+    client = Client(address="192.0.2.1", helo="client.example")
+    for at in (NOW, NOW.replace(microsecond=999_999), NOW.replace(second=11), NOW.replace(minute=10), NOW):
+        text = received_field(client=client, extended=True, hostname="mx.example", queue_id=new_queue_id(), at=at).decode("ascii")
+        assert parsedate_to_datetime(text.rpartition(";")[2].strip()) == at.replace(microsecond=0)
+
+
 def test_protocol_names_follow_rfc_3848() -> None:
     plain = Client(address="192.0.2.1", helo="c")
     assert " with SMTP\r\n" in field(plain, extended=False)

@@ -11,7 +11,7 @@ Standards: RFC 5321 section 4.2 (replies), RFC 3463 (enhanced status codes).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _STATUS = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 
@@ -27,6 +27,7 @@ class Reply:
     code: int
     status: str
     text: str
+    _line: bytes = field(init=False, repr=False, compare=False)  # most replies are made once and said a million times
 
     def __post_init__(self) -> None:
         if not 200 <= self.code <= 599:
@@ -35,13 +36,14 @@ class Reply:
             raise ValueError(f"enhanced status {self.status!r} does not fit reply code {self.code}")
         if not self.text.isascii() or not self.text.isprintable():
             raise ValueError("reply text must be one line of printable ASCII")
+        object.__setattr__(self, "_line", f"{self}\r\n".encode("ascii"))
 
     def __str__(self) -> str:
         return f"{self.code} {self.status} {self.text}" if self.status else f"{self.code} {self.text}"
 
     def line(self) -> bytes:
         """The reply as it goes on the wire, CRLF included."""
-        return f"{self}\r\n".encode("ascii")
+        return self._line
 
 
 class MailError(Exception):

@@ -17,6 +17,7 @@ QueueId = NewType("QueueId", str)
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _AS_BASE_32 = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # the digits of int()
+_TIME_DIGITS = 10  # 50 bits: two that are always 0, and the 48 of the milliseconds
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PATTERN = re.compile(r"[0-7][0-9abcdefghjkmnpqrstvwxyz]{25}")
 
@@ -54,6 +55,6 @@ def accepted_at(queue_id: QueueId) -> datetime:
     if not _PATTERN.fullmatch(queue_id):
         raise ValueError(f"{queue_id!r} is not a queue id (26 characters of Crockford base32, lower case)")
     try:
-        return _EPOCH + timedelta(milliseconds=int(queue_id.translate(_AS_BASE_32), 32) >> 80)
+        return _EPOCH + timedelta(milliseconds=int(queue_id[:_TIME_DIGITS].translate(_AS_BASE_32), 32))
     except OverflowError as error:
         raise ValueError(f"{queue_id!r} is not a queue id: its time is beyond the year 9999") from error

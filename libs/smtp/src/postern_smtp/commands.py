@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from postern_core.envelope import BodyType
 from postern_core.errors import Reply
@@ -21,6 +22,8 @@ from postern_smtp.paths import ForwardPath, ReversePath, parse_forward_path, par
 
 class Verb(enum.StrEnum):
     """The commands that we know."""
+
+    __hash__ = str.__hash__  # Enum's own is a Python function
 
     HELO = "HELO"
     EHLO = "EHLO"
@@ -36,6 +39,7 @@ class Verb(enum.StrEnum):
     AUTH = "AUTH"
 
 
+_VERBS: Final = dict(Verb.__members__)
 # known to the standards, not to us
 NOT_IMPLEMENTED: Final = frozenset({"EXPN", "ETRN", "ATRN", "TURN", "SEND", "SOML", "SAML", "BDAT", "BURL"})
 
@@ -48,16 +52,14 @@ class CommandRefused(Exception):  # noqa: N818  (a reply on its way to the peer,
         self.reply = reply
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(msgspec.Struct, frozen=True):
     """HELO or EHLO. `host` is what the client calls itself, not checked and not trusted."""
 
     host: str
     extended: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
+class Mail(msgspec.Struct, frozen=True):
     """MAIL. `size_bytes` is what the client declared, None when it did not."""
 
     reverse_path: ReversePath
@@ -67,8 +69,7 @@ class Mail:
     envid: str = ""  # in xtext
 
 
-@dataclass(frozen=True, slots=True)
-class Rcpt:
+class Rcpt(msgspec.Struct, frozen=True):
     """RCPT."""
 
     forward_path: ForwardPath
@@ -76,8 +77,7 @@ class Rcpt:
     orcpt: str = ""  # in xtext
 
 
-@dataclass(frozen=True, slots=True)
-class Auth:
+class Auth(msgspec.Struct, frozen=True):
     """AUTH. `initial` is the initial response in base64, None when there was none; never logged."""
 
     mechanism: str
@@ -87,8 +87,7 @@ class Auth:
         return f"Auth({self.mechanism})"
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
+class Plain(msgspec.Struct, frozen=True):
     """A command without parameters that matter."""
 
     verb: Verb
@@ -119,7 +118,7 @@ def split_verb(line: bytes) -> tuple[Verb, str]:
     name = word.upper()
     if len(line) + 2 > MAX_COMMAND_OCTETS and name != Verb.AUTH:
         raise CommandRefused(replies.LINE_TOO_LONG)
-    verb = Verb.__members__.get(name)
+    verb = _VERBS.get(name)
     if verb is None:
         raise CommandRefused(replies.NOT_IMPLEMENTED if name in NOT_IMPLEMENTED else replies.UNKNOWN_COMMAND)
     return verb, argument.strip(" ")

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from postern_core.envelope import Recipient
 from postern_core.errors import Reply
@@ -44,8 +45,7 @@ class Then(enum.Enum):
     AUTHENTICATE = enum.auto()  # with `auth`
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What to write, and what to do then. `reply` is None where there is more than one line (EHLO), or nothing to say yet."""
 
     reply: Reply | None
@@ -100,7 +100,7 @@ class Dialogue:
         except CommandRefused as refused:
             answer = say(refused.reply)
         # STARTTLS and QUIT are always allowed, they are what we wait for
-        if self._before_tls and session.commands > self.limits.tls_deadline_commands and answer.then is Then.GO_ON:
+        if answer.then is Then.GO_ON and self._before_tls and session.commands > self.limits.tls_deadline_commands:
             return say(replies.NO_TLS_IN_TIME)
         if more_waits and answer.reply is not None and answer.then is Then.GO_ON and _is_data(line):
             # message text must not be read as commands (RFC 2920 section 3.1: DATA is the last of its group)
@@ -238,8 +238,10 @@ def _is_data(line: bytes | LineTooLong) -> bool:
 
 def _message_limit(limits: GateLimits) -> int | None:
     """The largest message that can pass at all: one over the session's limit could on no connection."""
-    switched_on = [limit for limit in (limits.max_message_bytes, limits.max_session_bytes) if limit is not None]
-    return min(switched_on, default=None)
+    message, session = limits.max_message_bytes, limits.max_session_bytes
+    if message is None or session is None:
+        return session if message is None else message
+    return min(message, session)
 
 
 def _session_left(session: Session, limits: GateLimits) -> int | None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 from postern_core.policy.domains import normalise_domain
 
 MAX_PATH_OCTETS: Final = 512
+_KNOWN_DOMAINS: Final = 4096  # of 253 octets at most: about a megabyte
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+"
 _PATH = re.compile(
@@ -24,15 +27,13 @@ _PATH = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ReversePath:
+class ReversePath(msgspec.Struct, frozen=True):
     """Where failures are told to. `address` is "" for the null reverse-path, which must never be bounced (section 4.5.5)."""
 
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardPath:
+class ForwardPath(msgspec.Struct, frozen=True):
     """One recipient: the local-part as received (with its quotes), the domain in lower case; both never empty but for <Postmaster>."""
 
     local_part: str
@@ -86,6 +87,7 @@ def _parse(text: str) -> tuple[str, str, bool, str]:
     return found["local"] or "", _checked_domain(found["domain"] or ""), route is not None, rest.strip(" ")
 
 
+@lru_cache(_KNOWN_DOMAINS)
 def _checked_domain(domain: str) -> str:
     if not domain:
         return ""

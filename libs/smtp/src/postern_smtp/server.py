@@ -106,7 +106,10 @@ class GateConnection(SmtpConnection):
                 self.session.transaction = None
                 self._queue(f"{await self.handle_exception(error)}\r\n".encode("ascii"))
                 continue
-            await self._obey(answer)
+            if answer.then is Then.GO_ON or answer.then is Then.CLOSE:
+                self._write(answer)
+            else:
+                await self._obey(answer)
 
     async def _obey(self, answer: Answer) -> None:
         match answer.then:
@@ -117,8 +120,6 @@ class GateConnection(SmtpConnection):
                 await self._start_tls(answer)
             case Then.AUTHENTICATE if answer.auth is not None:
                 await self._exchange_credentials(answer.auth)
-            case _:
-                self._write(answer)
 
     def _write(self, answer: Answer) -> None:
         """Say it, with what else is said before the next wait, and leave when it was the last word."""

@@ -17,6 +17,8 @@ from postern_smtp.gate import GateProfile, GateRules
 class State(enum.Enum):
     """Where the dialogue is."""
 
+    __hash__ = object.__hash__  # Enum's own is a Python function
+
     START = enum.auto()  # no HELO or EHLO yet, or forgotten after STARTTLS
     READY = enum.auto()  # between transactions
     MAIL = enum.auto()  # a reverse-path, no recipient

@@ -9,12 +9,14 @@ import ipaddress
 import re
 from datetime import datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Final
 
 from postern_core.envelope import Client
 from postern_core.ids import QueueId
 
 _MAX_TOKEN = 100
+_KNOWN_ADDRESSES: Final = 1024
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 _DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _HOP = re.compile(rb"(?:^|\n)received[ \t]*:", re.IGNORECASE)
@@ -35,7 +37,7 @@ def received_field(
     tls = f" ({' '.join(map(_clean, client.tls[:_MAX_TOKEN].split(' ')))})" if client.tls else ""
     return (
         f"Received: from {_from_domain(client)}\r\n\tby {hostname} (Postern) with {_protocol(client, extended=extended)}{tls}\r\n"
-        f"\tid {queue_id}{recipient};\r\n\t{format_datetime(at)}\r\n"
+        f"\tid {queue_id}{recipient};\r\n\t{_date(at.replace(microsecond=0))}\r\n"
     ).encode("ascii")
 
 
@@ -47,11 +49,17 @@ def _from_domain(client: Client) -> str:
     return f"{literal} (helo={_clean(client.helo)})"
 
 
+@lru_cache(_KNOWN_ADDRESSES)
 def _literal(address: str) -> str:
     try:
         return f"[{address}]" if ipaddress.ip_address(address).version == 4 else f"[IPv6:{address}]"
     except ValueError:
         return "unknown"
+
+
+@lru_cache(1)  # the same for all messages of a second
+def _date(second: datetime) -> str:
+    return format_datetime(second)
 
 
 def _protocol(client: Client, *, extended: bool) -> str:
