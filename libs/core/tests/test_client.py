@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
 from fixtures.broker import Broker
-from postern_core.bus.client import Client, _header_block
+from postern_core.bus.client import Client, _header_block, _header_fields
 from postern_core.bus.receiver import MalformedError, Receiver
 
 Cut = tuple[int, bytes, bytes, bytes, bytes]
@@ -208,6 +208,18 @@ async def test_headers_count_towards_the_limit(broker: Broker) -> None:
         await client.request("disposition.a.1", bytes(client.max_payload - 20), headers={"Nats-Msg-Id": "x" * 20})
     assert client.is_connected
     await client.close()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"Status", b"a b", b"\xc3\xa4", b" One ", b"Two"]), st.sampled_from([b":", b"", b": "]), _PAYLOAD
+        )
+    )
+)
+def test_headers_are_read_as_the_library_reads_them(lines: list[tuple[bytes, bytes, bytes]]) -> None:
+    block = b"".join(b"".join(line) + b"\r\n" for line in lines)
+    assert _header_fields(block) == Client._parse_header_lines(block)
 
 
 def test_a_line_end_in_a_header_stays_in_it() -> None:

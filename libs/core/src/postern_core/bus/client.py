@@ -200,7 +200,7 @@ class Client(NatsClient):
 
     def _fields(self, block: bytes) -> dict[str, str]:
         line, _, rest = block.partition(_CRLF)
-        fields = self._parse_header_lines(rest)
+        fields = _header_fields(rest)
         status, _, description = line[len(_HEADER_LINE) :].strip().partition(b" ")
         if status:
             fields |= {_STATUS: status.decode(), _DESCRIPTION: description.decode()}
@@ -263,6 +263,16 @@ def _header_block(headers: dict[str, Any]) -> bytes:
         for name, value in headers.items()
     ]
     return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
+
+
+def _header_fields(lines: bytes) -> dict[str, str]:
+    """As the library reads them: a name that is not ASCII, or has a blank in it, is passed over."""
+    fields = {}
+    for line in lines.split(_CRLF):
+        name, colon, value = line.partition(b":")
+        if colon and name.isascii() and len(words := name.split()) == 1:
+            fields[words[0].decode()] = value.strip().decode("utf-8", "replace")
+    return fields
 
 
 _NO_LINE_END: Final = {ord("\r"): " ", ord("\n"): " "}
