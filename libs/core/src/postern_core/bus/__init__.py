@@ -5,6 +5,7 @@ is let go only by the handler's explicit `ack`, which waits for the broker's con
 """
 
 from postern_core.bus.bodies import BodyMissing, BodyStore
+from postern_core.bus.collector import Collector
 from postern_core.bus.connection import Bus, connect
 from postern_core.bus.consumer import Consumer, Delivered
 from postern_core.bus.dispositions import DispositionLog
@@ -17,6 +18,7 @@ __all__ = [
     "BodyMissing",
     "BodyStore",
     "Bus",
+    "Collector",
     "Consumer",
     "Delivered",
     "DispositionLog",

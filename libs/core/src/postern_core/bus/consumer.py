@@ -32,7 +32,7 @@ _HEARTBEAT_S: Final = 1.0
 _SILENCE_S: Final = 3 * _HEARTBEAT_S
 _ACK_TIMEOUT_S: Final = 5.0
 _FAULT_PAUSE_S: Final = 5.0
-_HAND_BACK_S: Final = 0.001  # a pause of none at all would be sent as a bare nak, which spins
+HAND_BACK_S: Final = 0.001  # a pause of none at all would be sent as a bare nak, which spins
 _STOP_S: Final = 2.0  # for the broker to confirm that it sends nothing more
 
 Handler = Callable[["Delivered"], Awaitable[None]]
@@ -199,12 +199,14 @@ class Consumer:
         return inbox, await self._bus.client.listen(f"{inbox}.*", self._receive)
 
     async def _request(self, inbox: str, batch: int) -> None:
+        await self._ask(inbox, batch, expires=int(_EXPIRES_S * 1e9), idle_heartbeat=int(_HEARTBEAT_S * 1e9))
+
+    async def _ask(self, inbox: str, batch: int, **how: int | bool) -> None:
         self._pull += 1
         self._requested = batch
         self._heard_at = asyncio.get_running_loop().time()
-        request = {"batch": batch, "expires": int(_EXPIRES_S * 1e9), "idle_heartbeat": int(_HEARTBEAT_S * 1e9)}
         try:
-            await self._bus.client.publish(self._api, json.dumps(request).encode(), reply=f"{inbox}.{self._pull}")
+            await self._bus.client.publish(self._api, json.dumps({"batch": batch, **how}).encode(), reply=f"{inbox}.{self._pull}")
         except (nats.errors.Error, OSError) as error:
             self._requested = 0
             log.debug("bus.pull_failed", consumer=self.name, reason=f"{type(error).__name__}: {error}")
@@ -217,23 +219,32 @@ class Consumer:
         if self._requested > 0:
             self._requested -= 1
         delivered = Delivered(self._bus.client, msg)
+        if not self._is_in_hand(delivered):
+            self._begin(delivered)
+        if self._requested == 0:
+            self._wake.set()
+
+    def _is_in_hand(self, delivered: Delivered) -> bool:
+        """Whether the broker, which forgot that it gave this out, gave it out once more: whoever has it goes on, for both."""
         mine = self._in_hand.get(delivered.entry)
         # a later try at it is for the handler to judge, and what it has settled is on its way back
-        if mine is not None and not mine.settled and delivered.tries <= mine.tries:
-            log.info("bus.given_out_again", consumer=self.name, subject=delivered.subject, tries=delivered.tries)
-            mine.given_out_again(delivered)
-            if self._requested == 0:
-                self._wake.set()
-            return
-        work = delivered.retry(_HAND_BACK_S) if self._stopping else self._handle(delivered)
+        if mine is None or mine.settled or delivered.tries > mine.tries:
+            return False
+        log.info("bus.given_out_again", consumer=self.name, subject=delivered.subject, tries=delivered.tries)
+        mine.given_out_again(delivered)
+        return True
+
+    def _begin(self, delivered: Delivered) -> None:
+        work = delivered.retry(HAND_BACK_S) if self._stopping else self._handle(delivered)
         task = asyncio.create_task(work, name=f"{self.name}#{delivered.stream_sequence}")
         self._in_flight[task] = delivered
         self._in_hand[delivered.entry] = delivered
+        self._count(delivered)
+        task.add_done_callback(self._finished)
+
+    def _count(self, delivered: Delivered) -> None:
         self._members += delivered.members
         self._usual_members += (delivered.members - self._usual_members) / 16
-        task.add_done_callback(self._finished)
-        if self._requested == 0:
-            self._wake.set()
 
     def _status(self, msg: Msg) -> None:
         status, description = header(msg, "Status"), header(msg, "Description")
@@ -260,7 +271,7 @@ class Consumer:
         except asyncio.CancelledError:
             # the drain is over: another replica need not wait for the end of the ack-wait
             if not delivered.settled:
-                await delivered.retry(_HAND_BACK_S)
+                await delivered.retry(HAND_BACK_S)
             raise
         except TransientError as error:
             log.warning("bus.handler_postponed", subject=delivered.subject, tries=delivered.tries, reason=error.reason)
