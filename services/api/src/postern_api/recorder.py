@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,28 +20,41 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from postern_api.messages.repository import TraceRepository
 from postern_api.store.database import is_away, refuses_value
-from postern_core.bus import Bus, Consumer, Delivered
+from postern_core.bus import Bus, Collector, Delivered
 from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER
 from postern_core.contract import UnknownVersionError, decode
 from postern_core.disposition import Disposition, DispositionKind, read_dispositions
-from postern_core.errors import TransientError
 from postern_core.events import EventBatch, TraceEvent
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-_COLLECT_S: Final = 0.1  # each commit syncs the disk, which the broker needs more
-_BATCH: Final = 400
-_CONCURRENCY: Final = 400
+# Each commit syncs the disk, which the broker needs more, and costs as much CPU as some dozens of messages; and each message that comes by itself
+# costs as much as its rows. So when many come they are left with the broker for a while.
+_COLLECT_S: Final = 0.1
+_REST_S: Final = 0.4
+_MANY: Final = 20  # rows of a commit
+_FULL: Final = 2000  # rows that are written at once: what is read behind a backlog waits for nothing
+_DISPOSITIONS_AT_ONCE: Final = 3000  # in hand: those that are being written and those that come meanwhile
+_BATCHES_AT_ONCE: Final = 50  # of up to 500 events
 _PRUNE_EVERY_S: Final = 3600.0
+_AGAIN_S: Final = 5.0  # until what could not be recorded is offered again
 _NEWER_S: Final = 600.0  # until a record of a version that we do not know is offered again
 _PRUNE_BATCH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    events: Sequence[TraceEvent]
-    ends: Sequence[Disposition]
-    written: asyncio.Future[Exception | None]  # why it was not
+class _Told:
+    """One message of the bus, decoded. `unreadable`: why it is not."""
+
+    by: Collector
+    delivered: Delivered
+    events: Sequence[TraceEvent] = ()
+    ends: Sequence[Disposition] = ()
+    unreadable: ValueError | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.events) + len(self.ends)
 
 
 class Recorder:
@@ -50,11 +64,15 @@ class Recorder:
         self._repository = repository
         self._keep = timedelta(days=trace_days)
         self._on_held = on_held
-        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
-        self._consumers = (
-            Consumer(bus, DISPOSITIONS, RECORDER_CONSUMER, self._disposition, concurrency=_CONCURRENCY),
-            Consumer(bus, EVENTS, RECORDER_CONSUMER, self._event_batch, concurrency=_CONCURRENCY),
+        self._waiting: deque[_Told] = deque()
+        self._waiting_rows = 0
+        self._arrived = asyncio.Event()
+        self._full = asyncio.Event()
+        self._dispositions = Collector(
+            bus, DISPOSITIONS, RECORDER_CONSUMER, self._take_disposition, concurrency=_DISPOSITIONS_AT_ONCE
         )
+        self._events = Collector(bus, EVENTS, RECORDER_CONSUMER, self._take_events, concurrency=_BATCHES_AT_ONCE)
+        self._consumers = (self._dispositions, self._events)
 
     @property
     def in_flight(self) -> int:
@@ -70,57 +88,69 @@ class Recorder:
             await pruner
             writer.cancel()
 
-    async def _disposition(self, delivered: Delivered) -> None:
-        try:
-            ends = read_dispositions(delivered.subject, delivered.data)
-        except ValueError as error:
-            await _unreadable(delivered, error)
-            return
-        if not await self._written((), ends, delivered):
-            return
-        await delivered.ack_unconfirmed()
-        if any(end.kind is DispositionKind.HELD for end in ends):
-            self._on_held()
+    # -- decoding
 
-    async def _event_batch(self, delivered: Delivered) -> None:
+    def _take_disposition(self, delivered: Delivered) -> None:
         try:
-            batch = decode(delivered.data, EventBatch)
+            self._add(_Told(self._dispositions, delivered, ends=read_dispositions(delivered.subject, delivered.data)))
         except ValueError as error:
-            await _unreadable(delivered, error)
-            return
-        if await self._written(batch.events, (), delivered):
-            await delivered.ack_unconfirmed()
+            self._add(_Told(self._dispositions, delivered, unreadable=error))
 
-    async def _written(self, events: Sequence[TraceEvent], ends: Sequence[Disposition], delivered: Delivered) -> bool:
-        """Returns after the commit; False when it could never be stored, and was let go. TransientError when it failed this time: the
-        message comes again."""
-        waiting = _Waiting(events, ends, asyncio.get_running_loop().create_future())
-        self._waiting.put_nowait(waiting)
-        error = await waiting.written
-        if error is None:
-            return True
-        if refuses_value(error):
-            await _let_go(delivered, type(error).__name__)
-            return False
-        raise TransientError(451, "4.3.0", "not recorded", reason=f"not recorded: {type(error).__name__}") from error
+    def _take_events(self, delivered: Delivered) -> None:
+        try:
+            self._add(_Told(self._events, delivered, events=decode(delivered.data, EventBatch).events))
+        except ValueError as error:
+            self._add(_Told(self._events, delivered, unreadable=error))
+
+    # -- collecting
+
+    def _add(self, told: _Told) -> None:
+        self._waiting.append(told)
+        self._waiting_rows += told.rows
+        self._arrived.set()
+        if self._waiting_rows >= _FULL:
+            self._full.set()
+
+    def _next(self) -> list[_Told]:
+        batch, rows = [], 0
+        while self._waiting and rows < _FULL:
+            batch.append(self._waiting.popleft())
+            rows += batch[-1].rows
+        self._waiting_rows -= rows
+        if not self._waiting:
+            self._arrived.clear()
+        if self._waiting_rows < _FULL:
+            self._full.clear()
+        return batch
+
+    # -- recording
 
     async def _write(self) -> None:
         while True:
-            batch = [await self._waiting.get()]
-            await asyncio.sleep(_COLLECT_S)
-            while len(batch) < _BATCH and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
+            await self._arrived.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_COLLECT_S):
+                    await self._full.wait()
+            batch = self._next()
             error = await self._try(batch)
-            if error is not None and len(batch) > 1 and not is_away(error):
-                # one of them may be what the database refuses: it must not hold up the others
-                for each in batch:
-                    _settle([each], await self._try([each]))
-            else:
-                _settle(batch, error)
+            rows = sum(told.rows for told in batch)
+            for consumer in self._consumers:
+                if rows < _MANY:
+                    consumer.watch()
+                else:
+                    consumer.sweep(0 if rows >= _FULL else _REST_S)
+            for told in batch:
+                if error is not None and len(batch) > 1 and not is_away(error):
+                    # one of them may be what the database refuses: it must not hold up the others
+                    await self._settle(told, await self._try([told]))
+                else:
+                    await self._settle(told, error)
 
-    async def _try(self, batch: Sequence[_Waiting]) -> Exception | None:
-        events = [event for each in batch for event in each.events]
-        ends = [end for each in batch for end in each.ends]
+    async def _try(self, batch: Sequence[_Told]) -> Exception | None:
+        events = [event for told in batch for event in told.events]
+        ends = [end for told in batch for end in told.ends]
+        if not events and not ends:
+            return None
         try:
             await self._repository.record(events, ends)
         except (SQLAlchemyError, OSError, ValueError, OverflowError) as error:
@@ -129,6 +159,20 @@ class Recorder:
             )
             return error
         return None
+
+    async def _settle(self, told: _Told, error: Exception | None) -> None:
+        """Let it go after the commit, or when it can never be stored; else it comes again."""
+        if told.unreadable is not None:
+            await _unreadable(told.delivered, told.unreadable)
+        elif error is None:
+            await told.delivered.ack_unconfirmed()
+            if any(end.kind is DispositionKind.HELD for end in told.ends):
+                self._on_held()
+        elif refuses_value(error):
+            await _let_go(told.delivered, type(error).__name__)
+        else:
+            await told.delivered.retry(_AGAIN_S)
+        told.by.done(told.delivered)
 
     async def _prune(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -140,12 +184,6 @@ class Recorder:
                 log.warning("trace.prune_failed", reason=type(error).__name__)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _PRUNE_EVERY_S)
-
-
-def _settle(batch: Sequence[_Waiting], error: Exception | None) -> None:
-    for each in batch:
-        if not each.written.done():  # else its handler was cancelled: the message comes again
-            each.written.set_result(error)
 
 
 async def _unreadable(delivered: Delivered, error: ValueError) -> None:

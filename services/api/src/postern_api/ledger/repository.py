@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Row, String, func, literal, literal_column
 
 from postern_api.messages.repository import is_open
 from postern_api.store.database import Database
-from postern_api.store.models import dispositions, events, messages
+from postern_api.store.models import dispositions, messages, steps
 from postern_core.disposition import DispositionKind
 
 _ACCEPTED: Final = "accepted"
@@ -143,6 +143,6 @@ class LedgerRepository:
 
     async def newest_event_at(self) -> datetime | None:
         """When the newest recorded step was taken, by the clock of whoever told it."""
-        query = select(events.c.at).order_by(events.c.at.desc()).limit(1)
+        query = select(steps.c.at).order_by(steps.c.at.desc()).limit(1)
         async with self._database.read() as connection:
             return (await connection.execute(query)).scalar()

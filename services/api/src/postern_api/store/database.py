@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import aiosqlite
-from sqlalchemy import URL, Connection, Table, event, text
+from sqlalchemy import URL, Connection, Executable, Table, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, StatementError
@@ -55,6 +56,17 @@ def _sqlstate(error: DBAPIError) -> str:
     return str(getattr(error.orig, "sqlstate", None) or "")
 
 
+class Prepared:
+    """A statement that was compiled once; see `Database.prepare`."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    async def run(self, connection: AsyncConnection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Execute it for each row; there must be one."""
+        await connection.exec_driver_sql(self._text, list(rows))
+
+
 class Database:
     """See the module. Reads and writes are transactions; a write commits when its block ends without an error."""
 
@@ -82,6 +94,21 @@ class Database:
     def insert(self, table: Table) -> Insert:
         """An INSERT that knows ON CONFLICT (both dialects spell it alike)."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    def prepare(self, statement: Executable, names: Sequence[str]) -> Prepared:
+        """For a statement that is executed for so many rows that compiling and binding it anew each time would cost more than the rest. Its
+        rows are tuples of the values of its parameters, `names`, as the driver stores them: of a time, `stored_time`.
+
+        ValueError when its parameters are others, or in another order."""
+        compiled: Any = statement.compile(dialect=self.engine.dialect, column_keys=list(names))  # type: ignore[attr-defined]
+        if list(compiled.positiontup) != list(names):
+            raise ValueError(f"the statement's parameters are {compiled.positiontup}, not {names}")
+        return Prepared(str(compiled))
+
+    def stored_time(self, at: datetime) -> str | datetime:
+        """As `models.UtcDateTime` would bind it."""
+        utc = at.astimezone(UTC)
+        return utc.replace(tzinfo=None).isoformat(" ", "microseconds") if self.is_sqlite else utc
 
     async def ping(self, timeout_s: float) -> None:
         """Ask for one row; TimeoutError, OSError or SQLAlchemyError when the database does not answer."""

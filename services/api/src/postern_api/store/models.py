@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, DateTime, Dialect, Index, Integer, MetaData, Table, Text, TypeDecorator
+from sqlalchemy import BigInteger, Column, DateTime, Dialect, Index, Integer, LargeBinary, MetaData, Table, Text, TypeDecorator
 
 metadata = MetaData()
 
@@ -94,19 +94,19 @@ messages = Table(
     Column("client", Text),
     Column("final", Integer, nullable=False, default=0),  # recipients that have come to an end
     Index("ix_messages_accepted_at", "accepted_at"),
+    sqlite_with_rowid=False,
 )
 
-events = Table(
-    "events",
+# What was told of a message in one transaction of the recorder. What is told again may stand in several rows: readers drop the copies.
+steps = Table(
+    "steps",
     metadata,
-    Column("digest", Text, primary_key=True),  # of the event itself: a copy is recognised whatever way it came
-    Column("queue_id", Text, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("at", UtcDateTime, nullable=False),
-    Column("service", Text, nullable=False),
-    Column("fields", Text, nullable=False),  # JSON
-    Index("ix_events_queue_id", "queue_id"),
-    Index("ix_events_at", "at"),
+    Column("queue_id", Text, primary_key=True),
+    Column("digest", LargeBinary, primary_key=True),  # of `told`
+    Column("at", UtcDateTime, nullable=False),  # of the newest of them
+    Column("told", Text, nullable=False),  # JSON list of [kind, at, service, fields]; kind "disposition" for dispositions
+    Index("ix_steps_at", "at"),
+    sqlite_with_rowid=False,
 )
 
 dispositions = Table(
@@ -126,7 +126,7 @@ dispositions = Table(
     Column("reply", Text, nullable=False),
     Column("detail", Text, nullable=False),
     Column("successor_id", Text, nullable=False),
-    Index("ix_dispositions_recipient", "recipient"),
+    sqlite_with_rowid=False,
 )
 
 quarantine = Table(
