@@ -110,6 +110,15 @@ def test_a_reply_that_is_longer_than_it_may_be_counts_and_is_cut(chunk: int) -> 
     assert parser.is_idle
 
 
+def test_what_was_cut_off_a_line_counts_for_that_line_only() -> None:
+    parser = ReplyParser()
+    for _ in range(MAX_REPLY_BYTES // 2000):
+        parser.feed(b"250 " + b"x" * 5000)
+        parser.feed(b"\n")
+    parser.feed(b"2")
+    assert parser.error == ""
+
+
 def test_a_reply_that_has_only_begun_is_not_nothing() -> None:
     assert not parse(b"250-x\r\n").is_idle
     assert not parse(b"2").is_idle

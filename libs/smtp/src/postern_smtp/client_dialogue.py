@@ -85,9 +85,9 @@ class Dialogue:
 
     async def _pipelined(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int], wire: WireMessage) -> None:
         self._link.write(b"".join((mail, *rcpt, b"DATA\r\n")), commands=len(rcpt) + 2)
-        mail_accepted = await self._mail_reply()
+        mail_accepted = self._mail_answered(await self._reply(self._mail_timeout_s))
         for i in open_recipients:
-            await self._rcpt_reply(i, mail_accepted=mail_accepted)
+            self._rcpt_answered(i, await self._reply(), mail_accepted=mail_accepted)
         self._stage = "data"
         reply = await self._reply()
         if reply.code != 354:
@@ -100,11 +100,11 @@ class Dialogue:
 
     async def _step_by_step(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int], wire: WireMessage) -> None:
         self._link.write(mail)
-        if not await self._mail_reply():
+        if not self._mail_answered(await self._reply(self._mail_timeout_s)):
             return
         for i, command in zip(open_recipients, rcpt, strict=True):
             self._link.write(command)
-            await self._rcpt_reply(i, mail_accepted=True)
+            self._rcpt_answered(i, await self._reply(), mail_accepted=True)
         if None not in self._outcomes:
             await self._reset()
             return
@@ -129,8 +129,7 @@ class Dialogue:
                 self._outcomes[i] = RecipientOutcome(recipient, refusal or BAD_FORWARD_PATH, "rcpt")
         return places
 
-    async def _mail_reply(self) -> bool:
-        reply = await self._reply(self._mail_timeout_s)
+    def _mail_answered(self, reply: RawReply) -> bool:
         if self._is_positive(reply):
             self._stage = "rcpt"
             return True
@@ -138,8 +137,7 @@ class Dialogue:
         self._stage = "rcpt"
         return False
 
-    async def _rcpt_reply(self, i: int, *, mail_accepted: bool) -> None:
-        reply = await self._reply()
+    def _rcpt_answered(self, i: int, reply: RawReply, *, mail_accepted: bool) -> None:
         if mail_accepted and not self._is_positive(reply):
             self._outcomes[i] = RecipientOutcome(self._transaction.recipients[i], reply.decoded(), self._stage)
 
@@ -182,7 +180,9 @@ class Dialogue:
     # -- replies and outcomes
 
     async def _reply(self, timeout_s: float | None = None) -> RawReply:
-        raw = await self._link.reply(self._options.command_timeout_s if timeout_s is None else timeout_s)
+        raw = self._link.take_reply()
+        if raw is None:
+            raw = await self._link.reply(self._options.command_timeout_s if timeout_s is None else timeout_s)
         if raw.code == 421:  # may come in answer to any command (RFC 5321 section 3.8)
             raise _SessionEnded(raw.decoded())
         return raw

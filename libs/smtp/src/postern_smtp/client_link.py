@@ -114,11 +114,14 @@ class Link(asyncio.Protocol):
             if not await self._wait(deadline):
                 raise PeerSilent(f"peer took no data for {timeout_s:g} s")
 
+    def take_reply(self) -> RawReply | None:
+        """The next reply if it is there already."""
+        replies = self._parser.replies
+        return replies.popleft() if replies else None
+
     async def reply(self, timeout_s: float) -> RawReply:
         """The next reply, whole within `timeout_s`, however it drips in."""
         parser = self._parser
-        if parser.replies:
-            return parser.replies.popleft()
         deadline = self._loop.time() + timeout_s
         while True:
             if parser.replies:

@@ -11,6 +11,7 @@ Known gap: SMTPUTF8 (RFC 6531) is not spoken; a message with a non-ASCII address
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import deque
 from dataclasses import dataclass
@@ -84,8 +85,13 @@ class ReplyParser:
             return
         *complete, self._rest = (self._rest + data).split(b"\n")
         for line in complete:
-            if not self._take_line(line):
+            reply = None if self._size_bytes or self._cut else _whole_reply(line)
+            if reply is not None:
+                self.replies.append(reply)
+            elif not self._take_line(line):
                 return
+        if not self._rest:
+            return
         self._is_within_limit(len(self._rest) + self._cut)
         self._cut += max(len(self._rest) - MAX_LINE_BYTES, 0)
         self._rest = self._rest[:MAX_LINE_BYTES]
@@ -114,6 +120,13 @@ class ReplyParser:
         self._lines.clear()
         self._size_bytes = 0
         return True
+
+
+@functools.lru_cache(maxsize=64)
+def _whole_reply(line: bytes) -> RawReply | None:
+    """The reply that `line` is all of; None for any other, for the parser to look into. A peer says the same few most of the time."""
+    found = _LINE.fullmatch(line.removesuffix(b"\r")) if len(line) <= MAX_LINE_BYTES else None
+    return RawReply(int(found[1]), (found[3] or b"",)) if found is not None and found[2] != b"-" else None
 
 
 @dataclass(frozen=True, slots=True)
