@@ -9,7 +9,6 @@ Standards: RFC 5321 sections 4.5.3.1.8, 4.5.3.1.10 (recipients); RFC 1047 (an en
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
@@ -19,6 +18,7 @@ from postern_core.bus import EventSink
 from postern_core.envelope import Recipient
 from postern_core.events import EventKind
 from postern_core.job import Job
+from postern_delivery.deadlines import Deadlines
 from postern_delivery.outcome import (
     Fate,
     RecipientResult,
@@ -45,6 +45,7 @@ class Attempts:
         self._pools = pools
         self._events = events
         self._limit_s = limit_s
+        self._deadlines = Deadlines()
 
     async def run(self, job: Job, recipients: Sequence[Recipient], body: bytes | memoryview, settled: Settled) -> Results:
         """Try `recipients` once; returns the last word about each. `settled` gets the delivered ones as soon as they are known.
@@ -94,8 +95,12 @@ class Attempts:
             envid=envelope.envid,
         )
         try:
-            async with asyncio.timeout_at(deadline):
-                next_hop, outcomes = await self._pools.send(route, transaction)
+            async with asyncio.timeout(None) as limit:
+                self._deadlines.watch(limit, deadline)
+                try:
+                    next_hop, outcomes = await self._pools.send(route, transaction)
+                finally:
+                    self._deadlines.let_go(limit)
         except ConnectionFailed as failed:
             return of_failed(part, failed, datetime.now(UTC)), False
         except ConnectionLost as lost:
@@ -110,9 +115,14 @@ class Attempts:
         return of_outcomes(outcomes, next_hop, datetime.now(UTC)), True
 
     def _tell(self, job: Job, route: str, results: Results) -> None:
-        fates = Counter(result.fate for result in results)
-        doubted = sum(result.in_doubt for result in results)
-        telling = next((r for r in results if r.fate is not Fate.DELIVERED), results[0])
+        fates = [result.fate for result in results]
+        delivered = fates.count(Fate.DELIVERED)
+        bounced = fates.count(Fate.BOUNCE)
+        doubted = 0
+        telling = results[0]
+        if delivered < len(results):
+            doubted = sum(result.in_doubt for result in results)
+            telling = next(result for result in results if result.fate is not Fate.DELIVERED)
         self._events.tell(
             job.queue_id,
             EventKind.ATTEMPTED,
@@ -120,9 +130,9 @@ class Attempts:
             next_hop=telling.next_hop,
             reply=telling.reply[:200],
             recipients=len(results),
-            delivered=fates[Fate.DELIVERED],
-            bounced=fates[Fate.BOUNCE],
-            deferred=fates[Fate.RETRY] + fates[Fate.TOO_MANY],
+            delivered=delivered,
+            bounced=bounced,
+            deferred=len(results) - delivered - bounced,
             in_doubt=doubted,
         )
         if doubted:
