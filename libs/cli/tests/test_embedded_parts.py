@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import ssl
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -80,6 +82,24 @@ def test_the_certificate_is_kept_until_it_ends_or_does_not_fit_its_key(tmp_path:
     key.write_text("damaged")
     assert ensure_certificate(tmp_path)[0].read_bytes() != second
     ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+
+
+@pytest.mark.parametrize(
+    ("program", "absent"),
+    [
+        ("postern_api.__main__", ("asyncpg", "sqlalchemy.dialects.postgresql")),
+        ("postern_delivery.__main__", ("rich", "asyncpg", "sqlalchemy.dialects.postgresql")),
+        ("postern_screener.__main__", ("rich",)),
+        ("postern_ingress_anon.__main__", ("rich",)),
+        ("postern_ingress_auth.__main__", ("rich",)),
+    ],
+)
+def test_an_idle_stack_holds_no_library_that_it_does_not_use(program: str, absent: tuple[str, ...]) -> None:
+    """Each of these was two to eleven megabytes in a process that never called it."""
+    names = subprocess.run(
+        [sys.executable, "-c", f"import sys, {program}; print(*sys.modules)"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert [name for name in absent if name in names] == []
 
 
 def _fake_broker(folder: Path, version: str) -> Path:

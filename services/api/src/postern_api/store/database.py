@@ -14,18 +14,20 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiosqlite
 from sqlalchemy import URL, Connection, Executable, Table, event, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-Insert = sqlite.Insert | postgresql.Insert
+if TYPE_CHECKING:
+    # two megabytes, for nothing where the database is SQLite; the engine brings it where it is not
+    from sqlalchemy.dialects import postgresql
 
 _PATIENCE_S: Final = 10  # with another process that has SQLite's lock
 
@@ -91,9 +93,13 @@ class Database:
             async with connection.begin():
                 yield connection
 
-    def insert(self, table: Table) -> Insert:
+    def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         """An INSERT that knows ON CONFLICT (both dialects spell it alike)."""
-        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+        if self.is_sqlite:
+            return sqlite.insert(table)
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
 
     def prepare(self, statement: Executable, names: Sequence[str]) -> Prepared:
         """For a statement that is executed for so many rows that compiling and binding it anew each time would cost more than the rest. Its

@@ -12,18 +12,22 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiosqlite
-import asyncpg
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL, Connection, Table, event
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+if TYPE_CHECKING:
+    # PostgreSQL's dialect and driver are four megabytes, for nothing where the database is SQLite
+    from sqlalchemy.dialects import postgresql
+
 _PATIENCE_S: Final = 10  # with another process that has the lock
-_FAULTS = (SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_FAULTS: tuple[type[Exception], ...] = (SQLAlchemyError, sqlite3.Error, OSError, TimeoutError)
 
 
 class DatabaseAway(Exception):  # noqa: N818  (a state of the world, not of the program)
@@ -35,6 +39,7 @@ class Database:
 
     def __init__(self, url: URL) -> None:
         self.is_sqlite = url.get_backend_name() == "sqlite"
+        self._faults = _FAULTS if self.is_sqlite else _FAULTS + _faults_of_postgresql()
         self._url = url
         self._engine: AsyncEngine | None = None
         self._writing = asyncio.Lock()
@@ -45,7 +50,7 @@ class Database:
         try:
             async with self._opened().connect() as connection:
                 yield connection
-        except _FAULTS as error:
+        except self._faults as error:
             raise DatabaseAway(_reason(error)) from error
 
     @asynccontextmanager
@@ -60,8 +65,16 @@ class Database:
                 await connection.execution_options(postern_write=True)
                 async with connection.begin():
                     yield connection
-        except _FAULTS as error:
+        except self._faults as error:
             raise DatabaseAway(_reason(error)) from error
+
+    def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """An INSERT that knows ON CONFLICT (both dialects spell it alike)."""
+        if self.is_sqlite:
+            return sqlite.insert(table)
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
 
     async def close(self) -> None:
         if self._engine is not None:
@@ -76,6 +89,13 @@ class Database:
 def _reason(error: Exception) -> str:
     """One line, without the statement and its parameters."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def _faults_of_postgresql() -> tuple[type[Exception], ...]:
+    """What its driver raises of its own, past SQLAlchemy."""
+    import asyncpg
+
+    return asyncpg.PostgresError, asyncpg.InterfaceError
 
 
 def _postgresql(url: URL) -> AsyncEngine:

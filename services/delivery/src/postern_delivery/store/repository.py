@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from postern_core.control import QueueAction, QueueState
 from postern_delivery.outcome import RecipientResult, Results
@@ -64,8 +63,7 @@ class QueueRepository:
 
     async def insert(self, row: QueuedJob) -> bool:
         """Add a row; False, and nothing is changed, when the job has one already."""
-        dialect = sqlite if self._database.is_sqlite else postgresql
-        statement = dialect.insert(queue).values(_values(row)).on_conflict_do_nothing(index_elements=[queue.c.job_id])
+        statement = self._database.insert(queue).values(_values(row)).on_conflict_do_nothing(index_elements=[queue.c.job_id])
         async with self._database.write() as connection:
             return (await connection.execute(statement)).rowcount > 0
 
