@@ -15,6 +15,7 @@ from postern_cli import broker_binary
 from postern_cli.addresses import Addresses
 from postern_cli.certificate import ensure_certificate
 from postern_cli.demo import RELAY_DOMAINS, demo_policy
+from postern_cli.embedded import make_certificate
 from postern_cli.layout import Layout, locked
 from postern_cli.log_watch import LogWatch, condensed
 from postern_cli.programs import STOP_ORDER, programs
@@ -84,10 +85,22 @@ def test_the_certificate_is_kept_until_it_ends_or_does_not_fit_its_key(tmp_path:
     ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
 
 
+async def test_the_gate_is_given_the_certificate_that_is_made(layout: Layout) -> None:
+    await make_certificate(layout.tls)
+    ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(layout.certificate, layout.certificate_key)
+
+
+async def test_a_certificate_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "tls").touch()
+    with pytest.raises(ConfigurationError, match=r"no certificate in .*/tls: NotADirectoryError[^\n]*$"):
+        await make_certificate(tmp_path / "tls")
+
+
 @pytest.mark.parametrize(
     ("program", "absent"),
     [
-        ("postern_api.__main__", ("asyncpg", "sqlalchemy.dialects.postgresql")),
+        ("postern_cli.main, postern_cli.embedded", ("rich", "httpx", "cryptography")),
+        ("postern_api.__main__", ("rich", "asyncpg", "sqlalchemy.dialects.postgresql")),
         ("postern_delivery.__main__", ("rich", "asyncpg", "sqlalchemy.dialects.postgresql")),
         ("postern_screener.__main__", ("rich",)),
         ("postern_ingress_anon.__main__", ("rich",)),

@@ -1,10 +1,15 @@
-"""A self-signed certificate for the authenticated gate of an embedded stack (RFC 5280; names as RFC 6125 section 6.4 compares them)."""
+"""A self-signed certificate for the authenticated gate of an embedded stack (RFC 5280; names as RFC 6125 section 6.4 compares them).
+
+A program of its own, `python -m postern_cli.certificate DIR`: `postern up` would keep the library for as long as the stack runs, eleven
+megabytes of it.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 import socket
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -61,3 +66,7 @@ def _make(certificate: Path, key: Path, now: datetime) -> None:
     pkcs8, clear = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     write_private(key, private.private_bytes(serialization.Encoding.PEM, pkcs8, clear).decode())
     write_private(certificate, made.public_bytes(serialization.Encoding.PEM).decode())
+
+
+if __name__ == "__main__":
+    ensure_certificate(Path(sys.argv[1]))

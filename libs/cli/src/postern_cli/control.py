@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
 
-import httpx
 import typer
+
+if TYPE_CHECKING:
+    import httpx  # where it is used: `postern up` asks nothing, and would keep ten megabytes of it for as long as it runs
 
 State = Annotated[Path, typer.Option("--state", envvar="POSTERN_UP_STATE", help="State directory of an embedded stack.")]
 Api = Annotated[str, typer.Option("--api", envvar="POSTERN_API", help="URL of the API; default: that of the embedded stack.")]
@@ -34,18 +37,22 @@ class Control:
             token = token_file.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise ended(f"cannot read the token in {token_file}: {error.strerror}") from error
+        import httpx
+
         base = f"{api.rstrip('/')}/api/v1"
         self._client = httpx.Client(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S)
 
     def get(self, path: str, *, timeout_s: float = _TIMEOUT_S, **query: str | float) -> Any:
         """The decoded answer, which may take `timeout_s`; empty values of `query` are left out."""
+        import httpx
+
         params = {name: value for name, value in query.items() if value != ""}
         return self._call("GET", path, params=params, timeout=httpx.Timeout(_TIMEOUT_S, read=timeout_s)).json()
 
     def find(self, path: str) -> Any:
         """As `get`, but None when there is no such object."""
         answer = self._call("GET", path, absent_ok=True)
-        return None if answer.status_code == httpx.codes.NOT_FOUND else answer.json()
+        return None if answer.status_code == HTTPStatus.NOT_FOUND else answer.json()
 
     def read(self, path: str) -> bytes:
         """The answer as it is."""
@@ -59,13 +66,15 @@ class Control:
         self._call("DELETE", path)
 
     def _call(self, method: str, path: str, *, absent_ok: bool = False, **more: Any) -> httpx.Response:
+        import httpx
+
         try:
             answer = self._client.request(method, path, **more)
         except httpx.InvalidURL as error:
             raise ended(f"--api {self._client.base_url}: {error}") from error
         except httpx.TransportError as error:
             raise ended(f"the API at {self._client.base_url} does not answer: {error}") from error
-        if answer.is_error and not (absent_ok and answer.status_code == httpx.codes.NOT_FOUND):
+        if answer.is_error and not (absent_ok and answer.status_code == HTTPStatus.NOT_FOUND):
             raise ended(_complaint(answer))
         return answer
 

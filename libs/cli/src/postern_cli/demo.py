@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import httpx
 import structlog
 
 from postern_cli.addresses import reachable, split_address
@@ -48,6 +47,8 @@ def follow_smart_host(api: str, token: str, before: str, now: str) -> None:
     """
     if reachable(before) == reachable(now):
         return
+    import httpx  # hardly ever needed, and `postern up` would keep it for as long as it runs
+
     try:
         with httpx.Client(base_url=f"http://{api}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=10) as client:
             answer = client.get(f"/routes/{ROUTE}")

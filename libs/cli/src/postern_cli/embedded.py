@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import json
 import signal
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 import nats.errors
@@ -88,9 +90,14 @@ class EmbeddedStack:
     async def _start(self) -> None:
         layout, addresses = self._layout, self._addresses
         started: Programs = await asyncio.to_thread(lambda: programs(layout, addresses, find_broker(), self._workers))
-        self._supervisor.start(started.broker)
-        await self._within(self._wait_for_port(addresses.nats), "the broker")
-        await self._within(self._provision(), "the broker's storage")
+        certificate = asyncio.create_task(make_certificate(layout.tls), name="certificate")
+        try:
+            self._supervisor.start(started.broker)
+            await self._within(self._wait_for_port(addresses.nats), "the broker")
+            await self._within(self._provision(), "the broker's storage")
+            await certificate
+        finally:
+            await _cancelled(certificate)
         for program in started.others:
             self._supervisor.start(program)
         await self._within(self._wait_ready(), "the stack")
@@ -175,6 +182,21 @@ class EmbeddedStack:
         fresh.touch(mode=0o600)
         fresh.write_text(json.dumps(endpoints, indent=2), encoding="utf-8")
         fresh.replace(layout.endpoints)
+
+
+async def make_certificate(directory: Path) -> None:
+    """Where there is none that is good. ConfigurationError when that fails."""
+    command = (sys.executable, "-m", "postern_cli.certificate", str(directory))
+    process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE)
+    try:
+        _, said = await process.communicate()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode:
+        last = "".join(said.decode(errors="replace").splitlines()[-1:])
+        raise ConfigurationError(f"no certificate in {directory}: {last}")
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:

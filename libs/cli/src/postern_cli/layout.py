@@ -66,6 +66,14 @@ class Layout:
         return self.state / "tls"
 
     @property
+    def certificate(self) -> Path:
+        return self.tls / "cert.pem"
+
+    @property
+    def certificate_key(self) -> Path:
+        return self.tls / "key.pem"
+
+    @property
     def smart_host_mail(self) -> Path:
         return self.state / "smart-host"
 

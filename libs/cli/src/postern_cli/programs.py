@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from postern_cli.addresses import Addresses, reachable, split_address
-from postern_cli.certificate import ensure_certificate
 from postern_cli.demo import demo_policy
 from postern_cli.layout import Layout
 from postern_cli.supervisor import Program
@@ -49,7 +48,6 @@ def programs(layout: Layout, addresses: Addresses, broker_binary: Path, workers:
 
 
 def _services(layout: Layout, addresses: Addresses, workers: int) -> list[Program]:
-    certificate, key = ensure_certificate(layout.tls)
     policy = demo_policy(addresses.smart_host, layout.demo_password.read_text(encoding="utf-8").strip())
     write_private(layout.bootstrap, json.dumps(policy, indent=2))
     own: dict[str, dict[str, str]] = {
@@ -57,8 +55,8 @@ def _services(layout: Layout, addresses: Addresses, workers: int) -> list[Progra
         "ingress-auth": {
             "POSTERN_LISTEN_STARTTLS": addresses.auth_starttls,
             "POSTERN_LISTEN_TLS": addresses.auth_tls,
-            "POSTERN_TLS_CERT_FILE": str(certificate),
-            "POSTERN_TLS_KEY_FILE": str(key),
+            "POSTERN_TLS_CERT_FILE": str(layout.certificate),
+            "POSTERN_TLS_KEY_FILE": str(layout.certificate_key),
         },
         "screener": {"POSTERN_WORKERS": str(workers)},
         "delivery": {"POSTERN_DATABASE_URL": f"sqlite+aiosqlite:///{layout.database('queue')}"},
