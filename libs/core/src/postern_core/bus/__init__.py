@@ -7,7 +7,8 @@ is let go only by the handler's explicit `ack`, which waits for the broker's con
 from postern_core.bus.bodies import BodyMissing, BodyStore
 from postern_core.bus.collector import Collector
 from postern_core.bus.connection import Bus, connect
-from postern_core.bus.consumer import Consumer, Delivered
+from postern_core.bus.consumer import Consumer
+from postern_core.bus.delivered import Delivered
 from postern_core.bus.dispositions import DispositionLog
 from postern_core.bus.event_sink import EventSink
 from postern_core.bus.group_commit import GroupCommit

@@ -14,7 +14,8 @@ from typing import Final
 import structlog
 
 from postern_core.bus.connection import Bus
-from postern_core.bus.consumer import HAND_BACK_S, Consumer, Delivered
+from postern_core.bus.consumer import Consumer
+from postern_core.bus.delivered import HAND_BACK_S, Delivered
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

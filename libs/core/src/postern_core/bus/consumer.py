@@ -20,9 +20,9 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from postern_core.batch import MOST_MEMBERS, members_in
-from postern_core.bus.client import Client
+from postern_core.batch import MOST_MEMBERS
 from postern_core.bus.connection import Bus, header
+from postern_core.bus.delivered import HAND_BACK_S, Delivered
 from postern_core.errors import TransientError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -30,85 +30,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _EXPIRES_S: Final = 5.0
 _HEARTBEAT_S: Final = 1.0
 _SILENCE_S: Final = 3 * _HEARTBEAT_S
-_ACK_TIMEOUT_S: Final = 5.0
 _FAULT_PAUSE_S: Final = 5.0
-HAND_BACK_S: Final = 0.001  # a pause of none at all would be sent as a bare nak, which spins
 _STOP_S: Final = 2.0  # for the broker to confirm that it sends nothing more
 
-Handler = Callable[["Delivered"], Awaitable[None]]
+_FENCE: Final = "fence"  # in place of a pull's number
 
-
-class Delivered:
-    """One message in a handler's hands."""
-
-    __slots__ = (
-        "_ack_to",
-        "_client",
-        "data",
-        "entry",
-        "kept_at",
-        "members",
-        "settled",
-        "stream_sequence",
-        "subject",
-        "taken_at",
-        "tries",
-    )
-
-    def __init__(self, client: Client, msg: Msg) -> None:
-        # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<timestamp>.<pending>, or with domain and account in front
-        tokens = msg.reply.split(".")
-        base = 4 if len(tokens) < 12 else 6
-        self._client = client
-        self._ack_to = msg.reply
-        self.subject = msg.subject
-        self.data = msg.data
-        self.members = members_in(msg.subject)
-        self.tries = int(tokens[base])  # 1 at first; more after a crash, a time-out or `retry`
-        self.stream_sequence = int(tokens[base + 1])
-        # which message it is, with the time when the stream took it: the number alone could be that of another in a stream made anew
-        self.entry = (tokens[base + 1], tokens[base + 3])
-        self.settled = False
-        self.taken_at = self.kept_at = asyncio.get_running_loop().time()  # seconds
-
-    def given_out_again(self, other: Delivered) -> None:
-        """The broker forgot that it had given this out, and did so once more: what it is told from now on answers that."""
-        self._ack_to = other._ack_to
-        self.kept_at = other.taken_at
-
-    async def ack(self) -> None:
-        """Let go: only after the output has its own acknowledgement. Waits until the broker confirms.
-
-        When the confirmation does not come the message may be delivered again, which is harmless: the output is recognised.
-        """
-        self.settled = True
-        try:
-            await self._client.request(self._ack_to, timeout=_ACK_TIMEOUT_S)
-        except (nats.errors.Error, TimeoutError, OSError) as error:
-            log.warning("bus.ack_unconfirmed", subject=self.subject, reason=f"{type(error).__name__}: {error}")
-
-    async def ack_unconfirmed(self) -> None:
-        """Let go without waiting for a word about it: for what is harmless to do once more, and so much that each word counts."""
-        self.settled = True
-        try:
-            await self._client.publish(self._ack_to, b"+ACK")
-        except (nats.errors.Error, OSError) as error:
-            log.debug("bus.ack_failed", subject=self.subject, reason=f"{type(error).__name__}: {error}")
-
-    async def retry(self, delay_s: float) -> None:
-        """Hand back; it is delivered again after `delay_s` seconds."""
-        self.settled = True
-        try:
-            await self._client.publish(self._ack_to, b'-NAK {"delay": %d}' % int(max(delay_s, 0.001) * 1e9))
-        except (nats.errors.Error, OSError) as error:
-            log.warning("bus.nak_failed", subject=self.subject, reason=f"{type(error).__name__}: {error}")
-
-    async def keep(self) -> None:
-        """Tell the broker that work goes on: restarts the ack-wait clock once."""
-        try:
-            await self._client.publish(self._ack_to, b"+WPI")
-        except (nats.errors.Error, OSError) as error:
-            log.warning("bus.keep_failed", subject=self.subject, reason=f"{type(error).__name__}: {error}")
+Handler = Callable[[Delivered], Awaitable[None]]
 
 
 class Consumer:
@@ -135,11 +62,11 @@ class Consumer:
         self._in_flight: dict[asyncio.Task[None], Delivered] = {}
         self._in_hand: dict[tuple[str, str], Delivered] = {}  # by entry, the newest of each
         self._members = 0  # of all entries in flight
-        self._usual_members = float(
-            MOST_MEMBERS
-        )  # of an entry, lately; a pull asks for entries, and nobody knows their size before
+        # of an entry, lately: a pull asks for entries, and nobody knows their size before
+        self._usual_members = float(MOST_MEMBERS)
         self._requested = 0  # entries asked for by the open pull and not yet delivered
         self._pull = 0  # names the open pull; a status for an older one is void
+        self._heard = asyncio.Event()  # of the open pull
         self._heard_at = 0.0
         self._wake = asyncio.Event()
         self._reconnected = False  # since the open pull was sent
@@ -179,6 +106,7 @@ class Consumer:
         finally:
             self._bus.on_reconnect.discard(self._renew)
             stopped.cancel()
+            await self._fence(inbox)
             self._stopping = True
             # first, so that the open pull does not go on handing us what we hand back
             await self._stop_receiving(subscription)
@@ -204,6 +132,7 @@ class Consumer:
     async def _ask(self, inbox: str, batch: int, **how: int | bool) -> None:
         self._pull += 1
         self._requested = batch
+        self._heard.clear()
         self._heard_at = asyncio.get_running_loop().time()
         try:
             await self._bus.client.publish(self._api, json.dumps({"batch": batch, **how}).encode(), reply=f"{inbox}.{self._pull}")
@@ -211,11 +140,25 @@ class Consumer:
             self._requested = 0
             log.debug("bus.pull_failed", consumer=self.name, reason=f"{type(error).__name__}: {error}")
 
+    async def _fence(self, inbox: str) -> None:
+        """Returns when the broker is known to have looked at the open pull: it takes requests up beside reading commands, and one that it took up
+        behind the end of our subscription would be given a message that nobody hears, until its ack-wait is over."""
+        if self._requested == 0 or self._heard.is_set() or not self._bus.connected:
+            return
+        try:
+            async with asyncio.timeout(_STOP_S):
+                # behind the pull in the same queue, and answered at once
+                await self._bus.client.publish(self._api, b'{"batch":1,"no_wait":true}', reply=f"{inbox}.{_FENCE}")
+                await self._heard.wait()
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            log.debug("bus.fence_failed", consumer=self.name, reason=f"{type(error).__name__}: {error}")
+
     def _receive(self, msg: Msg) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         if not msg.reply.startswith("$JS.ACK."):
             self._status(msg)
             return
+        self._heard.set()
         if self._requested > 0:
             self._requested -= 1
         delivered = Delivered(self._bus.client, msg)
@@ -247,8 +190,10 @@ class Consumer:
         self._usual_members += (delivered.members - self._usual_members) / 16
 
     def _status(self, msg: Msg) -> None:
-        status, description = header(msg, "Status"), header(msg, "Description")
-        if status == "100" or msg.subject.rpartition(".")[2] != str(self._pull):
+        status, description, pull = header(msg, "Status"), header(msg, "Description"), msg.subject.rpartition(".")[2]
+        if pull in (_FENCE, str(self._pull)):
+            self._heard.set()
+        if status == "100" or pull != str(self._pull):
             return
         if status not in ("404", "408"):
             log.warning("bus.pull_ended", consumer=self.name, status=status, reason=description)
