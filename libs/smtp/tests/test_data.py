@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from postern_core.errors import Reply
 from postern_core.policy import BareNewline
 from postern_smtp import replies
-from postern_smtp.data import _END, _STRETCH_OCTETS, _STUFFED, MAX_LINE_OCTETS, DataReader, _find, has_long_line
+from postern_smtp.client_data import _STRETCH_OCTETS, find_dotted
+from postern_smtp.data import _END, _STUFFED, MAX_LINE_OCTETS, DataReader, has_long_line
 
 CR, LF, NUL = b"\r", b"\n", b"\0"
 # every way that some server once took for the end of data (CVE-2023-51764, -51765, -51766, CVE-2024-27305)
@@ -142,7 +143,7 @@ def test_the_limit_counts_octets_as_size_does(lines: list[bytes], spare: int, si
 @pytest.mark.parametrize("at", range(_STRETCH_OCTETS - 8, _STRETCH_OCTETS + 8))
 def test_a_line_that_starts_with_a_dot_is_found_wherever_it_stands_behind_another_dot(what: bytes, at: int) -> None:
     text = b"ab." + b"x" * at + what + b"rest"
-    assert _find(bytearray(text), what, 0) == text.index(what)
+    assert find_dotted(bytearray(text), what, 0) == text.index(what)
 
 
 @given(
@@ -152,7 +153,7 @@ def test_a_line_that_starts_with_a_dot_is_found_wherever_it_stands_behind_anothe
 )
 def test_the_search_by_dots_finds_what_a_plain_one_finds(pieces: list[bytes], start: int, what: bytes) -> None:
     text = b"".join(pieces)
-    assert _find(bytearray(text), what, start) == text.find(what, start)
+    assert find_dotted(bytearray(text), what, start) == text.find(what, start)
 
 
 def test_a_message_over_the_limit_is_read_to_its_end_and_not_kept() -> None:

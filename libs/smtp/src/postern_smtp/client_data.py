@@ -13,8 +13,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 END_OF_DATA = b".\r\n"
+_STRETCH_OCTETS: Final = 4096  # that are searched behind a dot, before the next dot is looked for
 BLOCK_BYTES = 64 * 1024  # the peer has one command time-out to take each
 
 
@@ -50,6 +52,18 @@ def has_only_crlf(data: bytes) -> bool:
     return decoder.newlines is None or decoder.newlines == "\r\n"
 
 
+def find_dotted(data: bytes | bytearray, what: bytes, start: int = 0) -> int:
+    """`data.find(what, start)` for what has its dot behind CRLF. A search for one octet runs at memory speed, one for more does not; and most of
+    a large message is base64, which holds no dot."""
+    while (dot := data.find(b".", start + 2)) >= 0:
+        end = dot + _STRETCH_OCTETS
+        hit = data.find(what, dot - 2, end)
+        if hit >= 0:
+            return hit
+        start = end - len(what) + 1
+    return -1
+
+
 def in_lines(body: bytes | memoryview) -> tuple[bytes, bool]:
     """`body` in lines that end with CRLF, the last one included; and whether line ends had to be put right for that."""
     data = bytes(body)  # no copy of bytes
@@ -65,7 +79,7 @@ def to_wire(body: bytes | memoryview) -> WireMessage:
     """`body` normalised where that is needed, dot-stuffed, and closed with CRLF."""
     data, normalised = in_lines(body)
     stuffed = data
-    if data.rfind(b"\r\n.") >= 0:  # backwards is twice as fast as `in`
+    if find_dotted(data, b"\r\n.") >= 0:
         stuffed = stuffed.replace(b"\r\n.", b"\r\n..")
     if data.startswith(b"."):
         stuffed = b"." + stuffed

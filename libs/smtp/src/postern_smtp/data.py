@@ -22,12 +22,11 @@ from typing import Final
 from postern_core.errors import Reply
 from postern_core.policy import BareNewline
 from postern_smtp import replies
-from postern_smtp.client_data import has_only_crlf
+from postern_smtp.client_data import find_dotted, has_only_crlf
 
 MAX_LINE_OCTETS: Final = 2000  # CRLF included
 _END: Final = b"\r\n.\r\n"
 _STUFFED: Final = b"\r\n."
-_STRETCH_OCTETS: Final = 4096  # that are searched behind a dot, before the next dot is looked for
 
 
 class DataReader:
@@ -97,7 +96,7 @@ class DataReader:
         buffer = self._buffer
         if not self._stuffed:
             # one pass serves twice: in clean mail the first line that starts with a dot is the end
-            hit = _find(buffer, _STUFFED, self._scanned)
+            hit = find_dotted(buffer, _STUFFED, self._scanned)
             if hit < 0:
                 self._scanned = max(len(buffer) - 2, 0)
                 return -1
@@ -108,7 +107,7 @@ class DataReader:
             if b"\r\n".startswith(behind):
                 return -1  # not enough to tell
             self._stuffed = True
-        end = _find(buffer, _END, self._scanned)
+        end = find_dotted(buffer, _END, self._scanned)
         if end < 0:
             self._scanned = max(len(buffer) - 4, 0)
         return end
@@ -135,18 +134,6 @@ class DataReader:
         self._stuffed = True
         del self._buffer[: max(len(self._buffer) - 4, 0)]
         self._scanned = 0
-
-
-def _find(buffer: bytearray, what: bytes, start: int) -> int:
-    """`buffer.find(what, start)` for what has its dot behind CRLF. A search for one octet runs at memory speed, one for more does not; and
-    most of a large message is base64, which holds no dot."""
-    while (dot := buffer.find(b".", start + 2)) >= 0:
-        end = dot + _STRETCH_OCTETS
-        hit = buffer.find(what, dot - 2, end)
-        if hit >= 0:
-            return hit
-        start = end - len(what) + 1
-    return -1
 
 
 def has_long_line(body: bytes) -> bool:
