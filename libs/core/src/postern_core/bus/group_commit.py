@@ -19,6 +19,8 @@ from postern_core.envelope import Envelope, frame
 from postern_core.errors import TransientError
 
 _MOST_UNDER_WAY: Final = 1  # a second publish beside the first would only make both smaller
+# where mail comes so fast that it goes in batches, a moment more makes them larger, which costs less than it delays
+_LINGER_S: Final = 0.003
 
 
 @dataclass(eq=False, slots=True)
@@ -61,6 +63,8 @@ class GroupCommit:
         try:
             while batch := self._next():
                 await self._commit_one(batch)
+                if len(batch) > 1:
+                    await asyncio.sleep(_LINGER_S)
         finally:
             self._under_way -= 1  # in the same step in which nobody was found to wait: whoever comes next begins another
 
