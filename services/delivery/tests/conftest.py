@@ -29,7 +29,7 @@ from postern_core.control import (
     QueuePage,
     QueueQuery,
 )
-from postern_core.disposition import Disposition, read_dispositions
+from postern_core.disposition import Disposition, DispositionKind, read_dispositions
 from postern_core.envelope import BodyRef, Client, Envelope, Gate, Recipient, frame
 from postern_core.events import EventBatch, TraceEvent
 from postern_core.ids import QueueId, accepted_at, new_queue_id
@@ -246,10 +246,13 @@ class Stack:
     async def delivered(self, jobs: list[Job]) -> set[str]:
         """Recipients of jobs of one batch that are written down as delivered, together or alone."""
         found: set[str] = set()
-        for subject in await self.api.subjects(DISPOSITIONS, f"disposition.{jobs[0].batch}.*"):
+        alone = [disposition_subject(job.queue_id, recipient.n) for job in jobs for recipient in job.recipients]
+        written = await self.api.subjects(DISPOSITIONS, "disposition.*.*")
+        for subject in (subject for subject in written if subject in alone or subject.split(".")[1] == jobs[0].batch):
             stored = await self.api.last(DISPOSITIONS, subject)
             assert stored is not None
-            found |= {end.recipient for end in read_dispositions(subject, stored.data)}
+            ends = read_dispositions(subject, stored.data)
+            found |= {end.recipient for end in ends if end.kind is DispositionKind.DELIVERED}
         return found
 
     async def events(self) -> list[TraceEvent]:

@@ -14,6 +14,8 @@ from postern_core.bus.topology import DEFERRED, DISPOSITIONS
 from postern_core.policy import RetrySchedule
 from postern_delivery import first_try
 from postern_delivery.attempt import Attempts
+from postern_delivery.store.database import Database
+from postern_delivery.store.repository import QueueRepository
 
 if TYPE_CHECKING:
     from services.delivery.tests.conftest import Stack
@@ -142,3 +144,19 @@ async def test_a_stop_hands_the_whole_batch_back(stack: Stack) -> None:
     await stack.start()
     await stack.outbound_is_empty()
     assert copies(stack) == Counter(RECIPIENTS)
+
+
+async def test_the_row_of_a_member_that_was_settled_before_a_crash_goes(stack: Stack) -> None:
+    """The database is older than the stream, restored from a backup: a row does not know the batch in which its job came."""
+    await stack.smart_host.stop()
+    jobs = await stack.send_batch(*RECIPIENTS[:2])
+    await stack.queued(2)
+    repository = QueueRepository(Database(stack.settings.database()))
+    rows = [row for job in jobs if (row := await repository.get(job.id)) is not None]
+    await stack.smart_host.start()
+    await stack.holds(DEFERRED, 0)
+    await stack.queued(0)
+    for row in rows:
+        await repository.insert(row)
+    await stack.queued(0)
+    assert copies(stack) == Counter(RECIPIENTS[:2])

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import msgspec
 import structlog
 
 from postern_core.bus import BodyMissing, Bus, DispositionLog
@@ -97,8 +98,11 @@ class RetryAttempt:
             await self._repository.freeze(row.job_id, last_reply=f"set aside: {error}")
             return left
 
+        # a row does not know the batch in which its job came, and is all that is left where the database is older than the stream
+        of_its_own = msgspec.structs.replace(job, batch=job.batch if job.batch == job.queue_id else "")
+
         async def settled(results: Results) -> None:
-            await self._settlement.delivered(job, results, body)
+            await self._settlement.delivered(of_its_own, results, body)
 
         results = await self._attempts.run(job, [result.recipient for result in left], body, settled)
         results = await self._bounce(job, inline, body, results)
@@ -207,4 +211,4 @@ def _stand_in(row: QueuedJob) -> Job:
         smtputf8=not all(address.isascii() for address in (row.reverse_path, *(r.address for r in recipients))),
     )
     generation = int(row.job_id.rpartition("-")[2])
-    return Job(route=row.route, envelope=envelope, recipients=recipients, generation=generation)
+    return Job(route=row.route, envelope=envelope, recipients=recipients, generation=generation, batch=row.queue_id)
