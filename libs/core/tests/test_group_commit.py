@@ -16,19 +16,21 @@ from postern_core.envelope import BodyRef, Client, Envelope, Gate, Recipient
 from postern_core.errors import TransientError
 from postern_core.ids import accepted_at, new_queue_id
 
+HEAD_OCTETS = 1024  # no head of these is longer
+
 
 def an_envelope(**more: Any) -> Envelope:
     queue_id = new_queue_id()
-    return Envelope(
-        id=queue_id,
-        gate=Gate.ANON,
-        reverse_path="a@example.org",
-        recipients=(Recipient(n=0, address="b@relay.example"),),
-        size_bytes=5,
-        accepted_at=accepted_at(queue_id),
-        client=Client(address="127.0.0.1"),
-        **more,
-    )
+    fields: dict[str, Any] = {
+        "id": queue_id,
+        "gate": Gate.ANON,
+        "reverse_path": "a@example.org",
+        "recipients": (Recipient(n=0, address="b@relay.example"),),
+        "size_bytes": 5,
+        "accepted_at": accepted_at(queue_id),
+        "client": Client(address="127.0.0.1"),
+    }
+    return Envelope(**(fields | more))
 
 
 @pytest.fixture
@@ -77,12 +79,12 @@ async def test_large_mail_and_mail_whose_body_lies_elsewhere_goes_alone(gate: Bu
     commit = GroupCommit(gate, INTAKE, "intake.anon")
     stowed = an_envelope(body=BodyRef(name="ingress-anon.x", chunks=1, size_bytes=1, sha256=""))
     large, fits, small = (an_envelope() for _ in range(3))
-    half = b"x" * (MOST_OCTETS // 2)
+    half = b"x" * (MOST_OCTETS // 2 - HEAD_OCTETS)
     async with asyncio.timeout(10):
         await asyncio.gather(
             commit.publish(fits, half),
             commit.publish(stowed, b""),
-            commit.publish(large, half + b"x"),
+            commit.publish(large, b"x" * (MOST_OCTETS // 2)),
             commit.publish(small, half),
         )
     assert sorted(len(members) for members in await stored(reader)) == [1, 1, 2]
@@ -91,8 +93,18 @@ async def test_large_mail_and_mail_whose_body_lies_elsewhere_goes_alone(gate: Bu
 async def test_a_batch_has_a_limit_in_octets(gate: Bus, reader: Bus) -> None:
     commit = GroupCommit(gate, INTAKE, "intake.anon")
     async with asyncio.timeout(10):
-        await asyncio.gather(*(commit.publish(an_envelope(), b"x" * (MOST_OCTETS // 2)) for _ in range(5)))
+        await asyncio.gather(*(commit.publish(an_envelope(), b"x" * (MOST_OCTETS // 2 - HEAD_OCTETS)) for _ in range(5)))
     assert [len(members) for members in await stored(reader)] == [2, 2, 1]
+
+
+async def test_envelopes_count_as_much_as_bodies(gate: Bus, reader: Bus) -> None:
+    """Sixteen lists of recipients, each of which fits, make more than the broker takes: that is nobody's fault, and nobody's 451."""
+    commit = GroupCommit(gate, INTAKE, "intake.anon")
+    to = tuple(Recipient(n=n, address=f"{'x' * 480}{n}@relay.example", notify="FAILURE,DELAY") for n in range(1800))
+    envelopes = [an_envelope(recipients=to) for _ in range(MOST_MEMBERS)] + [an_envelope()]
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(commit.publish(envelope, b"x") for envelope in envelopes))
+    assert [len(members) for members in await stored(reader)] == [1] * len(envelopes)
 
 
 async def test_all_hear_of_a_failure_and_those_who_waited_were_not_stored(

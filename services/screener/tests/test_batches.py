@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
+from postern_core.batch import MOST_MEMBERS, batch_token, frame_batch
 from postern_core.bus import Delivered, DispositionLog
-from postern_core.bus.topology import OUTBOUND
+from postern_core.bus.topology import INTAKE, OUTBOUND, intake_subject
 from postern_core.disposition import Disposition, DispositionKind
-from postern_core.envelope import Envelope
+from postern_core.envelope import Envelope, Gate, Recipient
 from postern_core.policy import KeywordCondition, Rule
 from postern_core.verdict import Action, HoldReason
 
@@ -179,6 +181,18 @@ async def test_a_full_outbound_keeps_the_whole_batch(mailbag: Any, screener: Any
     await mailbag.reader.jetstream.update_stream(config)
     await mailbag.screened()
     assert [names(batch) for batch in await mailbag.batches()] == [[each.id for each in sent]]
+
+
+async def test_a_batch_that_would_be_too_long_for_the_broker_does_not_stay(mailbag: Any, screener: Any, an_envelope: Any) -> None:
+    """A job names its recipients twice: what INTAKE took as one entry may be more than OUTBOUND takes."""
+    await mailbag.put_policy()
+    to = tuple(Recipient(n=n, address=f"{'x' * 240}{n}@relay.example") for n in range(1000))
+    envelopes = [msgspec.structs.replace(an_envelope(), recipients=to) for _ in range(MOST_MEMBERS)]
+    payload = frame_batch([(msgspec.json.encode(envelope), CLEAN) for envelope in envelopes])
+    subject = intake_subject(Gate.ANON, batch_token(envelope.id for envelope in envelopes))
+    await mailbag.gate.publish(INTAKE, subject, payload, "long:intake")
+    await mailbag.screened(20)
+    assert sorted(job.queue_id for job, _ in await mailbag.jobs()) == sorted(envelope.id for envelope in envelopes)
 
 
 @pytest.mark.parametrize("word", ["CRASH", "EXHAUST"])

@@ -16,7 +16,7 @@ from postern_core.envelope import MAGIC, unframe
 from postern_core.ids import QueueId
 
 MOST_MEMBERS: Final = 16
-MOST_OCTETS: Final = 256 * 1024  # of all bodies; a message over half of it goes alone
+MOST_OCTETS: Final = 256 * 1024  # of all heads and bodies; a message over half of it goes alone
 
 _BATCH_MAGIC: Final = b"PSTB"
 _PREFIX: Final = struct.Struct(">4sI")  # magic, number of members

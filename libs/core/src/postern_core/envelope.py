@@ -89,8 +89,12 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def frame(head: msgspec.Struct, body: bytes | bytearray | memoryview = b"") -> bytes:
     """`head` and `body` as one payload: magic, length of the head in bytes (big-endian), head as JSON, body."""
-    encoded = msgspec.json.encode(head)
-    return b"".join((_PREFIX.pack(MAGIC, len(encoded)), encoded, body))
+    return frame_encoded(msgspec.json.encode(head), body)
+
+
+def frame_encoded(head: bytes, body: bytes | bytearray | memoryview) -> bytes:
+    """As `frame`, of a head that is JSON already."""
+    return b"".join((_PREFIX.pack(MAGIC, len(head)), head, body))
 
 
 def unframe(payload: bytes, head_type: type[T]) -> tuple[T, memoryview]:

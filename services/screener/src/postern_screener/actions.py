@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from postern_core.batch import batch_token, frame_batch
+from postern_core.batch import MOST_OCTETS, batch_token, frame_batch
 from postern_core.bus import BodyStore, Bus, DispositionLog
 from postern_core.bus.topology import (
     OUTBOUND,
@@ -37,6 +37,7 @@ from postern_core.verdict import Decision, HeldMessage, Verdict
 from postern_screener.ruleset import Ruleset
 from postern_screener.screening import FORWARDED_BY_FIELD, ORIGINAL_RECIPIENTS_FIELD, Screened
 
+_LARGEST_BATCH: Final = 4 * MOST_OCTETS  # octets; a job names its recipients twice
 _GENERATION: Final = 0  # of what the screener writes; only a release from quarantine makes another
 
 Body = bytes | memoryview
@@ -120,6 +121,11 @@ class Actions:
         # of the members: a later run that lets others pass is no copy of this one, and none of them may get lost for that
         digest = hashlib.blake2b("\n".join(job.id for job, _ in batched).encode(), digest_size=16).hexdigest()
         payload = frame_batch([(msgspec.json.encode(job), body) for job, body in batched])
+        if len(payload) > _LARGEST_BATCH:
+            # from a gate that did not count heads: refused by the broker, it would stay in INTAKE for ever
+            for job, body in batched:
+                await self._publish_job(job, body)
+            return
         await self._bus.publish(OUTBOUND, subject, payload, f"{digest}:outbound")
 
     async def _hold(self, envelope: Envelope, body: Body, screened: Screened) -> None:
