@@ -13,8 +13,11 @@ from postern_core.bus import Delivered, DispositionLog
 from postern_core.bus.topology import INTAKE, OUTBOUND, intake_subject
 from postern_core.disposition import Disposition, DispositionKind
 from postern_core.envelope import Envelope, Gate, Recipient
+from postern_core.errors import TransientError
 from postern_core.policy import KeywordCondition, Rule
 from postern_core.verdict import Action, HoldReason
+from postern_screener.sandbox import ConvictedError
+from postern_screener.worker import Worker
 
 CLEAN = b"From: x@sender.example\r\nSubject: clean\r\n\r\nHello.\r\n"
 
@@ -205,3 +208,30 @@ async def test_poison_is_held_and_its_batch_goes_on_without_it(mailbag: Any, sup
     assert (held.envelope.id, held.verdict.hold_reason) == (sent[1].id, HoldReason.POISON)
     assert [names(batch) for batch in await mailbag.batches()] == [[sent[0].id, sent[2].id]]
     assert [(end.id, end.kind) for end in await mailbag.dispositions()] == [(sent[1].id, DispositionKind.HELD)]
+
+
+async def test_two_that_are_poison_do_not_bring_their_batch_back_by_turns(
+    mailbag: Any, screener: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them was convicted once more than the other, since the sandbox was taken in between; whoever is held already convicts nobody."""
+    real, tries = Worker._screen, set()
+
+    async def screen(worker: Worker, delivered: Delivered, envelope: Envelope, *more: Any) -> Any:
+        tries.add(delivered.tries)
+        if envelope.id not in poison:
+            return await real(worker, delivered, envelope, *more)
+        if delivered.tries == 1 or (delivered.tries == 2 and envelope.id == poison[1]):
+            raise TransientError(451, "4.3.0", "later", reason="the sandbox is busy")
+        raise ConvictedError("it hangs")
+
+    monkeypatch.setattr(Worker, "_screen", screen)
+    monkeypatch.setattr("postern_core.bus.consumer._FAULT_PAUSE_S", 0.01)
+    monkeypatch.setattr("postern_screener.worker._CONVICTED_RETRY_S", 0.01)
+    poison: list[str] = []
+    sent = await mailbag.send_batch(*((CLEAN, "a@relay.example") for _ in range(3)))
+    poison += [sent[0].id, sent[2].id]
+    await mailbag.put_policy(max_deliveries=3)
+    await mailbag.screened(20)
+    assert max(tries) == 4
+    assert {held.envelope.id for held, _ in await mailbag.held()} == set(poison)
+    assert {job.queue_id for job, _ in await mailbag.jobs()} == {sent[1].id}

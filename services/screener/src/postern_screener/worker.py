@@ -99,7 +99,8 @@ class Worker:
                 found = await self._judge(delivered, envelope, inline, ruleset, batch)
             except ConvictedError as error:
                 log.warning("message.inspection_failed", id=envelope.id, tries=delivered.tries, reason=str(error))
-                convicted += 1
+                # what was held as poison is poison still: it must not bring the others back, by turns with another one even for ever
+                convicted += envelope.id not in finished
                 continue
             # one that was handed on and has ended goes along with the others once more: only the same batch is recognised as a copy
             if found is not None and (envelope.id not in finished or found.screened.verdict.decision is Decision.PASS):
