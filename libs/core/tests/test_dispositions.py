@@ -64,7 +64,7 @@ async def test_one_alone_has_its_recipient_in_its_subject(bus: Bus) -> None:
     await log.write([an_end(job)])
     assert await subjects(bus) == {f"disposition.{job.queue_id}.0": 1}
     assert await log.settled(job, job.recipients) == {0}
-    assert await log.known(job.envelope, "") == {0}
+    assert set(await log.known(job.envelope, "")) == {0}
 
 
 async def test_those_of_many_recipients_share_messages(bus: Bus) -> None:
@@ -74,7 +74,7 @@ async def test_those_of_many_recipients_share_messages(bus: Bus) -> None:
     assert await log.settled(job, job.recipients) == frozenset(range(0, 240, 2))
     assert await log.settled(job, job.recipients[:3]) == {0, 2}
     await log.write([an_end(job, 1)])
-    assert await log.known(job.envelope, "key") == {1, *range(0, 240, 2)}
+    assert set(await log.known(job.envelope, "key")) == {1, *range(0, 240, 2)}
 
 
 async def test_those_of_a_message_with_many_recipients_are_found_without_its_job(bus: Bus) -> None:
@@ -82,7 +82,7 @@ async def test_those_of_a_message_with_many_recipients_are_found_without_its_job
     job, log = a_job(3), DispositionLog(bus)
     await log.write((an_end(job, n) for n in range(2)), batch=job.queue_id)
     await log.write([an_end(job, 2, DispositionKind.BOUNCED)])
-    assert await log.known(job.envelope, "") == {0, 1, 2}
+    assert set(await log.known(job.envelope, "")) == {0, 1, 2}
 
 
 async def test_those_of_a_batch_that_end_at_the_same_moment_share_one(bus: Bus) -> None:
@@ -93,7 +93,7 @@ async def test_those_of_a_batch_that_end_at_the_same_moment_share_one(bus: Bus) 
     assert len(await subjects(bus)) == 1
     for job, settled in ((first, {0}), (second, {0}), (third, set())):
         assert await log.settled(job, job.recipients) == settled
-        assert await DispositionLog(bus).known(job.envelope, key) == settled
+        assert set(await DispositionLog(bus).known(job.envelope, key)) == settled
     await log.write([an_end(third)], batch=key)
     assert await log.settled(third, third.recipients) == {0}
     (subject, *_) = await subjects(bus)

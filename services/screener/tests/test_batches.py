@@ -235,3 +235,28 @@ async def test_two_that_are_poison_do_not_bring_their_batch_back_by_turns(
     assert max(tries) == 4
     assert {held.envelope.id for held, _ in await mailbag.held()} == set(poison)
     assert {job.queue_id for job, _ in await mailbag.jobs()} == {sent[1].id}
+
+
+@pytest.mark.parametrize("kind", [DispositionKind.HELD, DispositionKind.RELEASED])
+async def test_a_member_that_was_held_does_not_go_along_under_another_policy(
+    mailbag: Any, screener: Any, monkeypatch: pytest.MonkeyPatch, kind: DispositionKind
+) -> None:
+    """It was held in the run that did not come to its end, and perhaps released since; to the policy of the second run it is clean."""
+    api = await mailbag.broker.connect("api")
+    real = Worker._screen
+
+    async def screen(worker: Worker, one: Delivered, envelope: Envelope, *more: Any) -> Any:
+        if one.tries == 1:
+            end = msgspec.structs.replace(delivered(sent[0]), kind=kind, generation=int(kind is DispositionKind.RELEASED))
+            await DispositionLog(api).write([end])
+            raise TransientError(451, "4.3.0", "later", reason="it died")
+        return await real(worker, one, envelope, *more)
+
+    monkeypatch.setattr(Worker, "_screen", screen)
+    monkeypatch.setattr("postern_core.bus.consumer._FAULT_PAUSE_S", 0.01)
+    sent: list[Envelope] = []
+    sent += await mailbag.send_batch(*((CLEAN, "a@relay.example") for _ in range(3)))
+    await mailbag.put_policy()
+    await mailbag.screened()
+    assert [names(batch) for batch in await mailbag.batches()] == [[sent[1].id, sent[2].id]]
+    await api.close()

@@ -85,10 +85,11 @@ class Actions:
         """
         return bool(await self._dispositions.known(envelope, batch))
 
-    async def is_finished(self, envelope: Envelope, batch: str) -> bool:
-        """Whether every recipient has a disposition: an earlier run, or who it handed the message to, is done with it. To judge it again,
-        perhaps by other rules or as poison, would give it a second end."""
-        return len(await self._dispositions.known(envelope, batch)) == len(envelope.recipients)
+    async def ends(self, envelope: Envelope, batch: str) -> frozenset[DispositionKind]:
+        """The ends of its recipients, if every one has a disposition: an earlier run, or who it handed the message to, is done with it. To
+        judge it again, perhaps by other rules or as poison, would give it a second end."""
+        known = await self._dispositions.known(envelope, batch)
+        return frozenset(known.values()) if len(known) == len(envelope.recipients) else frozenset()
 
     async def _pass(self, passed: Sequence[Judged], ruleset: Ruleset, *, redelivered: bool, batch: str) -> None:
         by_route: dict[str, list[tuple[Job, Body]]] = {}

@@ -18,6 +18,7 @@ import structlog
 
 from postern_core.batch import unframe_all
 from postern_core.bus import BodyMissing, BodyStore, Delivered, EventSink
+from postern_core.disposition import DispositionKind
 from postern_core.envelope import Envelope
 from postern_core.errors import TransientError
 from postern_core.events import EventKind
@@ -38,6 +39,7 @@ _LARGE_AT_ONCE: Final = 2  # bodies of up to 100 MiB each
 MAX_INSPECTION_S: Final = 20.0  # whatever the policy says: the work must end before the broker's ack-wait of 30 s
 _UNREADABLE_RETRY_S: Final = 60.0
 _CONVICTED_RETRY_S: Final = 1.0
+_HELD_HERE: Final = frozenset({DispositionKind.HELD, DispositionKind.RELEASED})
 _MAX_REMEMBERED: Final = 10_000  # convictions; the oldest go first
 
 Inspect = Callable[[Envelope, bytes, Ruleset], Screened]
@@ -87,7 +89,7 @@ class Worker:
 
     async def _process(self, delivered: Delivered, members: Sequence[tuple[Envelope, memoryview]], ruleset: Ruleset) -> None:
         batch = members[0][0].id if len(members) > 1 else ""
-        finished = await self._finished(members, batch) if delivered.tries > 1 else frozenset()
+        finished = await self._finished(members, batch) if delivered.tries > 1 else {}
         if len(finished) == len(members):
             log.info("message.already_settled", id=members[0][0].id, members=len(members), tries=delivered.tries)
             await delivered.ack()
@@ -102,8 +104,11 @@ class Worker:
                 # what was held as poison is poison still: it must not bring the others back, by turns with another one even for ever
                 convicted += envelope.id not in finished
                 continue
-            # one that was handed on and has ended goes along with the others once more: only the same batch is recognised as a copy
-            if found is not None and (envelope.id not in finished or found.screened.verdict.decision is Decision.PASS):
+            # one that was handed on and has ended goes along with the others once more: only the same batch is recognised as a copy. One that was
+            # held was not handed on, and may have been released since: its first generation is then open to whoever looks it up
+            ended = finished.get(envelope.id, frozenset())
+            goes_along = not ended & _HELD_HERE and found is not None and found.screened.verdict.decision is Decision.PASS
+            if found is not None and (not ended or goes_along):
                 judged.append(found)
         await self._actions.carry_out(judged, ruleset, redelivered=delivered.tries > 1, batch=batch)
         for each in judged:
@@ -113,8 +118,12 @@ class Worker:
         else:
             await delivered.ack()
 
-    async def _finished(self, members: Sequence[tuple[Envelope, memoryview]], batch: str) -> frozenset[QueueId]:
-        return frozenset([envelope.id for envelope, _ in members if await self._actions.is_finished(envelope, batch)])
+    async def _finished(
+        self, members: Sequence[tuple[Envelope, memoryview]], batch: str
+    ) -> dict[QueueId, frozenset[DispositionKind]]:
+        """How those members ended that have come to their ends."""
+        ends = {envelope.id: await self._actions.ends(envelope, batch) for envelope, _ in members}
+        return {queue_id: kinds for queue_id, kinds in ends.items() if kinds}
 
     async def _judge(
         self, delivered: Delivered, envelope: Envelope, inline: memoryview, ruleset: Ruleset, batch: str
