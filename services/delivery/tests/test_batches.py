@@ -160,3 +160,28 @@ async def test_the_row_of_a_member_that_was_settled_before_a_crash_goes(stack: S
         await repository.insert(row)
     await stack.queued(0)
     assert copies(stack) == Counter(RECIPIENTS[:2])
+
+
+async def test_one_that_is_slow_takes_one_place_and_not_those_of_its_batch(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, go_on = stack.smart_host.record, asyncio.Event()
+
+    async def one_hangs(message: ReceivedMessage) -> None:
+        if message.recipients == (RECIPIENTS[2],):
+            await go_on.wait()
+        await record(message)
+
+    monkeypatch.setattr(stack.smart_host, "record", one_hangs)
+    stack.settings = stack.settings.model_copy(update={"concurrency": len(RECIPIENTS)})
+    await stack.stop()
+    await stack.start()
+    jobs = await stack.send_batch(*RECIPIENTS)
+
+    async def others_are_written_down() -> bool:
+        return len(await stack.delivered(jobs)) == len(RECIPIENTS) - 1
+
+    await stack.until(others_are_written_down)
+    behind = await stack.send("behind@relay.example")
+    assert await stack.dispositions(behind, timeout=8) == {"behind@relay.example": "delivered"}
+    go_on.set()
+    await stack.outbound_is_empty()
+    assert copies(stack) == Counter([*RECIPIENTS, "behind@relay.example"])

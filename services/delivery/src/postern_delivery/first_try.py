@@ -71,13 +71,18 @@ class FirstTry:
             pauses = [await self._one(delivered.tries, *members[0])]
         else:
             async with asyncio.TaskGroup() as tasks:
-                working = [tasks.create_task(self._one(delivered.tries, job, inline), name=job.id) for job, inline in members]
+                working = [tasks.create_task(self._member(delivered, job, inline), name=job.id) for job, inline in members]
             pauses = [work.result() for work in working]
         # the soonest: what waits for another reason is looked at once more in between, which harms nobody
         if pause := min(filter(None, pauses), default=0.0):
             await delivered.retry(pause)
         else:
             await delivered.ack()
+
+    async def _member(self, delivered: Delivered, job: Job, inline: memoryview) -> float:
+        pause = await self._one(delivered.tries, job, inline)
+        delivered.member_ended()  # or one that is slow would take the places of all
+        return pause
 
     async def _one(self, tries: int, job: Job, inline: memoryview) -> float:
         """Returns 0 when the job may be let go, else the seconds until it should be offered again."""

@@ -182,6 +182,7 @@ class Consumer:
         task = asyncio.create_task(work, name=f"{self.name}#{delivered.stream_sequence}")
         self._in_flight[task] = delivered
         self._in_hand[delivered.entry] = delivered
+        delivered.on_member_ended = self._member_ended
         self._count(delivered)
         task.add_done_callback(self._finished)
 
@@ -202,9 +203,14 @@ class Consumer:
         self._requested = 0
         self._wake.set()
 
+    def _member_ended(self) -> None:
+        self._members -= 1
+        if self._requested == 0:
+            self._wake.set()
+
     def _finished(self, task: asyncio.Task[None]) -> None:
         delivered = self._in_flight.pop(task)
-        self._members -= delivered.members
+        self._members -= delivered.open_members
         if self._in_hand.get(delivered.entry) is delivered:
             del self._in_hand[delivered.entry]
         if self._requested == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import nats.errors
@@ -28,6 +29,8 @@ class Delivered:
         "entry",
         "kept_at",
         "members",
+        "on_member_ended",
+        "open_members",
         "settled",
         "stream_sequence",
         "subject",
@@ -43,13 +46,21 @@ class Delivered:
         self._ack_to = msg.reply
         self.subject = msg.subject
         self.data = msg.data
-        self.members = members_in(msg.subject)
+        self.members = self.open_members = members_in(msg.subject)
+        self.on_member_ended: Callable[[], None] | None = None
         self.tries = int(tokens[base])  # 1 at first; more after a crash, a time-out or `retry`
         self.stream_sequence = int(tokens[base + 1])
         # which message it is, with the time when the stream took it: the number alone could be that of another in a stream made anew
         self.entry = (tokens[base + 1], tokens[base + 3])
         self.settled = False
         self.taken_at = self.kept_at = asyncio.get_running_loop().time()  # seconds
+
+    def member_ended(self) -> None:
+        """One of several needs no more work: another message may be taken in its place while the rest goes on."""
+        if self.open_members > 1:  # the last one ends with the entry
+            self.open_members -= 1
+            if self.on_member_ended is not None:
+                self.on_member_ended()
 
     def given_out_again(self, other: Delivered) -> None:
         """The broker forgot that it had given this out, and did so once more: what it is told from now on answers that."""
