@@ -89,9 +89,9 @@ class Mailbag:
         )
         return stowed
 
-    async def send_batch(self, *members: tuple[bytes, str]) -> list[Envelope]:
-        """Bodies with their recipient, in one entry of INTAKE, as a gate commits what comes at the same moment."""
-        envelopes = [build_envelope(recipient, size_bytes=len(body)) for body, recipient in members]
+    async def send_batch(self, *members: tuple[bytes, str | tuple[str, ...]]) -> list[Envelope]:
+        """Bodies with their recipients, in one entry of INTAKE, as a gate commits what comes at the same moment."""
+        envelopes = [build_envelope(*((to,) if isinstance(to, str) else to), size_bytes=len(body)) for body, to in members]
         framed = [(msgspec.json.encode(envelope), body) for envelope, (body, _) in zip(envelopes, members, strict=True)]
         token = batch_token(envelope.id for envelope in envelopes)
         await self.gate.publish(INTAKE, intake_subject(Gate.ANON, token), frame_batch(framed), f"{envelopes[0].id}+:intake")

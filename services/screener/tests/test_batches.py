@@ -94,6 +94,15 @@ async def test_a_batch_that_comes_again_is_handed_on_once(mailbag: Any, screener
     assert len(await mailbag.dispositions()) == 2
 
 
+async def until_revision(mailbag: Any, revision: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            status = await mailbag.reader.last("KV_STATUS", "$KV.STATUS.screener.test")
+            if status is not None and msgspec.json.decode(status.data).get("revision") == revision:
+                return
+            await asyncio.sleep(0.02)
+
+
 def delivered(envelope: Envelope) -> Disposition:
     return Disposition(
         id=envelope.id,
@@ -162,14 +171,39 @@ async def test_another_policy_at_the_second_time_loses_nobody(
             await dead.wait()
     assert [names(batch) for batch in await mailbag.batches()] == [[sent[1].id, sent[2].id]]
     await mailbag.put_policy(a_rule("secret", Action.DELETE), revision=2)
-    async with asyncio.timeout(10):
-        while (await mailbag.reader.last("KV_STATUS", "$KV.STATUS.screener.test")).data.find(b'"revision":2') < 0:
-            await asyncio.sleep(0.02)
+    await until_revision(mailbag, 2)
     newer.set()
     await mailbag.screened()
     again = [batch for batch in await mailbag.batches() if names(batch) == [sent[0].id, sent[2].id]]
     assert len(again) == 1
     assert all(job.maybe_duplicate for job, _ in again[0])
+
+
+async def test_a_member_that_was_handed_on_gets_no_second_verdict(
+    mailbag: Any, screener: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of its recipients has it and the other waits in the retry queue when the batch comes again, and a newer rule would hold it."""
+    delivery = await mailbag.broker.connect("delivery")
+    real = Delivered.ack
+
+    async def ack(one: Delivered) -> None:
+        if one.tries > 1:
+            await real(one)
+            return
+        two = msgspec.structs.replace(delivered(sent[0]), recipients_total=2)
+        await DispositionLog(delivery).write([two], batch=sent[0].id)
+        await mailbag.put_policy(a_rule("secret", Action.HOLD), revision=2)
+        await until_revision(mailbag, 2)
+        await one.retry(0.001)
+
+    monkeypatch.setattr(Delivered, "ack", ack)
+    sent: list[Envelope] = []
+    sent += await mailbag.send_batch((about("secret"), ("a@relay.example", "b@relay.example")), (CLEAN, "c@relay.example"))
+    await mailbag.put_policy()
+    await mailbag.screened()
+    assert await mailbag.held() == []
+    assert [names(batch) for batch in await mailbag.batches()] == [[each.id for each in sent]]
+    await delivery.close()
 
 
 async def test_a_full_outbound_keeps_the_whole_batch(mailbag: Any, screener: Any) -> None:

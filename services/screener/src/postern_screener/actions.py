@@ -66,7 +66,11 @@ class Actions:
         work = [self._carry_out_one(each, ruleset, redelivered=redelivered) for each in judged if each not in passed]
         if passed:
             work.append(self._pass(passed, ruleset, redelivered=redelivered, batch=batch))
-        await asyncio.gather(*work)
+        # each to its end: what one of them cannot store holds up no other, and nothing goes on behind the caller's back
+        outcomes = await asyncio.gather(*work, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _carry_out_one(self, judged: Judged, ruleset: Ruleset, *, redelivered: bool) -> None:
         envelope, verdict = judged.envelope, judged.screened.verdict
@@ -78,18 +82,13 @@ class Actions:
         else:
             await self._forward(envelope, judged.body, verdict, ruleset, redelivered=redelivered)
 
-    async def is_settled(self, envelope: Envelope, batch: str) -> bool:
-        """Whether the outcome of an earlier run has already come to an end somewhere.
+    async def known(self, envelope: Envelope, batch: str) -> dict[int, DispositionKind]:
+        """What an earlier run, or whoever it handed the message to, has written down of each recipient, by `Recipient.n`.
 
-        Tells a body that its new owner deleted after use from one that is lost: an owner writes dispositions before it deletes.
+        It tells a body that its new owner deleted after use from one that is lost: an owner writes dispositions before it deletes. And a message of
+        which every recipient has come to an end is not judged again, perhaps by other rules or as poison: that would give it a second one.
         """
-        return bool(await self._dispositions.known(envelope, batch))
-
-    async def ends(self, envelope: Envelope, batch: str) -> frozenset[DispositionKind]:
-        """The ends of its recipients, if every one has a disposition: an earlier run, or who it handed the message to, is done with it. To
-        judge it again, perhaps by other rules or as poison, would give it a second end."""
-        known = await self._dispositions.known(envelope, batch)
-        return frozenset(known.values()) if len(known) == len(envelope.recipients) else frozenset()
+        return await self._dispositions.known(envelope, batch)
 
     async def _pass(self, passed: Sequence[Judged], ruleset: Ruleset, *, redelivered: bool, batch: str) -> None:
         by_route: dict[str, list[tuple[Job, Body]]] = {}

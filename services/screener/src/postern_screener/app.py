@@ -83,6 +83,7 @@ async def serve(
         concurrency=settings.concurrency,
         keep_every_s=_KEEP_EVERY_S,
         keep_for_s=_KEEP_FOR_S,
+        in_turn=True,
     )
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(watch.run(stop), name="policy")

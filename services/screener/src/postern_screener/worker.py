@@ -39,7 +39,10 @@ _LARGE_AT_ONCE: Final = 2  # bodies of up to 100 MiB each
 MAX_INSPECTION_S: Final = 20.0  # whatever the policy says: the work must end before the broker's ack-wait of 30 s
 _UNREADABLE_RETRY_S: Final = 60.0
 _CONVICTED_RETRY_S: Final = 1.0
-_HELD_HERE: Final = frozenset({DispositionKind.HELD, DispositionKind.RELEASED})
+_HELD: Final = frozenset({DispositionKind.HELD, DispositionKind.RELEASED})
+_HANDED_ON: Final = frozenset(
+    {DispositionKind.DELIVERED, DispositionKind.BOUNCED, DispositionKind.EXPIRED, DispositionKind.BADMAIL}
+)
 _MAX_REMEMBERED: Final = 10_000  # convictions; the oldest go first
 
 Inspect = Callable[[Envelope, bytes, Ruleset], Screened]
@@ -89,41 +92,37 @@ class Worker:
 
     async def _process(self, delivered: Delivered, members: Sequence[tuple[Envelope, memoryview]], ruleset: Ruleset) -> None:
         batch = members[0][0].id if len(members) > 1 else ""
-        finished = await self._finished(members, batch) if delivered.tries > 1 else {}
-        if len(finished) == len(members):
+        known = {envelope.id: await self._actions.known(envelope, batch) for envelope, _ in members if delivered.tries > 1}
+        if known and all(len(known[envelope.id]) == len(envelope.recipients) for envelope, _ in members):
             log.info("message.already_settled", id=members[0][0].id, members=len(members), tries=delivered.tries)
             await delivered.ack()
             return
         judged: list[Judged] = []
-        convicted = 0
+        convicted, postponed = 0, None
         for envelope, inline in members:
+            earlier = known.get(envelope.id, {})
+            has_ended = len(earlier) == len(envelope.recipients)
             try:
                 found = await self._judge(delivered, envelope, inline, ruleset, batch)
             except ConvictedError as error:
                 log.warning("message.inspection_failed", id=envelope.id, tries=delivered.tries, reason=str(error))
                 # what was held as poison is poison still: it must not bring the others back, by turns with another one even for ever
-                convicted += envelope.id not in finished
+                convicted += not has_ended
                 continue
-            # one that was handed on and has ended goes along with the others once more: only the same batch is recognised as a copy. One that was
-            # held was not handed on, and may have been released since: its first generation is then open to whoever looks it up
-            ended = finished.get(envelope.id, frozenset())
-            goes_along = not ended & _HELD_HERE and found is not None and found.screened.verdict.decision is Decision.PASS
-            if found is not None and (not ended or goes_along):
+            except TransientError as error:  # the sandbox is busy: the others need not wait for that
+                postponed = error
+                continue
+            if found is not None and (found := _beside(found, frozenset(earlier.values()), has_ended=has_ended)) is not None:
                 judged.append(found)
         await self._actions.carry_out(judged, ruleset, redelivered=delivered.tries > 1, batch=batch)
         for each in judged:
             self._tell(each.envelope, each.screened.verdict)
+        if postponed is not None:
+            raise postponed
         if convicted:
             await delivered.retry(_CONVICTED_RETRY_S)
         else:
             await delivered.ack()
-
-    async def _finished(
-        self, members: Sequence[tuple[Envelope, memoryview]], batch: str
-    ) -> dict[QueueId, frozenset[DispositionKind]]:
-        """How those members ended that have come to their ends."""
-        ends = {envelope.id: await self._actions.ends(envelope, batch) for envelope, _ in members}
-        return {queue_id: kinds for queue_id, kinds in ends.items() if kinds}
 
     async def _judge(
         self, delivered: Delivered, envelope: Envelope, inline: memoryview, ruleset: Ruleset, batch: str
@@ -136,7 +135,7 @@ class Worker:
             screened = await self._screen(delivered, envelope, whole, ruleset)
             body = whole
         except BodyMissing as error:
-            if await self._actions.is_settled(envelope, batch):
+            if await self._actions.known(envelope, batch):
                 log.info("message.already_settled", id=envelope.id, tries=delivered.tries)
                 return None
             log.error("message.body_missing", id=envelope.id, alarm=True, reason=str(error))
@@ -198,6 +197,19 @@ class Worker:
         if verdict.decision is not Decision.PASS:
             fields["detail"] = verdict.detail
         self._events.tell(envelope.id, EventKind.SCREENED, **fields)
+
+
+def _beside(found: Judged, earlier: frozenset[DispositionKind], *, has_ended: bool) -> Judged | None:
+    """What is to be done with a message in the light of what an earlier run did with it, as its dispositions tell; None for nothing."""
+    # one that was held was not handed on, and may have been released since: its first generation is then open to whoever looks it up
+    if earlier & _HELD or not earlier & _HANDED_ON:
+        return None if has_ended else found
+    # it goes along with the others once more, whatever newer rules say of it: only the same batch is recognised as a copy, and another verdict would
+    # give those a second end who have one
+    if found.screened.verdict.decision is Decision.PASS:
+        return found
+    verdict = msgspec.structs.replace(found.screened.verdict, decision=Decision.PASS, hold_reason=None)
+    return Judged(found.envelope, found.body, msgspec.structs.replace(found.screened, verdict=verdict))
 
 
 def _held(ruleset: Ruleset, reason: HoldReason, detail: str) -> Verdict:

@@ -53,7 +53,7 @@ class BodyStore:
     async def put(self, name: str, body: bytes | bytearray | memoryview, *, head: bytes = b"") -> BodyRef:
         """Store `head` and `body` as one, durably; all chunks are acknowledged when this returns.
 
-        No second copy of a large body: only chunks that are being sent are copied, of all bodies together a bounded number.
+        No second copy of a large body: a chunk is a view of it, but for what has a part of `head` in it.
         """
         view = memoryview(body)
         digest = await _sha256(head, view)
@@ -66,10 +66,11 @@ class BodyStore:
         async with self._writing:
             behind = max(start - len(head), 0)
             front = head[start : start + CHUNK_BYTES]
-            chunk = b"".join((front, body[behind : behind + CHUNK_BYTES - len(front)]))
+            rest = body[behind : behind + CHUNK_BYTES - len(front)]
+            chunk = b"".join((front, rest)) if front else rest
             await self._publish_chunk(name, k, chunk, digest)
 
-    async def _publish_chunk(self, name: str, k: int, chunk: bytes, digest: str) -> None:
+    async def _publish_chunk(self, name: str, k: int, chunk: bytes | memoryview, digest: str) -> None:
         subject = body_subject(name, k)
         try:
             # the digest is in the id: another body never passes for a copy of this one

@@ -63,7 +63,9 @@ class Client(NatsClient):
         self._listeners[sid] = listener
         return await self.subscribe(subject)
 
-    async def publish(self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, Any] | None = None) -> None:
+    async def publish(
+        self, subject: str, payload: bytes | memoryview = b"", reply: str = "", headers: dict[str, Any] | None = None
+    ) -> None:
         """Send a message. OutboundBufferLimitError while disconnected, MaxPayloadError when it is too large: nothing is kept for later."""
         if not subject or _has_blank(subject) or _has_blank(reply):
             raise nats.errors.BadSubjectError
@@ -82,9 +84,9 @@ class Client(NatsClient):
         else:
             command = b"PUB %b %b %d\r\n" % (subject.encode(), reply.encode(), size)
         if size < _JOINED_OCTETS:
-            self._pending.append(b"%b%b\r\n" % (command, payload))
+            self._pending.append(b"".join((command, payload, _CRLF)))
         else:
-            self._pending += (command, payload, _CRLF)
+            self._pending += cast("tuple[bytes, ...]", (command, payload, _CRLF))
         self._pending_data_size += len(command) + len(payload) + len(_CRLF)
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += len(payload)
@@ -105,7 +107,7 @@ class Client(NatsClient):
     async def request(
         self,
         subject: str,
-        payload: bytes = b"",
+        payload: bytes | memoryview = b"",
         timeout: float = 0.5,
         old_style: bool = False,  # noqa: ARG002  (the library's)
         headers: dict[str, Any] | None = None,

@@ -65,7 +65,7 @@ class Bus:
         return bool(self.client.is_connected)
 
     async def publish(
-        self, stream: str, subject: str, payload: bytes, msg_id: str, *, deadline_s: float = PUBLISH_DEADLINE_S
+        self, stream: str, subject: str, payload: bytes | memoryview, msg_id: str, *, deadline_s: float = PUBLISH_DEADLINE_S
     ) -> PubAck:
         """Store `payload` in `stream`; returns after the broker's acknowledgement.
 

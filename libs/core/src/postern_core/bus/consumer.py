@@ -39,7 +39,8 @@ Handler = Callable[[Delivered], Awaitable[None]]
 
 
 class Consumer:
-    """See the module. `keep_every_s` sends `keep` for a handler that runs long, for at most `keep_for_s`."""
+    """See the module. `keep_every_s` sends `keep` for a handler that runs long, for at most `keep_for_s`; for each member where it takes
+    those of a batch `in_turn`."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Consumer:
         concurrency: int,
         keep_every_s: float | None = None,
         keep_for_s: float = 900.0,
+        in_turn: bool = False,
     ) -> None:
         self._bus = bus
         self._api = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
@@ -59,6 +61,7 @@ class Consumer:
         self._concurrency = concurrency
         self._keep_every_s = keep_every_s
         self._keep_for_s = keep_for_s
+        self._in_turn = in_turn
         self._in_flight: dict[asyncio.Task[None], Delivered] = {}
         self._in_hand: dict[tuple[str, str], Delivered] = {}  # by entry, the newest of each
         self._members = 0  # of all entries in flight
@@ -238,7 +241,8 @@ class Consumer:
             await asyncio.sleep(every_s / 4)
             now = loop.time()
             for delivered in tuple(self._in_flight.values()):
-                if not delivered.settled and delivered.kept_at + every_s <= now <= delivered.taken_at + self._keep_for_s:
+                keep_for_s = self._keep_for_s * (delivered.members if self._in_turn else 1)
+                if not delivered.settled and delivered.kept_at + every_s <= now <= delivered.taken_at + keep_for_s:
                     delivered.kept_at = now
                     await delivered.keep()
 

@@ -84,18 +84,27 @@ class DispositionLog:
     async def _newest(self, queue_id: QueueId, recipients: Sequence[Recipient], batch: str) -> dict[int, Disposition]:
         """The newest disposition of each recipient that has one, by its number."""
         wanted = {recipient.n for recipient in recipients}
-        subjects = [disposition_subject(queue_id, n) for n in wanted]
-        # nobody can guess the subjects of those that share a message
+        shared: list[str] = []  # nobody can guess the subjects of those that share a message
         for key in {batch, queue_id if len(wanted) > 1 else batch} - {""}:
             listed = await self._bus.subjects(DISPOSITIONS, f"disposition.{key}.*")
-            subjects += [subject for subject in listed if is_of_several(subject)]
+            shared += [subject for subject in listed if is_of_several(subject)]
+        entries = await self._entries([disposition_subject(queue_id, n) for n in wanted])
+        shared_entries = await self._entries(shared)
+        if len(shared_entries) < len(shared):
+            raise unavailable(f"{DISPOSITIONS} lists an entry about {queue_id} that it does not give")  # a replica that is behind
         found: dict[int, tuple[int, Disposition]] = {}
-        for some in _slices(subjects, _AT_ONCE):
-            for stored in filter(None, await asyncio.gather(*(self._bus.last(DISPOSITIONS, subject) for subject in some))):
-                for end in _read(stored):
-                    if end.id == queue_id and end.n in wanted and (end.n not in found or found[end.n][0] < stored.sequence):
-                        found[end.n] = stored.sequence, end
+        for stored in entries + shared_entries:
+            for end in _read(stored):
+                if end.id == queue_id and end.n in wanted and (end.n not in found or found[end.n][0] < stored.sequence):
+                    found[end.n] = stored.sequence, end
         return {n: end for n, (_, end) in found.items()}
+
+    async def _entries(self, subjects: Sequence[str]) -> list[Stored]:
+        """The newest of each subject that has one."""
+        found: list[Stored] = []
+        for some in _slices(subjects, _AT_ONCE):
+            found += filter(None, await asyncio.gather(*(self._bus.last(DISPOSITIONS, subject) for subject in some)))
+        return found
 
 
 def _name(one: Disposition) -> str:

@@ -64,12 +64,13 @@ class MessageService:
 
         found = await asyncio.gather(*(ask(stream, subject_filter) for stream, subject_filter in filters))
         places = [place for some in found for place in some]
-        if not places and trace.message is not None and trace.message.is_open:
-            places = await self._in_batches(queue_id)
+        on_the_way = {place.stream for place in places} & {INTAKE, OUTBOUND}
+        if not on_the_way and trace.message is not None and trace.message.is_open:
+            places = await self._in_batches(queue_id) + places
         return places
 
     async def _in_batches(self, queue_id: QueueId) -> list[Place]:
-        """Where it is a member of a batch: no filter finds that, so the subjects are gone through."""
+        """Where it is a member of a batch: no filter finds that, so the subjects are gone through (of the first 100,000 entries)."""
         found = await asyncio.gather(*(self._bus.subjects(stream, ">") for stream in (INTAKE, OUTBOUND)))
         return [
             Place(stream, subject)
