@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.broker import Broker
 from postern_core.batch import MOST_MEMBERS, MOST_OCTETS, queue_ids_in, unframe_all
-from postern_core.bus import Bus, GroupCommit
+from postern_core.bus import Bus, GroupCommit, group_commit
 from postern_core.bus.topology import INTAKE
 from postern_core.envelope import BodyRef, Client, Envelope, Gate, Recipient
 from postern_core.errors import TransientError
@@ -153,3 +153,18 @@ async def test_a_fault_that_nobody_foresaw_leaves_nobody_waiting(gate: Bus, monk
     async with asyncio.timeout(10):
         told = await asyncio.gather(*(commit.publish(an_envelope(), b"x") for _ in range(2)), return_exceptions=True)
     assert [type(error) for error in told] == [ZeroDivisionError] * 2
+
+
+@pytest.mark.parametrize(("at_once", "octets"), [(MOST_MEMBERS, 10), (4, 55_000)])
+async def test_nobody_waits_for_a_batch_that_is_full(
+    gate: Bus, reader: Bus, monkeypatch: pytest.MonkeyPatch, at_once: int, octets: int
+) -> None:
+    """Was: at the end of its time only, so that mail of 50 KB went five at once every three milliseconds, whatever the broker could take."""
+    monkeypatch.setattr(group_commit, "_LINGER_S", 3600)
+    commit = GroupCommit(gate, INTAKE, "intake.anon")
+    publishing = [asyncio.create_task(commit.publish(an_envelope(), b"x" * octets)) for _ in range(4 * at_once + 1)]
+    async with asyncio.timeout(10):
+        while sum(task.done() for task in publishing) < 4 * at_once:
+            await asyncio.sleep(0.01)
+    assert [len(members) for members in await stored(reader)] == [at_once] * 4
+    publishing[-1].cancel()  # who waits for company

@@ -28,6 +28,7 @@ class _Waiting:
     envelope: Envelope
     head: bytes  # of the envelope
     body: Body
+    octets: int
     stored: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -39,6 +40,8 @@ class GroupCommit:
         self._stream = stream
         self._prefix = prefix
         self._waiting: deque[_Waiting] = deque()
+        self._waiting_octets = 0
+        self._full = asyncio.Event()  # there is as much as goes together
         self._under_way = 0
         self._commits: set[asyncio.Task[None]] = set()  # or they could be collected
 
@@ -50,11 +53,15 @@ class GroupCommit:
         """
         head = msgspec.json.encode(envelope)
         # heads count: those of a thousand recipients each would make an entry that the broker does not take, here or, twice as long, in OUTBOUND
-        if envelope.body is not None or len(head) + len(body) > MOST_OCTETS // 2:
+        octets = len(head) + len(body)
+        if envelope.body is not None or octets > MOST_OCTETS // 2:
             await self._store(envelope, head, body)
             return
-        waiting = _Waiting(envelope, head, body)
+        waiting = _Waiting(envelope, head, body, octets)
         self._waiting.append(waiting)
+        self._waiting_octets += waiting.octets
+        if self._is_full():
+            self._full.set()
         if self._under_way < _MOST_UNDER_WAY:
             self._under_way += 1
             commit = asyncio.create_task(self._commit(), name=f"commit.{self._stream}")
@@ -66,8 +73,8 @@ class GroupCommit:
         try:
             while batch := self._next():
                 await self._commit_one(batch)
-                if len(batch) > 1:
-                    await asyncio.sleep(_LINGER_S)
+                if len(batch) > 1 and not self._is_full():
+                    await self._linger()
         finally:
             self._under_way -= 1  # in the same step in which nobody was found to wait: whoever comes next begins another
 
@@ -81,21 +88,35 @@ class GroupCommit:
             # whoever waits would wait as long again, and hear the same
             batch += self._waiting
             self._waiting.clear()
+            self._waiting_octets = 0
             _settle(batch, error)
         except Exception as error:  # nobody foresaw it: each hears of it, who knows what to tell his client
             _settle(batch, error)
         else:
             _settle(batch, None)
 
+    def _is_full(self) -> bool:
+        return len(self._waiting) >= MOST_MEMBERS or self._waiting_octets >= MOST_OCTETS
+
+    async def _linger(self) -> None:
+        """For a moment, or until there is as much as goes together."""
+        self._full.clear()
+        timer = asyncio.get_running_loop().call_later(_LINGER_S, self._full.set)
+        try:
+            await self._full.wait()
+        finally:
+            timer.cancel()
+
     def _next(self) -> list[_Waiting]:
         """Who goes together, in the order of coming; those who gave up meanwhile do not."""
         batch: list[_Waiting] = []
         octets = 0
         while self._waiting and len(batch) < MOST_MEMBERS:
-            octets += len(self._waiting[0].head) + len(self._waiting[0].body)
+            octets += self._waiting[0].octets
             if batch and octets > MOST_OCTETS:
                 break
             waiting = self._waiting.popleft()
+            self._waiting_octets -= waiting.octets
             if not waiting.stored.done():
                 batch.append(waiting)
         return batch
