@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from bench import sink
 from bench.measure import running_sink
@@ -135,6 +136,8 @@ def _sample(stack: Stack, samples: Samples) -> None:
 
 
 def _books(stack: Stack, messages: int) -> Iterator[str]:
+    # books that are a moment behind balance as well
+    eventually(lambda: not any(_unrecorded(stack)), "everything to be recorded")
     ledger = eventually(lambda: _balanced(stack), "the ledger to balance")
     if ledger["accepted"] != messages:
         yield f"the ledger says {ledger['accepted']} accepted, not {messages}"
@@ -142,10 +145,22 @@ def _books(stack: Stack, messages: int) -> Iterator[str]:
         yield f"{total} rows stay in the retry queue"
 
 
+def _unrecorded(stack: Stack) -> Iterator[int]:
+    """How much of each stream the api's recorder has not written down yet."""
+    for name in ("DISPOSITIONS", "EVENTS"):
+        for consumer in _streams(stack)[name]["consumer_detail"]:
+            yield consumer["num_pending"] + consumer["num_ack_pending"]
+
+
+def _streams(stack: Stack) -> dict[str, Any]:
+    """Every stream with its consumers, as the broker tells them."""
+    details = [account["stream_detail"] for account in stack.monitor("jsz?streams=true&consumers=true")["account_details"]]
+    return {stream["name"]: stream for streams in details for stream in streams}
+
+
 def _consumers(stack: Stack) -> Iterator[str]:
     """Exactly those that were made, and each knows of every message of its stream: what no consumer counts is handed to nobody."""
-    detail = [account["stream_detail"] for account in stack.monitor("jsz?streams=true&consumers=true")["account_details"]]
-    streams = {stream["name"]: stream for streams in detail for stream in streams}
+    streams = _streams(stack)
     found = {(name, consumer["name"]) for name, stream in streams.items() for consumer in stream.get("consumer_detail") or ()}
     if found != _CONSUMERS:
         yield f"consumers are {sorted(found)}, not {sorted(_CONSUMERS)}"
