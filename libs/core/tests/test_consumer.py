@@ -343,6 +343,72 @@ async def test_what_the_broker_forgot_to_have_given_out_is_in_hand_once(parties:
     await looking.close()
 
 
+async def test_what_may_have_been_given_out_before_comes_as_repeated(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits when a connection begins may have been in hands that the broker forgot, or that are gone; what comes later was not."""
+    monkeypatch.setattr(consumer_module, "_MOST_FORGOTTEN", 3)
+    seen: dict[str, tuple[int, bool]] = {}
+    stop = asyncio.Event()
+
+    async def handle(delivered: Delivered) -> None:
+        seen[delivered.data.decode()] = delivered.tries, delivered.repeated
+        await delivered.ack()
+
+    async def handled(count: int) -> None:
+        while len(seen) < count:
+            await asyncio.sleep(0.02)
+
+    await parties.put("a", "b")
+    async with asyncio.timeout(PATIENCE_S * 2), asyncio.TaskGroup() as tasks:
+        tasks.create_task(screening(parties.screener, handle).run(stop, 1))
+        await handled(2)
+        await parties.put("c", "d")
+        await handled(4)
+        assert seen == {"a": (1, True), "b": (1, True), "c": (1, False), "d": (1, False)}
+        seen.clear()
+        stop.set()
+    await parties.put(*"efghi")
+    stop.clear()
+    async with asyncio.timeout(PATIENCE_S * 2), asyncio.TaskGroup() as tasks:
+        tasks.create_task(screening(parties.screener, handle).run(stop, 1))
+        await handled(5)
+        stop.set()
+    assert [name for name, (_, repeated) in seen.items() if repeated] == ["e", "f", "g"]  # no more than the broker can forget
+
+
+async def test_another_replica_is_told_that_what_the_broker_forgot_may_have_been_in_hand(parties: Parties) -> None:
+    """Was: given out again as if for the first time, it was not looked up by a replica that had not had it in hand."""
+    in_hand, stop = asyncio.Event(), asyncio.Event()
+    seen: dict[str, tuple[int, bool]] = {}
+
+    async def hold(_: Delivered) -> None:
+        in_hand.set()
+        await asyncio.Event().wait()
+
+    async def take(delivered: Delivered) -> None:
+        seen[delivered.data.decode()] = delivered.tries, delivered.repeated
+        await delivered.ack()
+
+    async def taken(*names: str) -> None:
+        while not seen.keys() >= set(names):
+            await asyncio.sleep(0.02)
+
+    await parties.put("a")
+    async with asyncio.timeout(PATIENCE_S * 2), asyncio.TaskGroup() as tasks:
+        holding = tasks.create_task(screening(parties.screener, hold, concurrency=1).run(asyncio.Event(), 1))
+        await in_hand.wait()
+        tasks.create_task(screening(parties.other, take, concurrency=1).run(stop, 1))
+        await parties.put("b")
+        await taken("b")
+        await parties.put("c")
+        await taken("c")
+        await parties.screener.client.close()  # it is cut off, or its host is gone
+        await asyncio.to_thread(_restart_forgetful, parties.broker)
+        await taken("a")
+        holding.cancel()
+        stop.set()
+    assert seen == {"a": (1, True), "b": (1, True), "c": (1, False)}
+
+
 def _restart_forgetful(broker: Broker) -> None:
     """As after a death in the tenth of a second that it takes the broker to write down what a consumer was given."""
     broker.stop(signal.SIGKILL)

@@ -17,10 +17,11 @@ import pytest
 
 from fixtures.broker import TEST_LIMITS
 from fixtures.smart_host import ReceivedMessage
-from postern_core.bus import BodyStore, Bus, Delivered
+from postern_core.bus import BodyStore, Bus, Delivered, DispositionLog
 from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.provision import ensure_route
 from postern_core.bus.topology import BODIES, DEFERRED, DISPOSITIONS, EVENTS, OUTBOUND
+from postern_core.disposition import Disposition, DispositionKind
 from postern_core.ids import new_queue_id
 from postern_core.policy import RetrySchedule
 from postern_delivery import feeds
@@ -160,6 +161,26 @@ async def test_a_death_between_two_transactions_repeats_only_the_one_under_way(
     await stack.start()
     assert set((await stack.dispositions(job)).values()) == {"delivered"}
     assert [m.recipients for m in stack.smart_host.messages] == [tuple(recipients[n : n + 2]) for n in range(0, 8, 2)]
+
+
+async def test_what_was_delivered_is_not_again_when_the_broker_forgot_that_it_was_given_out(idle_stack: Stack) -> None:
+    """A death behind the disposition, and one of the broker: the job comes as if for the first time, to a replica that never had it."""
+    stack = idle_stack
+    job = await stack.send("a@relay.example", "b@relay.example")
+    end = Disposition(
+        id=job.queue_id,
+        n=0,
+        recipients_total=2,
+        kind=DispositionKind.DELIVERED,
+        gate=job.envelope.gate,
+        accepted_at=job.envelope.accepted_at,
+        at=job.envelope.accepted_at,
+        recipient="a@relay.example",
+    )
+    await DispositionLog(stack.api).write([end])
+    await stack.start()
+    await stack.outbound_is_empty()
+    assert [m.recipients for m in stack.smart_host.messages] == [("b@relay.example",)]
 
 
 async def _never(*_: object) -> None:

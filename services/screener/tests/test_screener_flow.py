@@ -48,7 +48,7 @@ async def test_clean_mail_becomes_a_job_for_each_route(mailbag: Any, screener: A
         "default": [3],
     }
     assert {body for _, body in jobs} == {CLEAN + b"x" * 200}
-    assert not any(job.maybe_duplicate or job.is_dsn for job, _ in jobs)
+    assert not any(job.is_dsn for job, _ in jobs)
     assert await mailbag.dispositions() == []
     if inline_limit == 100:
         # the first route has the body as the gate stored it, each other one a copy of its own
@@ -287,13 +287,26 @@ async def test_thousands_of_recipients_end_once_each(mailbag: Any, screener: Any
     assert sorted((d.n, d.kind) for d in found) == [(n, kind[action]) for n in range(2000)]
 
 
-async def test_a_message_that_ended_is_not_judged_again_by_newer_rules(mailbag: Any, screener: Any) -> None:
+async def test_what_waited_when_the_connection_began_is_marked_and_nothing_later(mailbag: Any, screener: Any) -> None:
+    """The broker may have forgotten that it had given it out."""
+    sent = [await mailbag.send(CLEAN, "a@relay.example") for _ in range(2)]
+    await mailbag.put_policy()  # nothing is pulled before
+    await mailbag.screened()
+    sent.append(await mailbag.send(CLEAN, "a@relay.example"))
+    await mailbag.screened()
+    marked = {job.queue_id: job.maybe_duplicate for job, _ in await mailbag.jobs()}
+    assert marked == {sent[0].id: True, sent[1].id: True, sent[2].id: False}
+
+
+@pytest.mark.parametrize("remembered", [True, False], ids=["given out again", "the broker forgot that it was given out"])
+async def test_a_message_that_ended_is_not_judged_again_by_newer_rules(mailbag: Any, screener: Any, remembered: bool) -> None:
     envelope = await mailbag.send(CAUGHT, "a@relay.example")
     # a worker deleted it and died before its ack
-    inbox = screener.bus.client.new_inbox()
-    died = await screener.bus.client.subscribe(inbox)
-    await screener.bus.client.publish("$JS.API.CONSUMER.MSG.NEXT.INTAKE.screener", b"1", reply=inbox)
-    await died.next_msg(timeout=5)
+    if remembered:
+        inbox = screener.bus.client.new_inbox()
+        died = await screener.bus.client.subscribe(inbox)
+        await screener.bus.client.publish("$JS.API.CONSUMER.MSG.NEXT.INTAKE.screener", b"1", reply=inbox)
+        await died.next_msg(timeout=5)
     deleted = Disposition(
         id=envelope.id,
         n=0,

@@ -1,6 +1,6 @@
 """The first attempt at a job from OUTBOUND. Mail that is delivered here never touches a database.
 
-    look up what is done already (only for a redelivered or marked job) → attempt → settle → defer the rest → acknowledge
+    look up what is done already (only for a marked job, or one that was in hand before) → attempt → settle → defer the rest → acknowledge
 
 The acknowledgement is the last step of every way through; whatever fails before it brings the job back. The jobs of a batch go side by side, each
 to its own end, and are let go together: what has ended is written down by then, so that a batch that comes back repeats none of it. A job that fails for a reason
@@ -68,7 +68,7 @@ class FirstTry:
             await delivered.retry(_UNREADABLE_S)
             return
         if len(members) == 1:
-            pauses = [await self._one(delivered.tries, *members[0])]
+            pauses = [await self._one(delivered, *members[0])]
         else:
             async with asyncio.TaskGroup() as tasks:
                 working = [tasks.create_task(self._member(delivered, job, inline), name=job.id) for job, inline in members]
@@ -80,18 +80,19 @@ class FirstTry:
             await delivered.ack()
 
     async def _member(self, delivered: Delivered, job: Job, inline: memoryview) -> float:
-        pause = await self._one(delivered.tries, job, inline)
+        pause = await self._one(delivered, job, inline)
         delivered.member_ended()  # or one that is slow would take the places of all
         return pause
 
-    async def _one(self, tries: int, job: Job, inline: memoryview) -> float:
+    async def _one(self, delivered: Delivered, job: Job, inline: memoryview) -> float:
         """Returns 0 when the job may be let go, else the seconds until it should be offered again."""
+        tries = delivered.tries
         if job.id in self._in_hand:
             # the broker gave it out once more while it was away; the one that has it will write down how it ends
             return _BUSY_S
         self._in_hand.add(job.id)
         try:
-            await self._handle(tries, job, inline)
+            await self._handle(job, inline, repeated=job.maybe_duplicate or delivered.repeated)
         except TransientError as error:
             log.warning("job.postponed", id=job.queue_id, route=job.route, tries=tries, reason=error.reason)
             return _POSTPONE_S
@@ -123,9 +124,8 @@ class FirstTry:
                 return 0.0
         return _FAULT_PAUSES_S[min(faults, len(_FAULT_PAUSES_S)) - 1]
 
-    async def _handle(self, tries: int, job: Job, inline: memoryview) -> None:
+    async def _handle(self, job: Job, inline: memoryview, *, repeated: bool) -> None:
         """Returns when the job may be let go."""
-        repeated = job.maybe_duplicate or tries > 1
         recipients = job.recipients
         if repeated:
             # in this order: a deferred job that is settled in between leaves DEFERRED after its dispositions are written

@@ -92,7 +92,7 @@ class Worker:
 
     async def _process(self, delivered: Delivered, members: Sequence[tuple[Envelope, memoryview]], ruleset: Ruleset) -> None:
         batch = members[0][0].id if len(members) > 1 else ""
-        known = {envelope.id: await self._actions.known(envelope, batch) for envelope, _ in members if delivered.tries > 1}
+        known = {envelope.id: await self._actions.known(envelope, batch) for envelope, _ in members if delivered.repeated}
         if known and all(len(known[envelope.id]) == len(envelope.recipients) for envelope, _ in members):
             log.info("message.already_settled", id=members[0][0].id, members=len(members), tries=delivered.tries)
             await delivered.ack()
@@ -114,7 +114,7 @@ class Worker:
                 continue
             if found is not None and (found := _beside(found, frozenset(earlier.values()), has_ended=has_ended)) is not None:
                 judged.append(found)
-        await self._actions.carry_out(judged, ruleset, redelivered=delivered.tries > 1, batch=batch)
+        await self._actions.carry_out(judged, ruleset, redelivered=delivered.repeated, batch=batch)
         for each in judged:
             self._tell(each.envelope, each.screened.verdict)
         if postponed is not None:

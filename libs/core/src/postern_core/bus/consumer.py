@@ -3,8 +3,9 @@
 Pull requests are short and carry a heartbeat. After a reconnect at once, and when a pull falls silent, a new one is sent, so that no restart of
 the broker leaves the consumer deaf; the old one, should the broker still have it, dies with its inbox, so that there are never two.
 A handler ends in exactly one of `ack`, `retry` or an exception (which is logged, and retried after a pause): nothing is ever let go because
-of a fault. A broker that is killed forgets what it had just given out, and gives it out again as if for the first time: what is in hand
-already is not taken up beside itself.
+of a fault. A broker that is killed forgets what it had just given out, and gives it out again as if for the first time. What is in hand
+already is not taken up beside itself; and since another replica may have had it, or one that is gone, what was waiting when the connection
+began comes as `repeated`.
 Sources: JetStream pull API (ADR-13), docs/reliability.md.
 """
 
@@ -33,6 +34,8 @@ _SILENCE_S: Final = 3 * _HEARTBEAT_S
 _FAULT_PAUSE_S: Final = 5.0
 _STOP_S: Final = 2.0  # for the broker to confirm that it sends nothing more
 
+# entries that a broker can have given out and forgotten: what all replicas have in hand is less. It spares most of a long backlog the look-ups
+_MOST_FORGOTTEN: Final = 1000
 _FENCE: Final = "fence"  # in place of a pull's number
 
 Handler = Callable[[Delivered], Awaitable[None]]
@@ -73,6 +76,9 @@ class Consumer:
         self._heard_at = 0.0
         self._wake = asyncio.Event()
         self._reconnected = False  # since the open pull was sent
+        self._doubtful: int | None = (
+            None  # entries to come that may have been given out before; None until one tells how many wait
+        )
         self._stopping = False
 
     @property
@@ -94,6 +100,7 @@ class Consumer:
                 silent = self._requested > 0 and loop.time() - self._heard_at > _SILENCE_S
                 if self._bus.connected and (silent or self._reconnected):
                     self._reconnected = False
+                    self._doubtful = None
                     old = subscription
                     inbox, subscription = await self._open_inbox()
                     await self._stop_receiving(old)  # what it had brought is in hand now, and counts below
@@ -165,6 +172,11 @@ class Consumer:
         if self._requested > 0:
             self._requested -= 1
         delivered = Delivered(self._bus.client, msg)
+        if self._doubtful is None:
+            self._doubtful = min(delivered.waiting + 1, _MOST_FORGOTTEN)
+        if self._doubtful:  # the broker gives out what came first first: all that waited then comes before anything newer
+            self._doubtful -= 1
+            delivered.repeated = True
         if not self._is_in_hand(delivered):
             self._begin(delivered)
         if self._requested == 0:

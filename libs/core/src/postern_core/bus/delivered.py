@@ -31,11 +31,13 @@ class Delivered:
         "members",
         "on_member_ended",
         "open_members",
+        "repeated",
         "settled",
         "stream_sequence",
         "subject",
         "taken_at",
         "tries",
+        "waiting",
     )
 
     def __init__(self, client: Client, msg: Msg) -> None:
@@ -49,6 +51,9 @@ class Delivered:
         self.members = self.open_members = members_in(msg.subject)
         self.on_member_ended: Callable[[], None] | None = None
         self.tries = int(tokens[base])  # 1 at first; more after a crash, a time-out or `retry`
+        # whether somebody may have had it in hand before: so it is too when the broker may have forgotten that (`Consumer`)
+        self.repeated = self.tries > 1
+        self.waiting = int(tokens[base + 4])  # entries behind it that nobody was given yet
         self.stream_sequence = int(tokens[base + 1])
         # which message it is, with the time when the stream took it: the number alone could be that of another in a stream made anew
         self.entry = (tokens[base + 1], tokens[base + 3])
