@@ -1,48 +1,48 @@
 """The steps of each process, in the order in which the code takes them; a fault may come between any two.
 
-SCREENER, HOLDER   postern_screener.actions: pass, hold
-DELIVERY           postern_delivery.first_try
-RETRY              postern_delivery.retry
-RELEASE            postern_api.quarantine.service
+SCREENER   postern_screener.worker, postern_screener.actions
+DELIVERY   postern_delivery.first_try
+RETRY      postern_delivery.retry
+RELEASE    postern_api.quarantine.service
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
-from model.state import State, Step, Stored, Task, advance, end
+from msgspec.structs import replace
+
+from model.state import Fault, State, Step, Stored, Task, advance, end, struck, without
 from postern_core.disposition import DispositionKind
 
-# --- the screener lets it pass: take from INTAKE, publish to OUTBOUND, acknowledge
+# --- the screener: take from INTAKE, look up (when repeated), judge, and
+#     it passes     publish to OUTBOUND, with others of its batch or alone, acknowledge
+#     it is held    publish to QUARANTINE, disposition `held`, acknowledge
+
+
+def judge(state: State, task: Task) -> Iterator[State]:
+    let_go, passes = SCREENER.index(let_go_of_intake), SCREENER.index(publish_job)
+    if task.repeated and state.newest is not None:
+        yield advance(state, task, let_go)
+        if state.batched and state.newest[0] is DispositionKind.DELIVERED:
+            yield advance(
+                state, task, passes
+            )  # others of the batch have not ended: it goes along with them once more, whatever the rules say
+    else:
+        yield advance(state, task, SCREENER.index(publish_held) if state.hold else passes)
 
 
 def publish_job(state: State, task: Task) -> Iterator[State]:
-    yield _stored(state, task, generation=0, maybe_duplicate=task.redelivered)
+    for shared in {False, state.batched}:
+        yield _stored(state, task, SCREENER.index(let_go_of_intake), maybe_duplicate=task.repeated, shared=shared)
 
 
-def _stored(state: State, task: Task, *, generation: int, maybe_duplicate: bool) -> State:
-    msg_id = f"job-{generation}"
-    if msg_id in state.remembered:
-        return advance(state, task)  # `duplicate: true`
-    job = Stored(state.copies, maybe_duplicate, generation)
-    return advance(state, task, outbound=(*state.outbound, job), copies=state.copies + 1, remembered=state.remembered | {msg_id})
-
-
-def ack_intake(state: State, task: Task) -> Iterator[State]:
-    yield end(state, task, intake=False)
-
-
-SCREENER: tuple[Step, ...] = (publish_job, ack_intake)
-
-# --- the screener holds it: look up (when redelivered), publish to QUARANTINE, disposition `held`, acknowledge
-
-
-def look_up_held(state: State, task: Task) -> Iterator[State]:
-    if task.redelivered and state.newest is not None:
-        yield advance(state, task, steps=HOLDER.index(ack_intake) - task.step)
-    else:
-        yield advance(state, task)
+def _stored(state: State, task: Task, then: int, *, maybe_duplicate: bool, generation: int = 0, shared: bool = False) -> State:
+    taken = {stored.copy for stored in state.outbound} | {other.copy for other in state.tasks}
+    job = Stored(min(set(range(len(taken) + 1)) - taken), maybe_duplicate, False, generation, shared, state.rerouted)
+    if job.msg_id in state.remembered:
+        return advance(state, task, then)  # `duplicate: true`
+    return advance(state, task, then, outbound=(*state.outbound, job), remembered=state.remembered | {job.msg_id})
 
 
 def publish_held(state: State, task: Task) -> Iterator[State]:
@@ -56,7 +56,15 @@ def write_held(state: State, task: Task) -> Iterator[State]:
     yield advance(state, task, **_written(state, DispositionKind.HELD, 0))
 
 
-HOLDER: tuple[Step, ...] = (look_up_held, publish_held, write_held, ack_intake)
+def let_go_of_intake(state: State, task: Task) -> Iterator[State]:
+    yield end(state, task, intake=False)
+    if state.batched:
+        yield end(struck(state, Fault.CAME_AGAIN), task)
+    if task.forgotten:  # the broker may not know what is acknowledged
+        yield end(state, task)
+
+
+SCREENER: tuple[Step, ...] = (judge, publish_job, publish_held, write_held, let_go_of_intake)
 
 
 def _written(state: State, kind: DispositionKind, generation: int) -> dict[str, object]:
@@ -79,7 +87,7 @@ def write_released(state: State, task: Task) -> Iterator[State]:
 
 
 def publish_released(state: State, task: Task) -> Iterator[State]:
-    yield _stored(state, task, generation=1, maybe_duplicate=True)
+    yield _stored(state, task, RELEASE.index(delete_entry), maybe_duplicate=True, generation=1)
 
 
 def delete_entry(state: State, task: Task) -> Iterator[State]:
@@ -92,71 +100,82 @@ RELEASE: tuple[Step, ...] = (write_released, publish_released, delete_entry)
 
 
 def look_up(state: State, task: Task) -> Iterator[State]:
-    repeated = task.redelivered or task.maybe_duplicate
-    deferred = state.deferred and state.row_generation == task.generation
-    if repeated and (deferred or state.settled_for(task.generation)):
-        yield advance(state, task, steps=DELIVERY.index(ack_outbound) - task.step)
+    if task.repeated and (task.generation in state.deferred or state.settled_for(task.generation)):
+        yield advance(state, task, DELIVERY.index(let_go_of_outbound))
     else:
-        yield advance(state, task)
+        yield _beginning(state, task)
+
+
+def _beginning(state: State, task: Task) -> State:
+    return advance(state, task, side_by_side=_beside(state, task))
+
+
+def _beside(state: State, task: Task) -> bool:
+    """Whether another worker has looked it up already, or will not, and has not written down yet how it ended."""
+    return state.side_by_side or any(
+        other.step in _ATTEMPTING.get(other.program, ())
+        or (other.program == "delivery" and other.step == 0 and not other.repeated)
+        for other in without(state, task)
+    )
 
 
 def attempt(state: State, task: Task) -> Iterator[State]:
-    yield advance(state, task, arrived=state.arrived + 1)  # 250
+    yield advance(state, task, arrived=state.arrived + 1, side_by_side=_beside(state, task))  # 250
     if task.program == "delivery":  # 4yz
-        yield advance(state, task, steps=DELIVERY.index(store_deferred) - task.step)
+        yield advance(state, task, DELIVERY.index(store_deferred))
     else:
         yield end(state, task)  # the row stays, its lease ends
 
 
 def write_delivered(state: State, task: Task) -> Iterator[State]:
+    then = DELIVERY.index(let_go_of_outbound) if task.program == "delivery" else None
     written = _written(state, DispositionKind.DELIVERED, task.generation)
-    yield advance(state, task, steps=DELIVERY.index(ack_outbound) - task.step if task.program == "delivery" else 1, **written)
+    yield advance(state, task, then, side_by_side=_beside(state, task), **written)
 
 
 def store_deferred(state: State, task: Task) -> Iterator[State]:
-    yield advance(state, task, deferred=True, row_generation=task.generation)
+    yield advance(state, task, deferred=state.deferred | {task.generation})
 
 
 def insert_row(state: State, task: Task) -> Iterator[State]:
-    yield advance(state, task, row=True)
+    yield advance(state, task, rows=state.rows | {task.generation})
 
 
-def ack_outbound(state: State, task: Task) -> Iterator[State]:
-    yield end(state, task, outbound=tuple(stored for stored in state.outbound if stored.copy != task.copy))
+def let_go_of_outbound(state: State, task: Task) -> Iterator[State]:
+    left = tuple(stored for stored in state.outbound if stored.copy != task.copy)
+    yield end(state, task, outbound=left)
+    if any(stored.shared for stored in state.outbound if stored.copy == task.copy):
+        yield end(struck(state, Fault.CAME_AGAIN), task)
+    if task.forgotten:
+        yield end(state, task)
 
 
-DELIVERY: tuple[Step, ...] = (look_up, attempt, write_delivered, store_deferred, insert_row, ack_outbound)
+DELIVERY: tuple[Step, ...] = (look_up, attempt, write_delivered, store_deferred, insert_row, let_go_of_outbound)
 
 # --- delivery, later tries: look up, attempt, write the disposition, drop the row, drop the body
 
 
 def look_up_row(state: State, task: Task) -> Iterator[State]:
     if state.settled_for(task.generation):
-        yield advance(state, task, steps=RETRY.index(drop_row) - task.step)
+        yield advance(state, task, RETRY.index(drop_row))
     else:
-        yield advance(state, task)
+        yield _beginning(state, task)
 
 
 def drop_row(state: State, task: Task) -> Iterator[State]:
-    yield advance(state, task, row=False)
+    yield advance(state, task, rows=state.rows - {task.generation})
 
 
 def drop_deferred(state: State, task: Task) -> Iterator[State]:
-    yield end(state, task, deferred=False)
+    yield end(state, task, deferred=state.deferred - {task.generation})
 
 
 RETRY: tuple[Step, ...] = (look_up_row, attempt, write_delivered, drop_row, drop_deferred)
 
-PROGRAMS: dict[str, tuple[Step, ...]] = {
-    "screener": SCREENER,
-    "holder": HOLDER,
-    "delivery": DELIVERY,
-    "retry": RETRY,
-    "release": RELEASE,
-}
+PROGRAMS: dict[str, tuple[Step, ...]] = {"screener": SCREENER, "delivery": DELIVERY, "retry": RETRY, "release": RELEASE}
+_ATTEMPTING = {name: [steps.index(attempt), steps.index(write_delivered)] for name, steps in PROGRAMS.items() if attempt in steps}
 
 
 def given_out(state: State, stored: Stored) -> tuple[Stored, ...]:
     """OUTBOUND once this job is in somebody's hands."""
-    others = tuple(other for other in state.outbound if other is not stored)
-    return tuple(sorted((*others, replace(stored, given_out=True)), key=lambda each: each.copy))
+    return tuple(replace(other, given_out=True) if other is stored else other for other in state.outbound)

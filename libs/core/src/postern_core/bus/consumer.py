@@ -127,8 +127,10 @@ class Consumer:
                     keeper.cancel()
 
     def _renew(self) -> None:
-        """The connection is a new one: the broker, or that part of it, may have forgotten the open pull."""
+        """The connection is a new one: the broker, or that part of it, may have forgotten the open pull, and to whom it gave what."""
         self._reconnected = True
+        for delivered in self._in_flight.values():
+            delivered.repeated = True  # another replica may have it as well by now
         self._wake.set()
 
     async def _open_inbox(self) -> tuple[str, Subscription]:
