@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from postern_core.bus import BodyStore, Bus, EventSink, PolicyWatch, StatusReporter
+from postern_core.heap import keep_large_blocks
 from postern_core.policy import GatePolicy, Section
 from postern_core.settings import BusSettings
 from postern_smtp.acceptance import Acceptance
 from postern_smtp.gate import GateProfile, GateRules
-from postern_smtp.heap import give_back_large_blocks
 from postern_smtp.listener import ListenAddress, Listener
 
 # of the drain time: for the last events and the status, after the last session
@@ -44,7 +44,6 @@ async def serve_gate(
     ConfigurationError when a port cannot be opened.
     """
     settings = gate.settings
-    give_back_large_blocks()
     events = EventSink(bus, gate.name)
     bodies = BodyStore(bus, gate.name, settings.inline_limit_bytes)
 
@@ -72,6 +71,7 @@ async def serve_gate(
         tasks.create_task(policy.run(drained), name="policy")
         tasks.create_task(events.run(drained), name="events")
         tasks.create_task(status.run(drained), name="status")
+        tasks.create_task(keep_large_blocks(drained), name="heap")
         for run in gate.background:
             tasks.create_task(_run(run, drained), name="background")
         await stop.wait()

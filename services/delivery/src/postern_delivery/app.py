@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from postern_core.bus import BodyStore, Bus, DispositionLog, EventSink, PolicyWatch, StatusReporter
+from postern_core.heap import keep_large_blocks
 from postern_core.ids import new_queue_id
 from postern_core.policy import DeliveryPolicy, Section
 from postern_core.service import Serve
@@ -133,6 +134,7 @@ class Delivery:
             tasks.create_task(self._watch.run(ended), name="policy")
             tasks.create_task(self._events.run(ended), name="events")
             tasks.create_task(self._status.run(ended), name="status")
+            tasks.create_task(keep_large_blocks(ended), name="heap")
             try:
                 await self._deliver(stop)
             finally:

@@ -10,6 +10,7 @@ from typing import Final
 
 from postern_core.bus import BodyStore, Bus, Consumer, EventSink, PolicyWatch, StatusReporter
 from postern_core.bus.topology import INTAKE, SCREENER_CONSUMER
+from postern_core.heap import keep_large_blocks
 from postern_core.policy import ScreeningPolicy, Section
 from postern_screener.actions import Actions
 from postern_screener.ruleset import Ruleset, compile_policy
@@ -91,6 +92,7 @@ async def serve(
         tasks.create_task(events.run(drained), name="events")
         tasks.create_task(watchdog.run(drained), name="watchdog")
         tasks.create_task(sandbox.run(drained), name="sandbox")
+        tasks.create_task(keep_large_blocks(drained), name="heap")
         if await _loaded(watch.loaded, stop):
             await consumer.run(stop, settings.drain_s)
         drained.set()
