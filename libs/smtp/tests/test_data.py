@@ -123,6 +123,24 @@ def test_any_chunking_gives_the_same_outcome(wire: bytes, cut: list[int], limit:
         assert read(wire, 1, limit=limit, bare=bare)[:2] == whole[:2]
 
 
+@given(st.lists(pieces, max_size=30).map(b"".join), st.lists(st.integers(1, 9), max_size=40), st.none() | st.integers(0, 60))
+@example(b"12345\r\n..\r\n.\r\n", [1] * 12, 6)
+def test_what_is_put_aside_of_a_large_message_makes_no_difference(wire: bytes, cut: list[int], limit: int | None) -> None:
+    for bare in BareNewline:
+        whole = read(wire, [*cut, 1], limit=limit, bare=bare)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("postern_smtp.data._BUFFER_OCTETS", 4)
+            assert read(wire, [*cut, 1], limit=limit, bare=bare)[:2] == whole[:2]
+
+
+def test_the_lines_of_a_large_message_come_out_as_they_went_in() -> None:
+    message = b"".join(b"%d .\r\n" % n if n % 1000 else b".\r\n" for n in range(300_000))
+    wire = message.replace(b"\r\n.", b"\r\n..")
+    assert read(b"." + wire + b".\r\nRSET\r\n", 65_536)[:2] == (message, b"RSET\r\n")
+    assert read(b"." + wire + b".\r\nRSET\r\n", 65_536, limit=len(message))[0] == message
+    assert read(b"." + wire + b".\r\nRSET\r\n", 65_536, limit=len(message) - 1)[0] is replies.TOO_BIG
+
+
 @given(st.lists(st.binary(max_size=20).map(lambda line: line.translate(None, b"\r\n\0")), max_size=20), st.integers(1, 50))
 def test_what_was_stuffed_comes_out_as_it_was(lines: list[bytes], size: int) -> None:
     message = b"".join(line + b"\r\n" for line in lines)

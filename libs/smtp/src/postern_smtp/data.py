@@ -27,6 +27,8 @@ from postern_smtp.client_data import find_dotted, has_only_crlf
 MAX_LINE_OCTETS: Final = 2000  # CRLF included
 _END: Final = b"\r\n.\r\n"
 _STUFFED: Final = b"\r\n."
+# a buffer that grows with a large message is copied again and again: from this size on its whole lines are put aside
+_BUFFER_OCTETS: Final = 128 * 1024
 
 
 class DataReader:
@@ -45,10 +47,10 @@ class DataReader:
         self._over_limit = over_limit
         # as if the CRLF that ended the DATA command belonged to the data: a line that starts the data is like any other
         self._buffer = bytearray(b"\r\n")
+        self._aside: list[bytes] = []  # of the message as it was before dot-stuffing; the buffer goes on behind it with a CRLF
+        self._aside_octets = 0
         self._scanned = 0
         self._stuffed = False  # a line starts with a dot, so there is something to undo
-        self._dots = 0  # stuffed dots up to `_counted`, for the limit
-        self._counted = 0
         self._refusal: Reply | None = None
         self._end = -1
         self.rest = b""
@@ -56,7 +58,7 @@ class DataReader:
     @property
     def buffered_bytes(self) -> int:
         """How much it holds now."""
-        return len(self._buffer)
+        return self._aside_octets + len(self._buffer)
 
     def feed(self, block: bytes) -> bool:
         """Take the next block; True when the data has ended. `rest` is then what came behind it."""
@@ -69,6 +71,8 @@ class DataReader:
             self.discard(self._over_limit)
         elif self._refusal is not None:
             self._drop()
+        elif len(self._buffer) > _BUFFER_OCTETS and self._end < 0:
+            self._put_aside()
         return self._end >= 0
 
     def discard(self, refusal: Reply) -> None:
@@ -80,7 +84,9 @@ class DataReader:
         """The message as it was before dot-stuffing, every line ended by CRLF; or why it is refused."""
         if self._refusal is not None:
             return self._refusal
-        body = bytes(self._buffer.replace(_STUFFED, b"\r\n")[2:] if self._stuffed else memoryview(self._buffer)[2:])
+        last = self._unstuffed(len(self._buffer))
+        body = b"".join((*self._aside, last)) if self._aside else last
+        self._aside.clear()
         self._buffer.clear()
         if b"\0" in body:
             return replies.NUL_IN_DATA
@@ -113,25 +119,36 @@ class DataReader:
         return end
 
     def _is_over_limit(self) -> bool:
-        # the two octets in front are ours; behind may stand a beginning of the end
-        size = len(self._buffer) - 2
+        # the two octets in front of the first line are ours; behind may stand a beginning of the end
+        size = self.buffered_bytes - (0 if self._aside else 2)
         if self._limit is None or size <= self._limit:
             return False
-        if self._stuffed:
-            self._count_dots()
+        dots = self._buffer.count(_STUFFED) if self._stuffed else 0
         # while the end is not in sight, up to five octets may belong to it and not to the message
-        return size - self._dots - (0 if self._end >= 0 else len(_END)) > self._limit
+        return size - dots - (0 if self._end >= 0 else len(_END)) > self._limit
 
-    def _count_dots(self) -> None:
-        if self._end >= 0:
-            # once more from the start: the dot of the end-of-data line may have been counted before it was known as such
-            self._dots = self._buffer.count(_STUFFED)
-            return
-        self._dots += self._buffer.count(_STUFFED, max(self._counted - 2, 0))
-        self._counted = len(self._buffer)
+    def _put_aside(self) -> None:
+        """All but the last line, which may go on, and its CRLF, by which a dot behind it is known."""
+        # not found there, the line is too long, or ends otherwise: it is not looked for again and again in all of it
+        cut = self._buffer.rfind(b"\r\n", len(self._buffer) - 2 * MAX_LINE_OCTETS)
+        if cut > 0:
+            piece = self._unstuffed(cut)
+            self._aside.append(piece)
+            self._aside_octets += len(piece)
+            del self._buffer[:cut]
+            self._scanned = max(self._scanned - cut, 0)
+
+    def _unstuffed(self, end: int) -> bytes:
+        """The buffer up to `end` as it was before dot-stuffing; without the two octets in front of the first line, which are ours."""
+        start = 0 if self._aside else 2
+        if self._stuffed:
+            return bytes(self._buffer[:end]).replace(_STUFFED, b"\r\n")[start:]
+        return bytes(memoryview(self._buffer)[start:end])
 
     def _drop(self) -> None:
         self._stuffed = True
+        self._aside.clear()
+        self._aside_octets = 0
         del self._buffer[: max(len(self._buffer) - 4, 0)]
         self._scanned = 0
 
