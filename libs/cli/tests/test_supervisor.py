@@ -198,6 +198,12 @@ asyncio.run(main())
         os.close(descriptor)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux' scheduler")
+async def test_children_yield_the_core(watched: Watched) -> None:
+    watched.start("a", f"import os; print(os.sched_getscheduler(0), flush=True); {FOREVER}")
+    await watched.until_said("a", f"{os.SCHED_BATCH}\n")
+
+
 async def test_one_name_is_started_once(watched: Watched) -> None:
     watched.start("a", FOREVER)
     with pytest.raises(ValueError, match="started already"):

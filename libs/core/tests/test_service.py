@@ -16,11 +16,12 @@ from fixtures.broker import Broker, free_port
 
 PROGRAM = """
 import asyncio, sys
-from postern_core import service
+from postern_core import process, service
 from postern_core.errors import ConfigurationError
 from postern_core.settings import BusSettings, load
 
 service._HARD_EXIT_S = 0.5
+process._LOADED_S = 0.1
 
 async def drains(bus, stop):
     await stop.wait()
@@ -42,6 +43,14 @@ async def never_ends(bus, stop):
 async def fails_while_draining(bus, stop):
     await stop.wait()
     raise RuntimeError("a fault of ours")
+
+async def tells_how_it_is_run(bus, stop):
+    import gc, os
+    service.log.info("told", policy=os.sched_getscheduler(0))
+    while not gc.get_freeze_count():
+        await asyncio.sleep(0.01)
+    service.log.info("spared")
+    await stop.wait()
 
 sys.exit(service.run_service("api", load(BusSettings), globals()[sys.argv[1]]))
 """
@@ -106,6 +115,13 @@ def test_a_signal_drains_it_and_that_is_zero(environment: dict[str, str], starte
     assert (code, err) == (0, "")
     assert "drained" in out
     assert "service.stopped" in out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux' scheduler")
+def test_it_yields_the_core_and_spares_what_it_has_loaded(environment: dict[str, str], started: list[Service]) -> None:
+    started.append(service := Service("tells_how_it_is_run", environment))
+    service.saw(f'"policy":{os.SCHED_BATCH}')
+    service.saw("spared")
 
 
 @pytest.mark.parametrize("serve", ["fails", "never_ends", "fails_while_draining"])

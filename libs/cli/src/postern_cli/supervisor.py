@@ -21,6 +21,8 @@ from typing import Final
 
 import structlog
 
+from postern_core.process import yield_the_core
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 EX_CONFIG: Final = 78
@@ -183,6 +185,7 @@ def _die_with(parent: int) -> Callable[[], None]:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # type: ignore[union-attr]
         if os.getppid() != parent:  # it died before we asked
             os._exit(EX_CONFIG)
+        yield_the_core()  # the broker too, which is not ours
 
     return in_child
 

@@ -15,6 +15,7 @@ import structlog
 
 from postern_core.bus.connection import Bus, connect
 from postern_core.errors import ConfigurationError
+from postern_core.process import spare_what_lasts, yield_the_core
 from postern_core.settings import BusSettings
 from postern_core.telemetry import configure_logging
 
@@ -31,6 +32,7 @@ def run_service(name: str, settings: BusSettings, serve: Serve) -> int:
     `serve` returns after it has drained. The whole end takes at most ten seconds.
     """
     configure_logging(name, settings.instance, settings.log_level, settings.log_format)
+    yield_the_core()
     try:
         import uvloop
 
@@ -55,6 +57,7 @@ async def _main(name: str, settings: BusSettings, serve: Serve) -> int:
         return 0
     bus = await connecting
     log.info("service.started")
+    spare_what_lasts(loop)
 
     serving = asyncio.ensure_future(serve(bus, stop))
     closed = asyncio.ensure_future(bus.closed.wait())
