@@ -266,6 +266,16 @@ def test_a_keyword_is_found_in_header_fields_that_only_some_clients_decode(scree
     assert verdict.findings[0].part == "header"
 
 
+@pytest.mark.parametrize("between", ["\r\n", "\r\n\r\n", "\r", "\n", " \t\v\f ", "\r\n \r\n\t", "\r\n" * 1000, " \r \n" * 1000])
+@pytest.mark.parametrize("length", [0, 100_000])
+def test_any_white_space_stands_between_the_words_of_a_phrase(screens: Screens, between: str, length: int) -> None:
+    around = "x y\r\n" * (length // 5)
+    content = f"{around}\r\n win{between}big \r\n{around}".encode()
+    raw = b"Subject: s\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.encodebytes(content)
+    assert screens(raw, keyword("win big", whole_word=True)).verdict.hold_reason is HoldReason.RULE
+    assert screens(raw, keyword("winbig"), keyword("any big")).verdict.decision is Decision.PASS
+
+
 def test_many_phrases_compile_while_a_newcomer_waits(screens: Screens) -> None:
     rule = keyword(*[f"phrase number {n} of many" for n in range(10_100)], "free money")
     verdict = screens(a_message(body="no phrase \r\n\t number  10099\tof many"), rule).verdict

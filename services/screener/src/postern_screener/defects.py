@@ -55,17 +55,16 @@ def without_comments(value: str) -> str:
     return re.sub(r"\([^()]*\)", " ", value)
 
 
-def header_defects(raw: bytes, headers: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def header_defects(raw: bytes, fields: Fields) -> Iterator[str]:
     """What is wrong with the header of the whole message. A line without a colon ends it for the parser; others skip the line and read on."""
-    if any(value.count("@") > MAX_ADDRESSES for value in Fields(headers).all("from")):
+    if any(value.count("@") > MAX_ADDRESSES for value in fields.all("from")):
         yield f"more than {MAX_ADDRESSES} addresses in From"
     blank_line = raw.find(b"\r\n\r\n")
     if blank_line <= 0:
         return
     block = raw[:blank_line]
-    fields = sum(len(values) for values in headers.values())
     lines = block.count(b"\n") + 1 - block.count(b"\n ") - block.count(b"\n\t")
-    if fields < lines:
+    if sum(map(len, fields.by_name.values())) < lines:
         yield "a line in the header is no header field"
 
 

@@ -141,6 +141,7 @@ class _Ahead:
     raw: _Raw  # of the message that it belongs to
     is_root: bool = False  # of a message
     in_digest: bool = False  # its type is message/rfc822 unless it says otherwise
+    fields: Fields | None = None  # its own, where somebody has looked at them already
 
 
 def parse_message(raw: bytes) -> Message:
@@ -178,8 +179,8 @@ class _Walk:
 
     def run(self, root: fast_mail_parser.PyLazyMimePart) -> Message:
         fields = Fields(root.headers)
-        self._defects += [Defect("header", reason) for reason in header_defects(self._raw.message, root.headers)]
-        self._ahead.append(_Ahead(root, "", self._raw, is_root=True))
+        self._defects += [Defect("header", reason) for reason in header_defects(self._raw.message, fields)]
+        self._ahead.append(_Ahead(root, "", self._raw, is_root=True, fields=fields))
         while self._ahead:
             if len(self._parts) >= MAX_PARTS:
                 self._defects.append(Defect("1", f"more than {MAX_PARTS} parts"))
@@ -189,7 +190,7 @@ class _Walk:
 
     def _visit(self, ahead: _Ahead) -> None:
         node, path, raw = ahead.node, ahead.path, ahead.raw
-        fields = Fields(node.headers)
+        fields = ahead.fields or Fields(node.headers)
         if ahead.is_root:
             self._headers.append(HeaderBlock(f"{path}.header" if path else "header", _header_text(node.headers)))
         media_type = _media_type(node.content_type, fields, in_digest=ahead.in_digest)

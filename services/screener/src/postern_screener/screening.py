@@ -131,4 +131,5 @@ def _is_loop(message: Message, rule: Rule) -> bool:
 
 def one_line(text: str, limit: int) -> str:
     """`text` without controls and direction marks, white space as single blanks, cut at `limit` characters."""
-    return "".join(character for character in " ".join(text[: limit * 4].split()) if character.isprintable())[:limit]
+    line = " ".join(text[: limit * 4].split())
+    return (line if line.isprintable() else "".join(character for character in line if character.isprintable()))[:limit]
