@@ -50,6 +50,11 @@ def test_no_value_makes_a_line_fail_or_two_of_it(value: str) -> None:
     assert _line(f"log.info('message.accepted', value={value})")["event"] == "message.accepted"
 
 
+@pytest.mark.parametrize("name", ["method", "method_name", "line", "fields"])
+def test_a_field_may_have_any_name(name: str) -> None:
+    assert _line(f"log.info('request.served', **{{{name!r}: 'x'}})")[name] == "x"
+
+
 def test_an_exception_stands_in_its_line() -> None:
     line = _line("log.error('service.failed', exc_info=ValueError('the reason'))")
     assert line["exception"].endswith("ValueError: the reason")

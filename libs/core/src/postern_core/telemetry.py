@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,31 +18,46 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 def configure_logging(service: str, instance: str, level: str = "info", log_format: str = "json") -> None:
     """Send structlog to standard output, one line an event, and the standard library's warnings and errors with it."""
-
-    def render(_: object, method: str, event: MutableMapping[str, Any]) -> str:
-        # one step for what structlog has one each for: a line is written for every message in every service
-        line = {"event": event.pop("event"), **event, "service": service, "instance": instance, "level": method}
-        return _json(line | {"timestamp": datetime.now(UTC)})
-
-    for_people: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.dev.ConsoleRenderer(colors=False),
-    ]
-    structlog.configure(
-        processors=[structlog.processors.format_exc_info, *([render] if log_format == "json" else for_people)],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
-        cache_logger_on_first_use=True,
-    )
+    if log_format == "json":
+        structlog.configure(
+            processors=[],
+            wrapper_class=_lines_of(service, instance, _LEVELS[level]),
+            logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+            cache_logger_on_first_use=True,
+        )
+    else:
+        structlog.configure(
+            processors=[
+                structlog.processors.format_exc_info,
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.dev.ConsoleRenderer(colors=False),
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+            logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
+            cache_logger_on_first_use=True,
+        )
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
 
 
-def _json(line: dict[str, Any]) -> str:
+def _lines_of(service: str, instance: str, least: int) -> type[structlog.typing.FilteringBoundLogger]:
+    """A logger whose lines are put together in one step, where structlog has one each for field and time: every message writes one in every service."""
+
+    class Lines(structlog.make_filtering_bound_logger(least)):  # type: ignore[misc]  # made anew for each level
+        def _proxy_to_logger(self, method: str, event: str | None = None, /, **fields: Any) -> None:
+            if "exc_info" in fields:
+                fields = dict(structlog.processors.format_exc_info(None, method, fields))
+            whence = {"service": service, "instance": instance, "level": method, "timestamp": datetime.now(UTC)}
+            self._logger.msg(_json({"event": event, **self._context, **fields, **whence}))
+
+    return Lines
+
+
+def _json(line: dict[str, Any]) -> bytes:
     try:
-        return _encode(line).decode()
+        return _encode(line)
     except ValueError:  # half of a surrogate pair, an integer that is too large: the slow way writes them
-        return json.dumps(line, default=str)
+        return json.dumps(line, default=str).encode("ascii")
 
 
 class _Forward(logging.Handler):
