@@ -48,8 +48,11 @@ class Acceptance:
         """The reply while nothing can be stored, so that no client sends a message in vain; None when it can."""
         return None if self._bus.connected else replies.UNAVAILABLE
 
-    async def accept(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> Reply:
-        """Store the message and return its 250; or return the reply that leaves it with the client. Never raises but when cancelled."""
+    async def accept(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool, sessions: int) -> Reply:
+        """Store the message and return its 250; or return the reply that leaves it with the client. Never raises but when cancelled.
+
+        `sessions` are open at the gate: so many messages may come at the same moment.
+        """
         limit = transaction.rules.limits.max_hops
         if limit is not None and count_hops(body) > limit:
             log.info("message.refused", reverse_path=transaction.mail.reverse_path.address, reply=str(replies.TOO_MANY_HOPS))
@@ -57,7 +60,7 @@ class Acceptance:
         queue_id = new_queue_id()
         try:
             async with asyncio.timeout(self._cap_s):
-                size = await self._store(queue_id, transaction, client, body, extended=extended)
+                size = await self._store(queue_id, transaction, client, body, extended=extended, sessions=sessions)
         except MailError as error:
             log.warning("message.refused", id=queue_id, reply=str(error.reply), reason=error.reason)
             return error.reply
@@ -70,7 +73,9 @@ class Acceptance:
         self._tell(queue_id, transaction, client, size)
         return replies.queued(queue_id)
 
-    async def _store(self, queue_id: QueueId, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> int:
+    async def _store(
+        self, queue_id: QueueId, transaction: Transaction, client: Client, body: bytes, *, extended: bool, sessions: int
+    ) -> int:
         mail, recipients = transaction.mail, tuple(transaction.recipients)
         at = accepted_at(queue_id)
         field = received_field(
@@ -98,7 +103,7 @@ class Acceptance:
                 envid=mail.envid,
             )
             envelope, inline = await self._bodies.stow(envelope, queue_id, body, head=head)
-            await self._intake.publish(envelope, inline)
+            await self._intake.publish(envelope, inline, among=sessions)
             return size
 
     def _tell(self, queue_id: QueueId, transaction: Transaction, client: Client, size_bytes: int) -> None:

@@ -109,7 +109,7 @@ class Listener:
         self._storing += 1
         self.memory.storing(octets)
         try:
-            return await self._acceptance.accept(transaction, client, body, extended=extended)
+            return await self._acceptance.accept(transaction, client, body, extended=extended, sessions=self.connections)
         finally:
             self.memory.storing(-octets)
             self._storing -= 1

@@ -1,7 +1,8 @@
 """Group commit: messages that come while a publish is under way wait for it, and then go together as one batch.
 
 What databases do with transactions: a sync of the disk and a round trip are paid once for all who want them at the same moment. Where nobody
-else is, a message goes at once and alone, so that nothing waits for company.
+else is, a message goes at once and alone, so that nothing waits for company. Where others are, which those tell who came while a commit was under
+way, the next one waits a moment for more of them: each entry costs the broker, the screener and delivery as much as a message in it or more.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from postern_core.envelope import Envelope, frame_encoded
 from postern_core.errors import TransientError
 
 _MOST_UNDER_WAY: Final = 1  # a second publish beside the first would only make both smaller
-# where mail comes so fast that it goes in batches, a moment more makes them larger, which costs less than it delays
-_LINGER_S: Final = 0.003
+_LINGER_S: Final = 0.007
+_ENOUGH: Final = 8  # nobody lingers for more: what another one saves gets less with each
 
 
 @dataclass(eq=False, slots=True)
@@ -41,12 +42,14 @@ class GroupCommit:
         self._prefix = prefix
         self._waiting: deque[_Waiting] = deque()
         self._waiting_octets = 0
-        self._full = asyncio.Event()  # there is as much as goes together
+        self._enough = asyncio.Event()  # to end a linger
+        self._among = MOST_MEMBERS
         self._under_way = 0
         self._commits: set[asyncio.Task[None]] = set()  # or they could be collected
 
-    async def publish(self, envelope: Envelope, body: Body) -> None:
-        """Store one message; returns after the broker's acknowledgement.
+    async def publish(self, envelope: Envelope, body: Body, *, among: int = MOST_MEMBERS) -> None:
+        """Store one message; returns after the broker's acknowledgement. It is one `among` so many that may come at the same moment: once
+        all of them wait there is nobody to wait for.
 
         TransientError as of `Bus.publish`. Who waits when a publish fails is told the same, and was not stored. Cancelled while it waits, the message
         is not sent.
@@ -60,8 +63,9 @@ class GroupCommit:
         waiting = _Waiting(envelope, head, body, octets)
         self._waiting.append(waiting)
         self._waiting_octets += waiting.octets
-        if self._is_full():
-            self._full.set()
+        self._among = among
+        if self._is_enough():
+            self._enough.set()
         if self._under_way < _MOST_UNDER_WAY:
             self._under_way += 1
             commit = asyncio.create_task(self._commit(), name=f"commit.{self._stream}")
@@ -73,7 +77,7 @@ class GroupCommit:
         try:
             while batch := self._next():
                 await self._commit_one(batch)
-                if len(batch) > 1 and not self._is_full():
+                if (len(batch) > 1 or self._waiting) and not self._is_enough():
                     await self._linger()
         finally:
             self._under_way -= 1  # in the same step in which nobody was found to wait: whoever comes next begins another
@@ -95,15 +99,15 @@ class GroupCommit:
         else:
             _settle(batch, None)
 
-    def _is_full(self) -> bool:
-        return len(self._waiting) >= MOST_MEMBERS or self._waiting_octets >= MOST_OCTETS
+    def _is_enough(self) -> bool:
+        return len(self._waiting) >= min(_ENOUGH, self._among) or self._waiting_octets >= MOST_OCTETS
 
     async def _linger(self) -> None:
-        """For a moment, or until there is as much as goes together."""
-        self._full.clear()
-        timer = asyncio.get_running_loop().call_later(_LINGER_S, self._full.set)
+        """For a moment, or until enough have come."""
+        self._enough.clear()
+        timer = asyncio.get_running_loop().call_later(_LINGER_S, self._enough.set)
         try:
-            await self._full.wait()
+            await self._enough.wait()
         finally:
             timer.cancel()
 
