@@ -277,6 +277,31 @@ async def test_stopping_finishes_what_is_in_flight(mailbag: Any, screener: Any) 
     assert done + info["num_pending"] + info["num_ack_pending"] == len(sent)
 
 
+@pytest.mark.parametrize(("size_kib", "at_once"), [(600, 4), (2100, 2)])
+async def test_of_large_bodies_few_are_in_memory_but_not_so_few_that_most_wait(
+    mailbag: Any, screener: Any, monkeypatch: pytest.MonkeyPatch, size_kib: int, at_once: int
+) -> None:
+    """Was: two at once of all over 512 KiB, so that the third of a handful waited for what the broker had to say to the first two."""
+    loading: set[str] = set()
+    most = 0
+    load = BodyStore.load
+
+    async def slow(bodies: BodyStore, envelope: Any, inline: memoryview) -> bytes | memoryview:
+        nonlocal most
+        loading.add(envelope.id)
+        most = max(most, len(loading))
+        await asyncio.sleep(0.5)
+        loading.discard(envelope.id)
+        return await load(bodies, envelope, inline)
+
+    for _ in range(4):
+        await mailbag.send(CLEAN + b"x" * 998 + b"\r\n" * (size_kib * 512), "a@relay.example")
+    monkeypatch.setattr(BodyStore, "load", slow)
+    await mailbag.put_policy()
+    await mailbag.screened()
+    assert most == at_once
+
+
 @pytest.mark.parametrize("action", list(Action))
 async def test_thousands_of_recipients_end_once_each(mailbag: Any, screener: Any, action: Action) -> None:
     await mailbag.put_policy(a_rule("keyword", action))
