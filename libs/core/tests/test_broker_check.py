@@ -82,6 +82,35 @@ async def test_a_broker_that_keeps_mail_where_temporary_files_go_is_refused(
         await session_broker.connect("api")
 
 
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("max_payload: 1MB", "takes messages of up to 1048576 bytes, .*: set `max_payload: 8MB`"),
+        ("max_pending: 32MB", "33554432 bytes wait"),
+    ],
+)
+async def test_a_broker_that_has_no_room_for_our_largest_messages_is_refused(tmp_path: Path, line: str, named: str) -> None:
+    """Each such message would be refused again and again, or would end one connection after another."""
+    broker = Broker(tmp_path / "broker")
+    broker.start()
+    broker.stop()
+    configuration = broker.directory / "nats.conf"
+    lines = [kept for kept in configuration.read_text().splitlines() if not kept.startswith(line.partition(":")[0])]
+    configuration.write_text("\n".join((line, *lines)))
+    try:
+        broker.restart()
+        with pytest.raises(ConfigurationError, match=named):
+            await broker.connect(PROVISIONER)
+    finally:
+        broker.stop()
+
+
+async def test_a_broker_with_room_for_the_largest_inline_limit_is_the_one_that_we_configure(session_broker: Broker) -> None:
+    largest = max(entry.le for entry in BusSettings.model_fields["inline_limit_bytes"].metadata if hasattr(entry, "le"))
+    bus = await connect(session_broker.settings("api").model_copy(update={"inline_limit_bytes": largest}), "api")
+    await bus.close()
+
+
 async def test_a_broker_that_comes_back_with_another_configuration_is_left(broker: Broker) -> None:
     """Was: only looked at once, at the start: 250 was then answered for mail that was not on disk."""
     gate = await broker.connect("ingress-anon")

@@ -10,12 +10,15 @@ import socket
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 S = TypeVar("S", bound=BaseSettings)
+
+
+DEFAULT_INLINE_LIMIT_BYTES: Final = 512 * 1024
 
 
 class Unconfirmed(StrEnum):
@@ -56,7 +59,10 @@ class BusSettings(BaseSettings):
         description="`allow` starts although no broker confirms sync_interval: always; accepted mail may then be lost.",
     )
     inline_limit_bytes: int = Field(
-        default=512 * 1024, ge=1024, le=4 * 1024 * 1024, description="Bodies over this size travel in BODIES, in bytes."
+        default=DEFAULT_INLINE_LIMIT_BYTES,
+        ge=1024,
+        le=4 * 1024 * 1024,
+        description="Bodies over this size travel in BODIES, in bytes.",
     )
     state_dir: Path | None = Field(default=None, description="Folder for the last good policy; none: not kept.")
     ready_file: Path | None = Field(

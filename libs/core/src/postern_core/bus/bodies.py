@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from postern_core.bus.connection import Bus, Stored
+from postern_core.bus.connection import Bus
 from postern_core.bus.publishing import SubjectTakenError
 from postern_core.bus.topology import BODIES, body_subject
 from postern_core.envelope import BodyRef, Envelope
@@ -23,8 +23,7 @@ T = TypeVar("T")
 
 CHUNK_BYTES: Final = 1024 * 1024
 _HASHED_AT_ONCE_BYTES: Final = 1536 * 1024  # under a millisecond, and a thread to do it in costs a fifth of one
-# each way. Read: the broker hangs up on a client for which 64 MiB wait to be sent, whatever else is under way there
-_CHUNKS_AT_ONCE: Final = 16
+_CHUNKS_AT_ONCE: Final = 16  # written; how many are read the connection decides
 
 
 class BodyMissing(Exception):  # noqa: N818  (a state of the mail, not of the program)
@@ -39,7 +38,6 @@ class BodyStore:
         self._bus = bus
         self._writer = writer
         self._inline_limit = inline_limit_bytes
-        self._reading = asyncio.Semaphore(_CHUNKS_AT_ONCE)
         self._writing = asyncio.Semaphore(_CHUNKS_AT_ONCE)
 
     async def stow(
@@ -90,16 +88,12 @@ class BodyStore:
 
     async def get(self, ref: BodyRef) -> bytes:
         """The stored body, verified."""
-        stored = await _all(self._chunk(ref.name, k) for k in range(ref.chunks))
+        stored = await _all(self._bus.last(BODIES, body_subject(ref.name, k)) for k in range(ref.chunks))
         body = b"".join(chunk.data for chunk in stored if chunk is not None)
         if len(body) != ref.size_bytes or await _sha256(body) != ref.sha256:
             missing = [k for k, chunk in enumerate(stored) if chunk is None]
             raise BodyMissing(f"body {ref.name}: chunks {missing} missing" if missing else f"body {ref.name}: digest differs")
         return body
-
-    async def _chunk(self, name: str, k: int) -> Stored | None:
-        async with self._reading:
-            return await self._bus.last(BODIES, body_subject(name, k))
 
     async def delete(self, envelope: Envelope) -> None:
         """Delete the body that this envelope refers to, if it refers to one."""

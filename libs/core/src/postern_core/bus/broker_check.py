@@ -2,7 +2,8 @@
 
 JetStream flushes every two minutes by default and acknowledges before that. `varz.jetstream.config.sync_always` is true only when
 `sync_interval: always` is set; the field is absent otherwise. It is read from the monitoring port of every server.
-The store's folder is read there, too: without `store_dir` it is a temporary one, which the next boot empties.
+The store's folder is read there, too: without `store_dir` it is a temporary one, which the next boot empties. And what it takes and keeps waiting for a
+client, where a wrong number would not show until there is large mail: that is refused again and again, or ends one connection after another.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 import structlog
 from nats.aio.client import Client as NatsClient
 
+from postern_core.bus.window import LEAST_PENDING_BYTES, MOST_HEAD_BYTES
 from postern_core.errors import ConfigurationError
 from postern_core.settings import BusSettings, Unconfirmed
 
@@ -47,6 +49,8 @@ class _Varz(msgspec.Struct):
 
     server_id: str
     jetstream: _JetStream = msgspec.field(default_factory=_JetStream)
+    max_payload: int | None = None  # octets of a message
+    max_pending: int | None = None  # octets that may wait for a client
 
 
 class CannotBeAskedError(ConfigurationError):
@@ -54,8 +58,8 @@ class CannotBeAskedError(ConfigurationError):
 
 
 async def confirm_broker(settings: BusSettings, client: NatsClient) -> None:
-    """ConfigurationError when a broker is too old, does not sync, keeps mail in a temporary folder, or cannot be asked (and the settings do
-    not allow that)."""
+    """ConfigurationError when a broker is too old, does not sync, keeps mail in a temporary folder, has no room for our largest messages, or cannot
+    be asked (and the settings do not allow that)."""
     version = client.connected_server_version
     if (version.major, version.minor, version.patch) < OLDEST_BROKER:
         oldest = ".".join(map(str, OLDEST_BROKER))
@@ -63,7 +67,7 @@ async def confirm_broker(settings: BusSettings, client: NatsClient) -> None:
             f"nats-server {version.major}.{version.minor}.{version.patch} is too old: {oldest} is the oldest that keeps mail safe"
         )
     for url in settings.nats_monitor_url.split(","):
-        await _confirm_sync(url.strip().rstrip("/"), settings.broker_sync_unconfirmed)
+        await _confirm_one(url.strip().rstrip("/"), settings)
 
 
 async def store_bytes(settings: BusSettings) -> int | None:
@@ -79,11 +83,11 @@ async def store_bytes(settings: BusSettings) -> int | None:
     return min(sizes) or None
 
 
-async def _confirm_sync(url: str, unconfirmed: Unconfirmed) -> None:
+async def _confirm_one(url: str, settings: BusSettings) -> None:
     try:
         varz = await _read_varz(url)
     except CannotBeAskedError as error:
-        if unconfirmed is Unconfirmed.REFUSE:
+        if settings.broker_sync_unconfirmed is Unconfirmed.REFUSE:
             raise
         log.warning("broker.sync_unconfirmed", reason=str(error))
         return
@@ -97,6 +101,16 @@ async def _confirm_sync(url: str, unconfirmed: Unconfirmed) -> None:
         raise ConfigurationError(
             f"the broker at {url} keeps mail in {varz.jetstream.config.store_dir}, which may be emptied when the machine starts: "
             "set `store_dir` in its `jetstream` block"
+        )
+    needed = settings.inline_limit_bytes + MOST_HEAD_BYTES
+    if varz.max_payload is not None and varz.max_payload < needed:
+        raise ConfigurationError(
+            f"the broker at {url} takes messages of up to {varz.max_payload} bytes, and POSTERN_INLINE_LIMIT_BYTES={settings.inline_limit_bytes} "
+            f"needs {needed}: set `max_payload: 8MB` in its configuration"
+        )
+    if varz.max_pending is not None and varz.max_pending < LEAST_PENDING_BYTES:
+        raise ConfigurationError(
+            f"the broker at {url} hangs up on a client for which {varz.max_pending} bytes wait: set `max_pending: 64MB`, its default, in its configuration"
         )
 
 

@@ -26,8 +26,9 @@ from nats.js.client import JetStreamContext
 from postern_core.bus.broker_check import CannotBeAskedError, confirm_broker
 from postern_core.bus.client import Client, credentials
 from postern_core.bus.publishing import IN_PROCESS, PubAck, decode_pub_reply, refusal, unavailable
+from postern_core.bus.window import HOLDING_MAIL, Window, reads_at_once
 from postern_core.errors import ConfigurationError
-from postern_core.settings import BusSettings
+from postern_core.settings import DEFAULT_INLINE_LIMIT_BYTES, BusSettings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -53,8 +54,10 @@ class Stored:
 class Bus:
     """See the module. Build it with `connect`."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, inline_limit_bytes: int = DEFAULT_INLINE_LIMIT_BYTES) -> None:
         self.client = client
+        self.window = Window()
+        self._reading = asyncio.Semaphore(reads_at_once(inline_limit_bytes))  # from streams that hold mail
         self.jetstream: JetStreamContext = client.jetstream(timeout=_READ_TIMEOUT_S)
         self.closed = asyncio.Event()
         self.checking: asyncio.Task[None] | None = None  # of the broker, after a reconnect
@@ -204,6 +207,12 @@ class Bus:
             await self.client.flush()
 
     async def _direct_get(self, stream: str, api_subject: str, query: bytes) -> Stored | None:
+        if stream not in HOLDING_MAIL:
+            return await self._get(stream, api_subject, query)
+        async with self._reading:
+            return await self._get(stream, api_subject, query)
+
+    async def _get(self, stream: str, api_subject: str, query: bytes) -> Stored | None:
         try:
             answer: Msg = await self.client.request(api_subject, query, timeout=_READ_TIMEOUT_S)
         except (nats.errors.Error, OSError, TimeoutError) as error:
@@ -235,7 +244,7 @@ async def connect(settings: BusSettings, service: str) -> Bus:
     confirmed (unless the settings allow that), or when a setting cannot be used.
     """
     client = Client()
-    bus = Bus(client)
+    bus = Bus(client, inline_limit_bytes=settings.inline_limit_bytes)
 
     async def on_error(error: Exception) -> None:
         log.warning("bus.error_reported", reason=f"{type(error).__name__}: {error}")

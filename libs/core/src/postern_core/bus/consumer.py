@@ -5,7 +5,7 @@ the broker leaves the consumer deaf; the old one, should the broker still have i
 A handler ends in exactly one of `ack`, `retry` or an exception (which is logged, and retried after a pause): nothing is ever let go because
 of a fault. A broker that is killed forgets what it had just given out, and gives it out again as if for the first time. What is in hand
 already is not taken up beside itself; and since another replica may have had it, or one that is gone, what was waiting when the connection
-began comes as `repeated`.
+began comes as `repeated`. A pull takes no more octets than this consumer's share of what the broker may have on its way to us (window.py).
 Sources: JetStream pull API (ADR-13), docs/reliability.md.
 """
 
@@ -37,6 +37,7 @@ _STOP_S: Final = 2.0  # for the broker to confirm that it sends nothing more
 # entries that a broker can have given out and forgotten: what all replicas have in hand is less. It spares most of a long backlog the look-ups
 _MOST_FORGOTTEN: Final = 1000
 _FENCE: Final = "fence"  # in place of a pull's number
+_OVER_SHARE: Final = "Message Size Exceeds MaxBytes"  # the next entry is larger than what is left of the pull's octets
 
 Handler = Callable[[Delivered], Awaitable[None]]
 
@@ -71,6 +72,8 @@ class Consumer:
         # of an entry, lately: a pull asks for entries, and nobody knows their size before
         self._usual_members = float(MOST_MEMBERS)
         self._requested = 0  # entries asked for by the open pull and not yet delivered
+        self._brought = False  # whether the open pull has delivered one
+        self._next_is_over_share = False
         self._pull = 0  # names the open pull; a status for an older one is void
         self._heard = asyncio.Event()  # of the open pull
         self._heard_at = 0.0
@@ -80,6 +83,7 @@ class Consumer:
             None  # entries to come that may have been given out before; None until one tells how many wait
         )
         self._stopping = False
+        bus.window.join(self)  # here, so that none of several that begin together takes the share of those that have not begun
 
     @property
     def in_flight(self) -> int:
@@ -104,7 +108,7 @@ class Consumer:
                     old = subscription
                     inbox, subscription = await self._open_inbox()
                     await self._stop_receiving(old)  # what it had brought is in hand now, and counts below
-                    self._requested = 0
+                    self._close_pull()
                 free = self._concurrency - self._members
                 if self._bus.connected and free > 0 and self._requested == 0:
                     await self._request(inbox, max(int(free / self._usual_members), 1))
@@ -123,6 +127,7 @@ class Consumer:
             try:
                 await self._drain(drain_s)
             finally:
+                self._bus.window.leave(self)
                 if keeper is not None:
                     keeper.cancel()
 
@@ -142,7 +147,14 @@ class Consumer:
         await self._ask(inbox, batch, expires=int(_EXPIRES_S * 1e9), idle_heartbeat=int(_HEARTBEAT_S * 1e9))
 
     async def _ask(self, inbox: str, batch: int, **how: int | bool) -> None:
+        if not self._next_is_over_share:
+            how["max_bytes"] = self._bus.window.share_bytes
+        elif self._bus.window.take_turn(self, self._wake.set):
+            batch = 1
+        else:
+            return  # until it is our turn
         self._pull += 1
+        self._brought = False
         self._requested = batch
         self._heard.clear()
         self._heard_at = asyncio.get_running_loop().time()
@@ -171,6 +183,7 @@ class Consumer:
             self._status(msg)
             return
         self._heard.set()
+        self._brought = True
         if self._requested > 0:
             self._requested -= 1
         delivered = Delivered(self._bus.client, msg)
@@ -182,7 +195,7 @@ class Consumer:
         if not self._is_in_hand(delivered):
             self._begin(delivered)
         if self._requested == 0:
-            self._wake.set()
+            self._end_pull()
 
     def _is_in_hand(self, delivered: Delivered) -> bool:
         """Whether the broker, which forgot that it gave this out, gave it out once more: whoever has it goes on, for both."""
@@ -213,12 +226,23 @@ class Consumer:
             self._heard.set()
         if status == "100" or pull != str(self._pull):
             return
+        if _OVER_SHARE in description:
+            self._end_pull(next_is_over_share=not self._brought)
+            return
         if status not in ("404", "408"):
             log.warning("bus.pull_ended", consumer=self.name, status=status, reason=description)
         if status == "503" or (status == "409" and "Batch Completed" not in description):
             return  # wait for the silence to pass before asking again: do not spin
-        self._requested = 0
+        self._end_pull()
+
+    def _end_pull(self, *, next_is_over_share: bool = False) -> None:
+        self._close_pull(next_is_over_share=next_is_over_share)
         self._wake.set()
+
+    def _close_pull(self, *, next_is_over_share: bool = False) -> None:
+        self._requested = 0
+        self._next_is_over_share = next_is_over_share
+        self._bus.window.end_turn(self)
 
     def _member_ended(self) -> None:
         self._members -= 1
