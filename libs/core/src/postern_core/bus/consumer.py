@@ -79,9 +79,8 @@ class Consumer:
         self._heard_at = 0.0
         self._wake = asyncio.Event()
         self._reconnected = False  # since the open pull was sent
-        self._doubtful: int | None = (
-            None  # entries to come that may have been given out before; None until one tells how many wait
-        )
+        # entries to come that may have been given out before; None until one tells how many wait
+        self._doubtful: int | None = None
         self._stopping = False
         bus.window.join(self)  # here, so that none of several that begin together takes the share of those that have not begun
 
