@@ -133,6 +133,15 @@ def test_what_is_put_aside_of_a_large_message_makes_no_difference(wire: bytes, c
             assert read(wire, [*cut, 1], limit=limit, bare=bare)[:2] == whole[:2]
 
 
+def test_no_line_keeps_those_before_it_in_the_buffer() -> None:
+    """Its dots would be counted anew with each block, and its octets copied, while it grows to the limit."""
+    reader = DataReader(None)
+    for _ in range(30):
+        reader.feed(b"..\r\n" * 15_000 + b"x" * 5000)
+        assert len(reader._buffer) < 200_000
+    assert reader.buffered_bytes > 1_000_000
+
+
 def test_the_lines_of_a_large_message_come_out_as_they_went_in() -> None:
     message = b"".join(b"%d .\r\n" % n if n % 1000 else b".\r\n" for n in range(300_000))
     wire = message.replace(b"\r\n.", b"\r\n..")

@@ -49,6 +49,7 @@ class DataReader:
         self._buffer = bytearray(b"\r\n")
         self._aside: list[bytes] = []  # of the message as it was before dot-stuffing; the buffer goes on behind it with a CRLF
         self._aside_octets = 0
+        self._endless = 0  # behind the buffer's first line end there is none up to here
         self._scanned = 0
         self._stuffed = False  # a line starts with a dot, so there is something to undo
         self._refusal: Reply | None = None
@@ -129,8 +130,8 @@ class DataReader:
 
     def _put_aside(self) -> None:
         """All but the last line, which may go on, and its CRLF, by which a dot behind it is known."""
-        # not found there, the line is too long, or ends otherwise: it is not looked for again and again in all of it
-        cut = self._buffer.rfind(b"\r\n", len(self._buffer) - 2 * MAX_LINE_OCTETS)
+        cut = self._buffer.rfind(b"\r\n", self._endless)
+        self._endless = 0 if cut > 0 else len(self._buffer) - 1  # not to look through a line that never ends again and again
         if cut > 0:
             piece = self._unstuffed(cut)
             self._aside.append(piece)
@@ -150,7 +151,7 @@ class DataReader:
         self._aside.clear()
         self._aside_octets = 0
         del self._buffer[: max(len(self._buffer) - 4, 0)]
-        self._scanned = 0
+        self._scanned = self._endless = 0
 
 
 def has_long_line(body: bytes) -> bool:
