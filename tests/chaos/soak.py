@@ -43,7 +43,7 @@ _TOLERANCE: Mapping[str, tuple[float, float]] = {
     "connections": (0.0, 2.0),
 }
 # the broker remembers message ids for half an hour, and takes memory up to its soft limit before it collects
-_BROKER_MIB = 400.0
+_BROKER_MIB = 650.0
 
 
 @dataclass

@@ -40,7 +40,7 @@ def programs(layout: Layout, addresses: Addresses, broker_binary: Path, workers:
     broker = BrokerAddress(bracketed, port, monitor_port, str(layout.broker_store))
     write_private(layout.broker_config, broker_config(broker, layout.broker_passwords()))
     # a soft limit: the broker gives back what a burst took
-    broker_environment = {"GOMEMLIMIT": "256MiB"} | dict(os.environ)
+    broker_environment = {"GOMEMLIMIT": "512MiB"} | dict(os.environ)
     return Programs(
         Program(BROKER, (str(broker_binary), "-c", str(layout.broker_config)), broker_environment, layout.log_file(BROKER)),
         (*_services(layout, addresses, workers), _smart_host(layout, addresses)),
