@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from model.state import Fault, State, Step, Stored, Task, advance, end, struck, without
+from model.state import LAST_OF_DELIVERY, LAST_OF_SCREENER, Fault, State, Step, Stored, Task, advance, end, struck, without
 from postern_core.disposition import DispositionKind
 
 # --- the screener: take from INTAKE, look up (when repeated), judge, and
@@ -173,6 +173,7 @@ def drop_deferred(state: State, task: Task) -> Iterator[State]:
 RETRY: tuple[Step, ...] = (look_up_row, attempt, write_delivered, drop_row, drop_deferred)
 
 PROGRAMS: dict[str, tuple[Step, ...]] = {"screener": SCREENER, "delivery": DELIVERY, "retry": RETRY, "release": RELEASE}
+assert (SCREENER[LAST_OF_SCREENER], DELIVERY[LAST_OF_DELIVERY]) == (let_go_of_intake, let_go_of_outbound)
 _ATTEMPTING = {name: [steps.index(attempt), steps.index(write_delivered)] for name, steps in PROGRAMS.items() if attempt in steps}
 
 
