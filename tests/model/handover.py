@@ -18,7 +18,6 @@ from model.state import Fault, State, Stored, Task, Told, start, struck, without
 MOST_ARRIVED = 2  # copies after which a path tells nothing new
 MOST_RELEASES = 2
 _FROM_BROKER = ("screener", "delivery")  # what they have in hand was given out by it
-_WITH_TWO = frozenset({Fault.BROKER_KILLED, Fault.OVERRUN, Fault.WEEK_PASSED, Fault.RULES_CHANGED, Fault.ROUTES_CHANGED})
 _DIES = {
     "screener": Fault.SCREENER_DIED,
     "delivery": Fault.DELIVERY_DIED,
@@ -120,13 +119,11 @@ def _still_owned(state: State, task: Task) -> bool:
 
 
 def _looked_at(state: State, most: int) -> bool:
-    """Whether so many faults, and these together, are worth a look. A broker that was killed has made two workers of each already, and so goes
-    with fewer others; of a batch, with none."""
+    """Whether so many faults are worth a look. Of a batch, a broker that was killed has made two workers of each already, and goes alone: the other
+    members make every step twofold as well."""
     if state.arrived > MOST_ARRIVED or len(state.faults) > most:
         return False
-    if Fault.BROKER_KILLED not in state.faults or len(state.faults) == 1:
-        return True
-    return not state.batched and not _WITH_TWO.issuperset(state.faults)
+    return not state.batched or len(state.faults) == 1 or Fault.BROKER_KILLED not in state.faults
 
 
 def explore(max_faults: int, *, held: bool = False, batched: bool = False, marks: bool = True) -> Iterator[tuple[State, bool]]:

@@ -14,6 +14,8 @@ import pytest
 from model.handover import explore
 from model.state import Fault, State, Told
 
+pytestmark = pytest.mark.timeout(600)  # half a million states and more; on a busy machine a minute or two
+
 MAX_FAULTS = 2
 WAYS = pytest.mark.parametrize(
     ("held", "batched"),
