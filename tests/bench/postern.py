@@ -32,8 +32,10 @@ def running_postern(state: Path, sink_port: int, rules: Rules | None = None, *, 
         for rule in api.get("/rules").raise_for_status().json():
             api.delete(f"/rules/{rule['id']}").raise_for_status()
         api.post("/domains", json={"pattern": "relay.example"}).raise_for_status()
-        limits = api.get("/limits/anon").raise_for_status().json()
-        api.put("/limits/anon", json=limits | {name: value for name, value in _OFF.items() if name in limits}).raise_for_status()
+        limits = api.get("/listeners/anon/limits").raise_for_status().json()
+        api.put(
+            "/listeners/anon/limits", json=limits | {name: value for name, value in _OFF.items() if name in limits}
+        ).raise_for_status()
         for number, condition in enumerate(_conditions(rules)):
             api.post("/rules", json={"name": f"bench {number}", "action": "delete", "condition": condition}).raise_for_status()
         stack.lead_default_route_to(sink_port)

@@ -13,13 +13,14 @@ import msgspec
 import pytest
 
 from fixtures.broker import Broker
-from postern_core.bus import Bus, EventSink, StatusReporter, event_sink
+from postern_core.bus import Bus, EventSink, NoticeSink, StatusReporter, event_sink, notice_sink
 from postern_core.bus.broker_files import main, write_private
 from postern_core.bus.permissions import PROVISIONER, SERVICES
 from postern_core.bus.topology import EVENTS
 from postern_core.control import ServiceStatus
 from postern_core.events import EventBatch, EventKind, TraceEvent
 from postern_core.ids import new_queue_id
+from postern_core.notices import NoticeBatch, NoticeKind
 
 PATIENCE_S = 20
 
@@ -77,6 +78,37 @@ async def test_what_cannot_be_told_waits_in_order_and_the_oldest_go_first(
             await asyncio.sleep(0.05)
         stop.set()
     assert [event.id for event in found] == ids[5:]
+    await gate.close()
+    await reader.close()
+
+
+async def test_notices_about_the_same_are_one_with_a_count_and_a_flood_of_subjects_is_bounded(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notice_sink, "_MOST", 3)
+    gate, reader = await broker.connect("ingress-anon"), await broker.connect(PROVISIONER)
+    sink, stop = NoticeSink(gate, "ingress-anon", "mx-1"), asyncio.Event()
+    for _ in range(1000):
+        sink.tell(NoticeKind.COMMAND_TOO_LONG, "192.0.2.1", verb="NOOP", octets=600)
+    for n in range(2, 202):
+        sink.tell(NoticeKind.COMMAND_TOO_LONG, f"192.0.2.{n}")
+    stop.set()
+    await sink.run(stop)
+    stored = await _get(reader, 1)
+    assert stored is not None
+    notices = msgspec.json.decode(stored, type=NoticeBatch).notices
+    assert [(notice.about, notice.count) for notice in notices] == [
+        ("192.0.2.1", 1000),
+        ("192.0.2.2", 1),
+        ("192.0.2.3", 1),
+        ("", 198),
+    ]
+    assert (notices[0].service, notices[0].instance, notices[0].fields) == (
+        "ingress-anon",
+        "mx-1",
+        {"verb": "NOOP", "octets": 600},
+    )
+    assert sink.dropped == 0
     await gate.close()
     await reader.close()
 

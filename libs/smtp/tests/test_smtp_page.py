@@ -14,7 +14,20 @@ from postern_core.envelope import Gate
 from postern_core.errors import Reply
 from postern_core.ids import new_queue_id
 from postern_core.policy import GateLimits
-from postern_smtp import acceptance, commands, connection, data, dialogue, lines, listener, paths, replies, server, tls_door
+from postern_smtp import (
+    acceptance,
+    commands,
+    connection,
+    conversation,
+    data,
+    dialogue,
+    lines,
+    listener,
+    paths,
+    receiving,
+    replies,
+    tls_door,
+)
 from postern_smtp.dialogue import Dialogue
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.session import Session
@@ -61,8 +74,8 @@ def test_every_limit_stands_on_the_page_with_its_default() -> None:
         f"| recipients of a transaction | {dialogue._MAX_PATH_OCTETS} octets of addresses and parameters",
         f"counting {dialogue._RECIPIENT_OCTETS} more for each",
         f"| {dialogue._MAX_IDLE_COMMANDS}, then each counts as an error",
-        f"| {server._PROGRESS_OCTETS} octets, else `421 4.4.2`",
-        f"| {server._BARE_NEWLINE_GRACE_S:.0f} seconds, then `501 5.5.2`",
+        f"| {receiving._PROGRESS_OCTETS} octets, else `421 4.4.2`",
+        f"| {conversation._BARE_NEWLINE_GRACE_S:.0f} seconds, then `501 5.5.2`",
         f"| quiet before a session has to make room, over `max_connections` | {listener._QUIET_S:.0f} seconds",
         f"| TLS handshake | {tls_door.TLS_HANDSHAKE_S:.0f} seconds",
         f"| storing a message | {PUBLISH_DEADLINE_S:.0f} seconds for each write, {acceptance.ACCEPTANCE_CAP_S:.0f} seconds in all",

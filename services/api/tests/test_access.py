@@ -66,7 +66,7 @@ async def test_what_a_scope_may_read_it_reads(api: RunningApi) -> None:
             "/routes",
             "/rules",
             "/users",
-            "/limits/auth",
+            "/listeners/auth/limits",
             "/settings",
             "/schedule",
             "/revisions",

@@ -134,9 +134,9 @@ REFUSALS: list[tuple[str, str, Any, tuple[int, str]]] = [
     ("POST", "/users", {"name": "a\nb", "password": "long enough"}, (422, "malformed_payload")),
     ("POST", "/users", {"name": "DEMO", "password": "long enough"}, (409, "user_exists")),
     ("DELETE", "/users/nobody", None, (404, "user_not_found")),
-    ("PUT", "/limits/anon", {"max_recipients": 0}, (422, "malformed_payload")),
-    ("PUT", "/limits/anon", {"max_message_bytes": 10, "max_session_bytes": 9}, (400, "session_below_message")),
-    ("PUT", "/limits/other", {}, (422, "malformed_payload")),
+    ("PUT", "/listeners/anon/limits", {"max_recipients": 0}, (422, "malformed_payload")),
+    ("PUT", "/listeners/anon/limits", {"max_message_bytes": 10, "max_session_bytes": 9}, (400, "session_below_message")),
+    ("PUT", "/listeners/other/limits", {}, (422, "malformed_payload")),
     ("PUT", "/settings", {"hostname": "no host"}, (400, "invalid_domain")),
     ("PUT", "/settings", {"hostname": "mx.example", "postmaster": "nobody"}, (400, "invalid_address")),
     ("PUT", "/schedule", {"intervals_s": []}, (422, "malformed_payload")),
@@ -270,9 +270,11 @@ async def test_an_smtp_users_password_is_an_argon2id_hash_and_nowhere_else(api: 
 
 
 async def test_limits_settings_and_schedule(api: RunningApi) -> None:
-    limits = await api.get("/limits/anon")
+    limits = await api.get("/listeners/anon/limits")
     assert limits["max_messages"] == 7
-    (await api.client.put("/limits/anon", json=limits | {"max_messages": None, "max_message_bytes": 1000})).raise_for_status()
+    (
+        await api.client.put("/listeners/anon/limits", json=limits | {"max_messages": None, "max_message_bytes": 1000})
+    ).raise_for_status()
     gates = await section(api, "gates", GatePolicy)
     assert (gates.anon.max_messages, gates.anon.max_message_bytes, gates.auth.max_messages) == (None, 1000, 20)
     settings = {"hostname": "MX2.example.", "ndr_copy_to": "copies@Example.com", "max_deliveries": 2, "screening_timeout_s": 3}
@@ -287,8 +289,8 @@ async def test_limits_settings_and_schedule(api: RunningApi) -> None:
 
 async def test_revisions_differences_and_rollback(api: RunningApi) -> None:
     (await api.client.post("/domains", json={"pattern": "b.example"}, headers={"Postern-Comment": "a merger"})).raise_for_status()
-    limits = await api.get("/limits/auth")
-    (await api.client.put("/limits/auth", json=limits | {"max_hops": 15})).raise_for_status()
+    limits = await api.get("/listeners/auth/limits")
+    (await api.client.put("/listeners/auth/limits", json=limits | {"max_hops": 15})).raise_for_status()
     page = await api.get("/revisions")
     assert (page["newest"], page["live"]) == (3, 3)
     assert [(each["number"], each["comment"]) for each in page["revisions"]] == [
@@ -298,9 +300,9 @@ async def test_revisions_differences_and_rollback(api: RunningApi) -> None:
     ]
     assert [each["number"] for each in (await api.get("/revisions", before=3, limit=1))["revisions"]] == [2]
     diff = {each["object"]: each for each in (await api.get("/revisions/1/diff/3"))["differences"]}
-    assert set(diff) == {"domains/b.example", "limits/auth"}
+    assert set(diff) == {"domains/b.example", "listeners/auth/limits"}
     assert diff["domains/b.example"]["before"] is None
-    assert (diff["limits/auth"]["before"]["max_hops"], diff["limits/auth"]["after"]["max_hops"]) == (50, 15)
+    assert (diff["listeners/auth/limits"]["before"]["max_hops"], diff["listeners/auth/limits"]["after"]["max_hops"]) == (50, 15)
     rolled = await api.client.post("/revisions/1/rollback")
     assert rolled.json() == {"revision": 4, "restored": 1, "warnings": []}
     assert (await api.get("/revisions/1/diff/4"))["differences"] == []
@@ -318,14 +320,17 @@ async def test_a_change_from_an_outdated_revision_is_refused(api: RunningApi) ->
 
 async def test_reading_the_policy_names_the_revision_to_change_it_from(api: RunningApi) -> None:
     paths = ("/domains", "/domains/relay.example", "/routes", "/routes/main", "/rules", "/users", "/users/demo")
-    for path in (*paths, "/limits/anon", "/settings", "/schedule"):
+    for path in (*paths, "/listeners/anon/limits", "/settings", "/schedule"):
         assert (await api.client.get(path)).headers["Postern-Revision"] == "1", path
-    read = await api.client.get("/limits/anon")
+    read = await api.client.get("/listeners/anon/limits")
     seen = {"If-Match": read.headers["Postern-Revision"]}
-    (await api.client.put("/limits/anon", json=read.json() | {"max_hops": 9}, headers=seen)).raise_for_status()
+    (await api.client.put("/listeners/anon/limits", json=read.json() | {"max_hops": 9}, headers=seen)).raise_for_status()
     # somebody else, who had read the same
-    assert error_of(await api.client.put("/limits/anon", json=read.json() | {"max_hops": 8}, headers=seen)) == (412, "outdated")
-    assert (await api.get("/limits/anon"))["max_hops"] == 9
+    assert error_of(await api.client.put("/listeners/anon/limits", json=read.json() | {"max_hops": 8}, headers=seen)) == (
+        412,
+        "outdated",
+    )
+    assert (await api.get("/listeners/anon/limits"))["max_hops"] == 9
 
 
 async def test_a_comment_may_be_in_any_language_on_one_line(api: RunningApi) -> None:

@@ -173,7 +173,7 @@ async def test_data_that_drips_is_ended(gate: GateUnderTest) -> None:
 
 
 async def test_lines_that_only_lf_ends_are_not_left_waiting(gate: GateUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("postern_smtp.server._BARE_NEWLINE_GRACE_S", 0.1)
+    monkeypatch.setattr("postern_smtp.conversation._BARE_NEWLINE_GRACE_S", 0.1)
     wire = await gate.session()
     await wire.send(b"NOOP\n")
     assert (await wire.reply()).startswith("501 5.5.2")

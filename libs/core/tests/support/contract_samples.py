@@ -24,6 +24,7 @@ from postern_core.envelope import BodyRef, BodyType, Client, Envelope, Gate, Rec
 from postern_core.events import EventBatch, EventKind, TraceEvent
 from postern_core.ids import QueueId
 from postern_core.job import Badmail, Job
+from postern_core.notices import Notice, NoticeBatch, NoticeKind
 from postern_core.policy import (
     AttachmentCondition,
     AttachmentMatch,
@@ -131,6 +132,19 @@ PLAIN: dict[str, msgspec.Struct] = {
                 at=LATER,
                 service="delivery",
                 fields={"route": "main", "attempts": 2, "seconds": 0.5, "tls": True},
+            ),
+        )
+    ),
+    "notice-batch-1.json": NoticeBatch(
+        notices=(
+            Notice(
+                kind=NoticeKind.COMMAND_TOO_LONG,
+                about="192.0.2.7",
+                at=LATER,
+                service="ingress-anon",
+                instance="mx-1",
+                count=3,
+                fields={"verb": "NOOP", "octets": 1041},
             ),
         )
     ),

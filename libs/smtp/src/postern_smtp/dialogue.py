@@ -5,12 +5,15 @@ rules under which it began; the next one sees the newest. Limits, each with its 
 (421 4.7.0 to the MAIL after the last), bytes a session (421 4.7.0: the client comes back on a new connection), SIZE= (552 5.3.4),
 recipients (452 4.5.3, earlier ones kept: RFC 5321 section 4.5.3.1.10), commands before TLS (421 4.7.0). Past a hundred commands in a row
 that bring no mail (NOOP, RSET, EHLO…), each further one counts as an error.
+
+What has to be asked of somebody else (checks.py) leaves here as a question, and comes back with its answer.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -19,8 +22,10 @@ from postern_core.envelope import Recipient
 from postern_core.errors import Reply
 from postern_core.policy import GateLimits
 from postern_smtp import replies
+from postern_smtp.checks import Question
 from postern_smtp.commands import Auth, Command, CommandRefused, Hello, Mail, Plain, Rcpt, Verb, parse, split_verb
 from postern_smtp.data import DataReader
+from postern_smtp.extensions import extensions, message_limit, session_left
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.lines import LineTooLong
 from postern_smtp.session import Session, Transaction
@@ -43,6 +48,7 @@ class Then(enum.Enum):
     READ_DATA = enum.auto()
     START_TLS = enum.auto()
     AUTHENTICATE = enum.auto()  # with `auth`
+    CHECK = enum.auto()  # ask `question`, and say what `checked` makes of the answer
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -52,6 +58,7 @@ class Answer(msgspec.Struct, frozen=True):
     wire: bytes
     then: Then = Then.GO_ON
     auth: Auth | None = None
+    question: Question | None = None
 
 
 def say(reply: Reply, then: Then = Then.GO_ON) -> Answer:
@@ -88,8 +95,19 @@ class Dialogue:
         rules = self._newest_rules()
         return rules.hostname if rules is not None else self._profile.fallback_hostname
 
+    def opening(self) -> Question | None:
+        """What has to be asked before the greeting."""
+        rules = self._newest_rules()
+        if rules is None or not rules.checks.connection:
+            return None
+        return Question(tuple(partial(check, self.session) for check in rules.checks.connection), lambda: replies.OK)
+
     def greeting(self) -> Answer:
         return say(replies.greeting(self.hostname))
+
+    def checked(self, question: Question, refusal: Reply | None) -> Answer:
+        """The answer to the command behind `question`, when it was asked."""
+        return self.counted(say(refusal if refusal is not None else question.go_on()))
 
     def take(self, line: bytes | LineTooLong, *, more_waits: bool = False) -> Answer:
         """The answer to one line (without its CRLF). `more_waits`: the client did not wait for it."""
@@ -120,10 +138,10 @@ class Dialogue:
     def data_reader(self) -> DataReader:
         """For the message that the transaction waits for."""
         session, limits = self.session, self.limits
-        message_limit, session_left = _message_limit(limits), _session_left(session, limits)
-        if session_left is not None and (message_limit is None or session_left < message_limit):
-            return DataReader(session_left, bare_newline=limits.bare_newline, over_limit=replies.SESSION_TOO_BIG)
-        return DataReader(message_limit, bare_newline=limits.bare_newline)
+        limit, left = message_limit(limits), session_left(session, limits)
+        if left is not None and (limit is None or left < limit):
+            return DataReader(left, bare_newline=limits.bare_newline, over_limit=replies.SESSION_TOO_BIG)
+        return DataReader(limit, bare_newline=limits.bare_newline)
 
     @property
     def _before_tls(self) -> bool:
@@ -147,9 +165,9 @@ class Dialogue:
     def _obey(self, command: Command) -> Answer:
         match command:
             case Mail():
-                return say(self._mail(command))
+                return self._mail(command)
             case Rcpt():
-                return say(self._rcpt(command))
+                return self._rcpt(command)
             case Hello():
                 return self._hello(command)
             case Auth():
@@ -177,74 +195,67 @@ class Dialogue:
         session.host, session.extended, session.transaction = command.host, command.extended, None
         if not command.extended:
             return say(replies.hello(self.hostname))
-        return Answer(None, replies.ehlo(self.hostname, self._extensions()))
+        return Answer(None, replies.ehlo(self.hostname, extensions(self._profile, session, self.limits)))
 
-    def _extensions(self) -> list[str]:
-        profile, session = self._profile, self.session
-        limit = _message_limit(self.limits)
-        offered = ["PIPELINING", f"SIZE {limit}" if limit is not None else "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES"]
-        if profile.dsn:
-            offered.append("DSN")
-        if profile.tls is not None and not session.tls:
-            offered.append("STARTTLS")
-        if profile.authenticator is not None and (session.tls or not profile.tls_required):
-            offered.append(f"AUTH {' '.join(profile.authenticator.mechanisms)}")
-        return offered
-
-    def _mail(self, command: Mail) -> Reply:
+    def _mail(self, command: Mail) -> Answer:
         session = self.session
         rules = self._newest_rules()
         if rules is None:
-            return replies.NO_POLICY
-        limits = rules.limits
+            return say(replies.NO_POLICY)
+        refusal = self._mail_refusal(command, rules.limits)
+        if refusal is not None:
+            return say(refusal)
+
+        def begin() -> Reply:
+            session.transactions += 1
+            session.transaction = Transaction(command, rules)
+            return replies.SENDER_OK
+
+        return _when_checked([partial(check, session, command) for check in rules.checks.sender], begin)
+
+    def _mail_refusal(self, command: Mail, limits: GateLimits) -> Reply | None:
+        session = self.session
         if limits.max_messages is not None and session.transactions >= limits.max_messages:
             return replies.TOO_MANY_MESSAGES
         unavailable = self._unavailable()
         if unavailable is not None:
             return unavailable
-        size, limit, left = command.size_bytes or 0, _message_limit(limits), _session_left(session, limits)
+        size, limit, left = command.size_bytes or 0, message_limit(limits), session_left(session, limits)
         if limit is not None and size > limit:
             return replies.TOO_BIG
         if left is not None and (size > left or left <= 0):
             return replies.SESSION_TOO_BIG
-        session.transactions += 1
-        session.transaction = Transaction(command, rules)
-        return replies.SENDER_OK
+        return None
 
-    def _rcpt(self, command: Rcpt) -> Reply:
-        transaction = self.session.transaction
+    def _rcpt(self, command: Rcpt) -> Answer:
+        session, transaction = self.session, self.session.transaction
         if transaction is None:  # session.refusal saw to it
-            return replies.BAD_SEQUENCE
-        limit = transaction.rules.limits.max_recipients
+            return say(replies.BAD_SEQUENCE)
         decided = transaction.rules.decide_recipient(command.forward_path)
         if isinstance(decided, Reply):
-            return decided
+            return say(decided)
+        limit = transaction.rules.limits.max_recipients
         octets = len(decided) + len(command.orcpt) + len(command.notify) + _RECIPIENT_OCTETS
         if limit is not None and len(transaction.recipients) >= limit:
-            return replies.TOO_MANY_RECIPIENTS
+            return say(replies.TOO_MANY_RECIPIENTS)
         if transaction.path_octets + octets > _MAX_PATH_OCTETS:
-            return replies.TOO_MANY_RECIPIENTS
-        transaction.path_octets += octets
-        transaction.recipients.append(
-            Recipient(n=len(transaction.recipients), address=decided, notify=command.notify, orcpt=command.orcpt)
+            return say(replies.TOO_MANY_RECIPIENTS)
+        recipient = Recipient(n=len(transaction.recipients), address=decided, notify=command.notify, orcpt=command.orcpt)
+
+        def take() -> Reply:
+            transaction.path_octets += octets
+            transaction.recipients.append(recipient)
+            return replies.RECIPIENT_OK
+
+        return _when_checked(
+            [partial(check, session, transaction, recipient) for check in transaction.rules.checks.recipient], take
         )
-        return replies.RECIPIENT_OK
+
+
+def _when_checked(asked: Sequence[Callable[[], Awaitable[Reply | None]]], go_on: Callable[[], Reply]) -> Answer:
+    return Answer(None, b"", Then.CHECK, question=Question(tuple(asked), go_on)) if asked else say(go_on())
 
 
 def _is_data(line: bytes | LineTooLong) -> bool:
     """Whether message text follows in the mind of a client that does not wait: DATA, and BDAT (RFC 3030), which nobody offered."""
     return not isinstance(line, LineTooLong) and line[:4].upper() in (b"DATA", b"BDAT")
-
-
-def _message_limit(limits: GateLimits) -> int | None:
-    """The largest message that can pass at all: one over the session's limit could on no connection."""
-    message, session = limits.max_message_bytes, limits.max_session_bytes
-    if message is None or session is None:
-        return session if message is None else message
-    return min(message, session)
-
-
-def _session_left(session: Session, limits: GateLimits) -> int | None:
-    if limits.max_session_bytes is None:
-        return None
-    return max(limits.max_session_bytes - session.received_bytes, 0)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from postern_core.envelope import Gate
 from postern_core.errors import Reply
-from postern_core.policy import GateLimits, GatePolicy
+from postern_core.policy import GateLimits, GatePolicy, ListenerPolicy
+from postern_smtp.checks import Checks
 from postern_smtp.paths import ForwardPath
 
 # the mailbox to send to, or the reply that refuses it
@@ -55,6 +56,8 @@ class GateRules:
     hostname: str
     limits: GateLimits
     decide_recipient: DecideRecipient
+    listener: ListenerPolicy = field(default_factory=ListenerPolicy)
+    checks: Checks = field(default_factory=Checks)
 
 
 def postmaster_domain(policy: GatePolicy) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from postern_core.bus import BodyStore, Bus, EventSink, PolicyWatch, StatusReporter
+from postern_core.bus import BodyStore, Bus, EventSink, NoticeSink, PolicyWatch, StatusReporter
 from postern_core.heap import keep_large_blocks
 from postern_core.policy import GatePolicy, Section
 from postern_core.settings import BusSettings
@@ -44,14 +44,14 @@ async def serve_gate(
     ConfigurationError when a port cannot be opened.
     """
     settings = gate.settings
-    events = EventSink(bus, gate.name)
+    events, notices = EventSink(bus, gate.name), NoticeSink(bus, gate.name, settings.instance)
     bodies = BodyStore(bus, gate.name, settings.inline_limit_bytes)
 
     def on_change(_: GateRules) -> None:
         status.poke()
 
     policy = PolicyWatch(bus, Section.GATES, GatePolicy, gate.compile_rules, state_dir=settings.state_dir, on_change=on_change)
-    listener = Listener(gate.profile, lambda: policy.current, Acceptance(bus, bodies, events, gate.profile.gate))
+    listener = Listener(gate.profile, lambda: policy.current, Acceptance(bus, bodies, events, gate.profile.gate), notices.tell)
 
     def probe() -> dict[str, object]:
         return {
@@ -70,6 +70,7 @@ async def serve_gate(
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(policy.run(drained), name="policy")
         tasks.create_task(events.run(drained), name="events")
+        tasks.create_task(notices.run(drained), name="notices")
         tasks.create_task(status.run(drained), name="status")
         tasks.create_task(keep_large_blocks(drained), name="heap")
         for run in gate.background:

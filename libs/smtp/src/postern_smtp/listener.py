@@ -19,7 +19,7 @@ from postern_smtp import replies
 from postern_smtp.acceptance import Acceptance
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.memory import Memory
-from postern_smtp.reception import Connection, client_network
+from postern_smtp.reception import Connection, TellNotice, client_network
 from postern_smtp.server import GateConnection
 from postern_smtp.session import Transaction
 from postern_smtp.tls_door import TlsDoor, open_sockets
@@ -57,8 +57,11 @@ def parse_listen(text: str) -> tuple[ListenAddress, ...]:
 class Listener:
     """Takes connections for one gate until `drain`. `newest_rules` gives the policy in force, None while there is none."""
 
-    def __init__(self, profile: GateProfile, newest_rules: Callable[[], GateRules | None], acceptance: Acceptance) -> None:
+    def __init__(
+        self, profile: GateProfile, newest_rules: Callable[[], GateRules | None], acceptance: Acceptance, notice: TellNotice
+    ) -> None:
         self.profile = profile
+        self.notice = notice
         self.memory = Memory(profile.memory_bytes)
         self.is_draining = False
         self.newest_rules = newest_rules

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from postern_api.domains.schemas import DomainBody
 from postern_api.errors import ApiError
 from postern_api.general.schemas import SettingsBody
-from postern_api.limits.schemas import LimitsBody
+from postern_api.listeners.parts import PARTS, GateName
 from postern_api.policy.credentials import CredentialChange, RoutePassword, UserPassword, hash_password
 from postern_api.policy.editing import Editor
 from postern_api.policy.objects import GeneralSettings, Snapshot
@@ -29,13 +29,6 @@ from postern_core.errors import ConfigurationError
 from postern_core.policy import RetrySchedule
 
 
-class _GateLimits(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    anon: LimitsBody = LimitsBody()
-    auth: LimitsBody = LimitsBody()
-
-
 class BootstrapFile(BaseModel):
     """What the file may hold. Every list and object may be absent."""
 
@@ -47,7 +40,7 @@ class BootstrapFile(BaseModel):
     routes: list[RouteBody] = Field(default=[])
     rules: list[RuleBody] = Field(default=[])
     users: list[UserBody] = Field(default=[])
-    limits: _GateLimits = _GateLimits()
+    listeners: dict[GateName, dict[str, JsonValue]] = Field(default={})  # a body for each part that is not to have its defaults
     schedule: ScheduleBody | None = None
 
 
@@ -86,10 +79,14 @@ async def _first(parsed: BootstrapFile, hostname: str) -> tuple[Snapshot, list[C
         domains=tuple(body.to_object() for body in parsed.domains),
         rules=tuple(rules.rule_from(body, rules.checked_rule_id(body.id or rules.new_rule_id())) for body in parsed.rules),
         users=tuple(body.to_object() for body in parsed.users),
-        anon=parsed.limits.anon.to_object(),
-        auth=parsed.limits.auth.to_object(),
         schedule=parsed.schedule.to_object() if parsed.schedule else RetrySchedule(),
     )
+    parts = {part.name: part for part in PARTS}
+    for gate, bodies in parsed.listeners.items():
+        for name, body in bodies.items():
+            if name not in parts:
+                raise ValueError(f"listeners.{gate}: there is no part {name!r}; there are {', '.join(parts)}")
+            snapshot = parts[name].write(snapshot, gate, parts[name].body.model_validate(body).to_object())
     credentials: list[CredentialChange] = []
     for route_body in parsed.routes:
         route = route_body.to_object()

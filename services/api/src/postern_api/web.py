@@ -23,7 +23,7 @@ from postern_api.domains import endpoints as domains
 from postern_api.general import endpoints as general
 from postern_api.health import endpoints as health
 from postern_api.ledger import endpoints as ledger
-from postern_api.limits import endpoints as limits
+from postern_api.listeners import endpoints as listeners
 from postern_api.messages import endpoints as messages
 from postern_api.quarantine import endpoints as quarantine
 from postern_api.queue import endpoints as queue
@@ -53,7 +53,7 @@ _TAGS = [
     {"name": "routes", "description": "Ways out: smart hosts, TLS, credentials (write-only)."},
     {"name": "rules", "description": "Screening rules. The first that matches decides."},
     {"name": "users", "description": "SMTP users of the authenticated gate (passwords write-only)."},
-    {"name": "limits", "description": "Limits of the two gates; null switches one off."},
+    {"name": "listeners", "description": "The two gates: a resource for each property sheet."},
     {"name": "settings", "description": "What concerns the relay as a whole."},
     {"name": "schedule", "description": "When deferred mail is tried again, told of, and returned."},
     {"name": "revisions", "description": "Every state that the policy ever had; differences; rollback."},
@@ -85,7 +85,7 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
     app.state.max_body_bytes = max_body_bytes
     rendering.install(app)
     api = APIRouter(prefix="/api/v1")
-    for noun in (domains, routes, rules, users, limits, general, schedule, revisions):
+    for noun in (domains, routes, rules, users, listeners, general, schedule, revisions):
         api.include_router(noun.router)
     api.include_router(queue.queue)
     api.include_router(queue.badmail)

@@ -45,7 +45,8 @@ def compile_rules(policy: GatePolicy) -> GateRules:
     recipients = RelayRecipients(domains, postmaster_domain(policy))
     return GateRules(
         revision=policy.revision,
-        hostname=normalise_domain(policy.hostname),
+        hostname=normalise_domain(policy.anon_listener.identity.hostname or policy.hostname),
         limits=policy.anon,
+        listener=policy.anon_listener,
         decide_recipient=recipients.decide,
     )

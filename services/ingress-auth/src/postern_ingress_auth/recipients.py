@@ -37,7 +37,8 @@ def compile_rules(policy: GatePolicy) -> GateRules:
     """The policy as this gate needs it. ValueError for a hostname that is no domain name."""
     return GateRules(
         revision=policy.revision,
-        hostname=normalise_domain(policy.hostname),
+        hostname=normalise_domain(policy.auth_listener.identity.hostname or policy.hostname),
         limits=policy.auth,
+        listener=policy.auth_listener,
         decide_recipient=AnyRecipient(postmaster_domain(policy)).decide,
     )

@@ -12,6 +12,7 @@ from postern_core.bus.delivered import Delivered
 from postern_core.bus.dispositions import DispositionLog
 from postern_core.bus.event_sink import EventSink
 from postern_core.bus.group_commit import GroupCommit
+from postern_core.bus.notice_sink import NoticeSink
 from postern_core.bus.policy import PolicyWatch
 from postern_core.bus.status import StatusReporter
 
@@ -25,6 +26,7 @@ __all__ = [
     "DispositionLog",
     "EventSink",
     "GroupCommit",
+    "NoticeSink",
     "PolicyWatch",
     "StatusReporter",
     "connect",

@@ -7,7 +7,7 @@ of `Section`. Services watch their own key (`postern_core.bus.policy`), compile 
 from postern_core.policy.codec import Section, SectionStruct, decode_section, encode_section
 from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule, Route, RouteTls
 from postern_core.policy.domains import DomainTable, RelayDomain
-from postern_core.policy.gates import BareNewline, GateLimits, GatePolicy
+from postern_core.policy.gates import BareNewline, GateLimits, GatePolicy, ListenerIdentity, ListenerPolicy
 from postern_core.policy.screening import (
     AttachmentCondition,
     AttachmentMatch,
@@ -28,6 +28,8 @@ __all__ = [
     "GatePolicy",
     "KeywordCondition",
     "KeywordScope",
+    "ListenerIdentity",
+    "ListenerPolicy",
     "NextHop",
     "RelayDomain",
     "RetrySchedule",

@@ -1,4 +1,4 @@
-"""What the two gates need to know: relay domains and limits. No rule, route, user or secret stands here."""
+"""What the two gates need to know: relay domains, limits, and what is said of each listener. No rule, route, user or secret stands here."""
 
 from __future__ import annotations
 
@@ -35,6 +35,19 @@ class GateLimits(msgspec.Struct, frozen=True, kw_only=True):
     bare_newline: BareNewline = BareNewline.REJECT
 
 
+class ListenerIdentity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a gate calls itself."""
+
+    hostname: str = ""  # in the banner, the HELO reply and the Received: field; "": the relay's
+    note: str = ""  # the administrator's own, for people
+
+
+class ListenerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What else an administrator says of one gate: a part for each property sheet, none of which depends on another."""
+
+    identity: ListenerIdentity = ListenerIdentity()
+
+
 class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Section `gates`."""
 
@@ -44,3 +57,5 @@ class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):
     relay_domains: tuple[RelayDomain, ...] = ()
     anon: GateLimits = GateLimits()
     auth: GateLimits = GateLimits()
+    anon_listener: ListenerPolicy = ListenerPolicy()
+    auth_listener: ListenerPolicy = ListenerPolicy()

@@ -50,7 +50,13 @@ def compile_policy(snapshot: Snapshot, revision: int) -> Compiled | None:
     general = snapshot.settings
     return Compiled(
         gates=GatePolicy(
-            revision=revision, hostname=general.hostname, relay_domains=domains, anon=snapshot.anon, auth=snapshot.auth
+            revision=revision,
+            hostname=general.hostname,
+            relay_domains=domains,
+            anon=snapshot.anon,
+            auth=snapshot.auth,
+            anon_listener=snapshot.anon_listener,
+            auth_listener=snapshot.auth_listener,
         ),
         screening=ScreeningPolicy(
             revision=revision,

@@ -31,11 +31,13 @@ def differences(old: Snapshot, new: Snapshot) -> list[Difference]:
 def _named(snapshot: Snapshot) -> dict[str, Any]:
     objects: dict[str, Any] = {
         "settings": snapshot.settings,
-        "limits/anon": snapshot.anon,
-        "limits/auth": snapshot.auth,
+        "listeners/anon/limits": snapshot.anon,
+        "listeners/auth/limits": snapshot.auth,
         "schedule": snapshot.schedule,
         "rules/order": [rule.id for rule in snapshot.rules],
     }
+    for gate, listener in (("anon", snapshot.anon_listener), ("auth", snapshot.auth_listener)):
+        objects |= {f"listeners/{gate}/{part}": value for part, value in msgspec.structs.asdict(listener).items()}
     objects |= {f"domains/{domain.pattern}": domain for domain in snapshot.domains}
     objects |= {f"routes/{route.name}": route for route in snapshot.routes}
     objects |= {f"rules/{rule.id}": rule for rule in snapshot.rules}

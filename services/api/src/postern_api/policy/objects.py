@@ -11,6 +11,7 @@ from postern_core.policy import (
     AttachmentCondition,
     GateLimits,
     KeywordCondition,
+    ListenerPolicy,
     NextHop,
     RelayDomain,
     RetrySchedule,
@@ -75,6 +76,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     users: tuple[UserObject, ...] = ()
     anon: GateLimits = GateLimits()
     auth: GateLimits = GateLimits()
+    anon_listener: ListenerPolicy = ListenerPolicy()
+    auth_listener: ListenerPolicy = ListenerPolicy()
     schedule: RetrySchedule = RetrySchedule()
 
     @property

@@ -1,4 +1,4 @@
-"""Limits at the HTTP edge: the fields of `postern_core.policy.GateLimits`."""
+"""The parts of a listener at the HTTP edge: the fields of their structs in `postern_core.policy.gates`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 import msgspec
 from pydantic import ConfigDict, Field
 
-from postern_api.fields import Body, Seconds, Whole
-from postern_core.policy import BareNewline, GateLimits
+from postern_api.fields import Body, Line, Seconds, Whole, examples
+from postern_api.policy.addresses import checked_domain
+from postern_core.policy import BareNewline, GateLimits, ListenerIdentity
 
 Count = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
 Bytes = Annotated[Whole, Field(ge=1, le=2**40)]
@@ -47,3 +48,21 @@ class LimitsBody(Body):
     @classmethod
     def of(cls, limits: GateLimits) -> LimitsBody:
         return cls(**msgspec.structs.asdict(limits))
+
+
+class IdentityBody(Body):
+    """How one gate calls itself."""
+
+    model_config = examples({"hostname": "mx1.example.com", "note": "behind the north firewall"}, {})
+
+    hostname: Line = Field(
+        default="", description="In the banner, the HELO reply and the Received: field; empty: the hostname of /settings."
+    )
+    note: Line = Field(default="", description="Your own, for people.")
+
+    def to_object(self) -> ListenerIdentity:
+        return ListenerIdentity(hostname=checked_domain(self.hostname) if self.hostname else "", note=self.note)
+
+    @classmethod
+    def of(cls, identity: ListenerIdentity) -> IdentityBody:
+        return cls(hostname=identity.hostname, note=identity.note)

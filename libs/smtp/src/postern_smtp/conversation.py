@@ -1,0 +1,67 @@
+"""What is read and said on one connection, line by line: the part that the conversation, DATA, TLS and AUTH have in common.
+
+Reads in blocks; lines come out of lines.py. What is said together goes out in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from postern_smtp import replies
+from postern_smtp.connection import SmtpConnection
+from postern_smtp.dialogue import Answer, Dialogue, Then, say
+from postern_smtp.lines import CommandLines, LineTooLong
+from postern_smtp.reception import Reception
+
+BLOCK_OCTETS: Final = 256 * 1024
+_BARE_NEWLINE_GRACE_S: Final = 5.0
+_COMMANDS_A_TURN: Final = 32  # of one client, before the others have theirs
+
+
+class Ended(Exception):  # noqa: N818  (not an error: how the conversation loop is left)
+    """The session is over; what had to be said was said."""
+
+
+class Conversation(SmtpConnection):
+    """See the module."""
+
+    def __init__(self, reception: Reception, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._reception = reception
+        self._lines = CommandLines()
+        self._has_left = False
+        self._dialogue = Dialogue(self.session, reception.profile, reception.newest_rules, reception.unavailable)
+
+    def _write(self, answer: Answer) -> None:
+        """Say it, with what else is said before the next wait, and leave when it was the last word."""
+        self._queue(answer.wire)
+        if answer.then is Then.CLOSE:
+            self._end = self._end or (answer.reply.text if answer.reply is not None else "")
+            raise Ended
+
+    async def _next_line(self) -> bytes | LineTooLong:
+        lines = self._lines
+        if self.session.commands % _COMMANDS_A_TURN == 0:
+            # one that pipelines without reading must not make us hold its replies, nor keep the loop to itself
+            await self._send()
+            await asyncio.sleep(0)
+        while (line := lines.next_line()) is None:
+            if lines.is_flood:
+                self._write(say(replies.LINE_FLOOD))
+            await self._send()
+            block = await (self._read_past_newline() if lines.waits_after_bare_newline else self._reader.read(BLOCK_OCTETS))
+            if not block:
+                self._end = "closed by client"
+                raise Ended
+            lines.feed(block)
+        return line
+
+    async def _read_past_newline(self) -> bytes:
+        try:
+            async with asyncio.timeout(_BARE_NEWLINE_GRACE_S):
+                return await self._reader.read(BLOCK_OCTETS)
+        except TimeoutError:
+            # somebody types, or a program ends its lines with LF: say so instead of leaving it waiting
+            self._write(say(replies.STRAY_CONTROL, Then.CLOSE))
+            raise Ended from None

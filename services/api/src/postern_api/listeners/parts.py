@@ -1,0 +1,78 @@
+"""The parts of a listener: which there are, and where each stands in a snapshot. A new property sheet is one more line in `PARTS`."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import msgspec
+from pydantic import JsonValue
+
+from postern_api.fields import Body, examples
+from postern_api.listeners.schemas import IdentityBody, LimitsBody
+from postern_api.policy.objects import Snapshot
+
+
+class GateName(enum.StrEnum):
+    """The gates."""
+
+    ANON = "anon"
+    AUTH = "auth"
+
+
+class PartBody(Protocol):
+    """What the body of a part can do beside being one."""
+
+    def to_object(self) -> msgspec.Struct:
+        """As the policy has it. InvalidError for what cannot be."""
+        ...
+
+    @classmethod
+    def of(cls, part: Any) -> Any:
+        """As the API shows it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One property sheet: `name` is the field of `ListenerPolicy`, and the last piece of its address."""
+
+    name: str
+    body: Any  # a Body that is a PartBody
+    about: str
+
+    def read(self, snapshot: Snapshot, gate: GateName) -> Body:
+        """As it is in force."""
+        shown: Body = self.body.of(getattr(getattr(snapshot, f"{gate}_listener"), self.name))
+        return shown
+
+    def write(self, snapshot: Snapshot, gate: GateName, part: msgspec.Struct) -> Snapshot:
+        """`snapshot` with this part of that gate."""
+        listener = msgspec.structs.replace(getattr(snapshot, f"{gate}_listener"), **{self.name: part})
+        return msgspec.structs.replace(snapshot, **{f"{gate}_listener": listener})
+
+
+class _Limits(Part):
+    """Limits are older than the other parts, and stand beside the listener."""
+
+    def read(self, snapshot: Snapshot, gate: GateName) -> Body:
+        return LimitsBody.of(getattr(snapshot, gate))
+
+    def write(self, snapshot: Snapshot, gate: GateName, part: msgspec.Struct) -> Snapshot:
+        return msgspec.structs.replace(snapshot, **{gate.value: part})
+
+
+PARTS: Final[tuple[Part, ...]] = (
+    Part("identity", IdentityBody, "How the gate calls itself."),
+    _Limits("limits", LimitsBody, "Sizes, numbers and times; null switches one off."),
+)
+
+
+class ListenerBody(Body):
+    """One gate with all its parts, each as its own address shows it."""
+
+    model_config = examples({"gate": "anon", "parts": {"identity": {"hostname": "mx1.example.com", "note": ""}}})
+
+    gate: GateName
+    parts: dict[str, JsonValue]
