@@ -14,6 +14,7 @@ from postern_core.envelope import Gate
 from postern_core.errors import Reply
 from postern_core.policy import GateLimits
 from postern_smtp import replies
+from postern_smtp.checks import Checks
 from postern_smtp.commands import Verb
 from postern_smtp.dialogue import Answer, Dialogue, Then
 from postern_smtp.gate import GateProfile, GateRules
@@ -328,3 +329,68 @@ def test_data_is_asked_for_only_with_a_sender_and_a_recipient(script: list[str],
             assert transaction.recipients
             assert all(recipient.domain == "relay.example" for recipient in transaction.recipients)
             talk.message(1)
+
+
+async def refuse(*_: object) -> Reply | None:
+    return replies.RELAY_DENIED
+
+
+async def pass_on(*_: object) -> Reply | None:
+    return None
+
+
+async def ask(talk: Talk, line: str) -> str:
+    """As the connection does it: asks, and says what comes of the answer."""
+    answer = talk.say(line)
+    assert answer.then is Then.CHECK
+    assert answer.question is not None
+    assert answer.wire == b""  # nothing is said before the answer is known
+    return talk.dialogue.checked(answer.question, await answer.question.refusal()).wire[:9].decode()
+
+
+async def test_what_a_check_refuses_never_happened_and_counts_as_an_error() -> None:
+    talk = Talk(max_errors=2)
+    assert talk.rules is not None
+    talk.say("EHLO c")
+    passing, refusing = talk.rules, replace(talk.rules, checks=Checks(sender=(pass_on, refuse)))
+    talk.rules = refusing
+    assert await ask(talk, "MAIL FROM:<a@x.example>") == "550 5.7.1"
+    assert (talk.session.state, talk.session.transactions, talk.session.errors) == (State.READY, 0, 1)
+    talk.rules = replace(passing, checks=Checks(sender=(pass_on,), recipient=(refuse,)))
+    assert await ask(talk, "MAIL FROM:<a@x.example>") == "250 2.1.0"
+    assert (talk.session.state, talk.session.transactions) == (State.MAIL, 1)
+    assert await ask(talk, "RCPT TO:<b@relay.example>") == "550 5.7.1"
+    assert talk.session.state is State.MAIL
+    assert await ask(talk, "RCPT TO:<b@relay.example>") == "421 4.7.0"  # one error too many
+
+
+async def test_the_first_check_that_refuses_is_the_last_that_is_asked() -> None:
+    asked: list[str] = []
+
+    async def first(*_: object) -> Reply | None:
+        asked.append("first")
+        return replies.RELAY_DENIED
+
+    async def second(*_: object) -> Reply | None:
+        asked.append("second")
+        return None
+
+    talk = Talk()
+    assert talk.rules is not None
+    talk.rules = replace(talk.rules, checks=Checks(connection=(first, second)))
+    opening = talk.dialogue.opening()
+    assert opening is not None
+    assert await opening.refusal() is replies.RELAY_DENIED
+    assert asked == ["first"]
+
+
+async def test_nobody_is_asked_about_what_the_policy_alone_refuses() -> None:
+    talk = Talk(max_recipients=0)
+    assert talk.rules is not None
+    talk.say("EHLO c")
+    talk.say("MAIL FROM:<a@x.example>")
+    talk.rules = replace(talk.rules, checks=Checks(recipient=(pass_on,)))
+    talk.say("RSET")
+    talk.say("MAIL FROM:<a@x.example>")
+    assert talk.reply("RCPT TO:<b@other.example>") == "550 5.7.1"
+    assert talk.reply("RCPT TO:<b@relay.example>") == "452 4.5.3"

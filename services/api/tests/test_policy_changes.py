@@ -137,6 +137,8 @@ REFUSALS: list[tuple[str, str, Any, tuple[int, str]]] = [
     ("PUT", "/listeners/anon/limits", {"max_recipients": 0}, (422, "malformed_payload")),
     ("PUT", "/listeners/anon/limits", {"max_message_bytes": 10, "max_session_bytes": 9}, (400, "session_below_message")),
     ("PUT", "/listeners/other/limits", {}, (422, "malformed_payload")),
+    ("PUT", "/listeners/anon/other", {}, (404, "not_found")),
+    ("PUT", "/listeners/anon/identity", {"hostname": "no host"}, (400, "invalid_domain")),
     ("PUT", "/settings", {"hostname": "no host"}, (400, "invalid_domain")),
     ("PUT", "/settings", {"hostname": "mx.example", "postmaster": "nobody"}, (400, "invalid_address")),
     ("PUT", "/schedule", {"intervals_s": []}, (422, "malformed_payload")),
@@ -267,6 +269,20 @@ async def test_an_smtp_users_password_is_an_argon2id_hash_and_nowhere_else(api: 
     assert any("user Alice" in warning for warning in rolled["warnings"])
     assert await user("alice") is None
     await gate.close()
+
+
+async def test_each_part_of_a_listener_is_changed_by_itself_and_both_are_shown_with_all_parts(api: RunningApi) -> None:
+    body = {"hostname": "MX1.example.", "note": "behind the north firewall"}
+    changed = (await api.client.put("/listeners/anon/identity", json=body)).raise_for_status().json()
+    assert changed == body | {"hostname": "mx1.example"}
+    anon, auth = await api.get("/listeners")
+    assert (anon["gate"], anon["parts"]["identity"]) == ("anon", changed)
+    assert (auth["gate"], auth["parts"]["identity"]["hostname"]) == ("auth", "")
+    assert anon["parts"]["limits"] == await api.get("/listeners/anon/limits")
+    gates = await section(api, "gates", GatePolicy)
+    assert (gates.anon_listener.identity.hostname, gates.auth_listener.identity.hostname) == ("mx1.example", "")
+    objects = {change["object"] for change in (await api.get("/revisions/1/diff/2"))["differences"]}
+    assert objects == {"listeners/anon/identity"}
 
 
 async def test_limits_settings_and_schedule(api: RunningApi) -> None:
