@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import base64
+import re
+from typing import Final
 
 import msgspec
 
 from postern_core.contract import Version
+from postern_core.policy import SendingRates
+
+# eight characters of the id, then five groups of six: 150 random bits
+APP_PASSWORD: Final = re.compile(r"([a-z2-7]{8})(?:-[a-z2-7]{6}){5}")
+
+
+class AppPassword(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One more password of a user, for one device; its text begins with its id."""
+
+    id: str
+    password_hash: str  # argon2id, PHC string
 
 
 class SmtpUser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -16,6 +29,9 @@ class SmtpUser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     password_hash: str  # argon2id, PHC string
     enabled: bool = True
+    app_passwords: tuple[AppPassword, ...] = ()
+    senders: tuple[str, ...] = ()  # addresses, domains, `*.domain`; none: as the listener says
+    rates: SendingRates | None = None  # None: the listener's
 
 
 class RouteSecret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -6,6 +6,18 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from postern_core.accounts import (
+    AccountNews,
+    FailureClearing,
+    FailurePage,
+    FailureQuery,
+    FailureRow,
+    FailuresCleared,
+    FailuresOf,
+    PasswordUse,
+    PasswordUses,
+    SentBy,
+)
 from postern_core.control import (
     BadmailPage,
     BadmailRow,
@@ -18,7 +30,7 @@ from postern_core.control import (
     QueueState,
     ServiceStatus,
 )
-from postern_core.credentials import RouteSecret, SmtpUser
+from postern_core.credentials import AppPassword, RouteSecret, SmtpUser
 from postern_core.disposition import Disposition, DispositionBatch, DispositionKind
 from postern_core.envelope import BodyRef, BodyType, Client, Envelope, Gate, Recipient
 from postern_core.events import EventBatch, EventKind, TraceEvent
@@ -34,7 +46,9 @@ from postern_core.policy import (
     GatePolicy,
     KeywordCondition,
     KeywordScope,
+    ListenerPolicy,
     NextHop,
+    Rates,
     RelayDomain,
     RetrySchedule,
     Route,
@@ -42,6 +56,9 @@ from postern_core.policy import (
     Rule,
     ScreeningPolicy,
     SenderCondition,
+    SenderRules,
+    SendingRates,
+    Throttling,
 )
 from postern_core.verdict import Action, Decision, Finding, HeldMessage, HoldReason, Verdict
 
@@ -154,6 +171,17 @@ PLAIN: dict[str, msgspec.Struct] = {
         relay_domains=DOMAINS,
         anon=GateLimits(max_message_bytes=1000, max_recipients=None, bare_newline=BareNewline.NORMALISE),
     ),
+    "gate-policy-1-accounts.json": GatePolicy(
+        revision=43,
+        hostname="mx.relay.example",
+        auth_listener=ListenerPolicy(
+            throttling=Throttling(
+                first_delay_s=0.5, longest_delay_s=8.0, network_limit=20, user_limit=40, longest_block_s=7200.0
+            ),
+            senders=SenderRules(listed_only=True, null_sender=False),
+            rates=Rates(user=SendingRates(messages_per_hour=100), domain=SendingRates(recipients_per_day=5000)),
+        ),
+    ),
     "screening-policy-1.json": ScreeningPolicy(
         revision=42,
         rules=(
@@ -206,6 +234,32 @@ PLAIN: dict[str, msgspec.Struct] = {
         ndr_copy_to="copies@relay.example",
     ),
     "smtp-user-1.json": SmtpUser(name="Ann", password_hash="$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA", enabled=False),
+    "smtp-user-1-more.json": SmtpUser(
+        name="Ann",
+        password_hash="$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA",
+        app_passwords=(AppPassword(id="abcdefgh", password_hash="$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA"),),
+        senders=("ann@example.org", "*.example.org"),
+        rates=SendingRates(messages_per_hour=10, messages_per_day=50, recipients_per_hour=100, recipients_per_day=500),
+    ),
+    "account-news-1.json": AccountNews(
+        origin="0123456789abcdef",
+        asks=True,
+        failed=(("192.0.2.7", "ann", True),),
+        succeeded=(("192.0.2.8", "bert"),),
+        cleared=("user:ann",),
+        sent=(SentBy("user:ann", 3600, 500000, 1, 2),),
+        suspected=("user:ann hour 500000",),
+        used=(PasswordUse("ann", "abcdefgh", LATER),),
+        failures=(FailuresOf("address:192.0.2.7", 3, 12.5, 600.0, True),),
+        totals=(SentBy("domain:example.org", 86400, 20000, 3, 4),),
+    ),
+    "failure-query-1.json": FailureQuery(limit=5),
+    "failure-page-1.json": FailurePage(
+        rows=(FailureRow(key="address:192.0.2.7", count=52, last_at=ACCEPTED, blocked_until=LATER),), total=3, unknown_names=2
+    ),
+    "failure-clearing-1.json": FailureClearing(key="user:ann", actor="ops"),
+    "failures-cleared-1.json": FailuresCleared(cleared=3),
+    "password-uses-1.json": PasswordUses(uses=(PasswordUse("ann", "abcdefgh", LATER),)),
     "route-secret-1.json": RouteSecret(user="relay", password="päss word"),
     "service-status-1.json": ServiceStatus(
         service="screener",

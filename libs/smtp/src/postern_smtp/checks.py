@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from postern_core.envelope import Recipient
 from postern_core.errors import Reply
@@ -23,6 +23,20 @@ ConnectionCheck = Callable[["Session"], Awaitable[Reply | None]]  # before the g
 SenderCheck = Callable[["Session", Mail], Awaitable[Reply | None]]  # before the transaction begins
 RecipientCheck = Callable[["Session", "Transaction", Recipient], Awaitable[Reply | None]]  # before it is one of the transaction's
 
+Ask = Callable[[], Awaitable[Reply | None]]
+
+
+class AccountCheck(Protocol):
+    """What a gate with users asks of whoever sends, with every MAIL and RCPT: so it answers at once, but for a user who has to be looked up anew."""
+
+    def mail(self, session: Session, mail: Mail) -> Reply | Ask | None:
+        """The refusal, None, or what has to be asked to know. A transaction that is not refused counts as sent."""
+        ...
+
+    def rcpt(self, session: Session, transaction: Transaction) -> Reply | None:
+        """The refusal of one more recipient; one that is not refused counts as sent."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Checks:
@@ -31,13 +45,14 @@ class Checks:
     connection: tuple[ConnectionCheck, ...] = ()
     sender: tuple[SenderCheck, ...] = ()
     recipient: tuple[RecipientCheck, ...] = ()
+    account: AccountCheck | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """What has to be asked before a command is answered. `go_on` does what the command asks for when nobody refuses, and returns its reply."""
 
-    asked: tuple[Callable[[], Awaitable[Reply | None]], ...]
+    asked: tuple[Ask, ...]
     go_on: Callable[[], Reply]
 
     async def refusal(self) -> Reply | None:

@@ -12,7 +12,7 @@ What has to be asked of somebody else (checks.py) leaves here as a question, and
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -22,7 +22,7 @@ from postern_core.envelope import Recipient
 from postern_core.errors import Reply
 from postern_core.policy import GateLimits
 from postern_smtp import replies
-from postern_smtp.checks import Question
+from postern_smtp.checks import Ask, Question
 from postern_smtp.commands import Auth, Command, CommandRefused, Hello, Mail, Plain, Rcpt, Verb, parse, split_verb
 from postern_smtp.data import DataReader
 from postern_smtp.extensions import extensions, message_limit, session_left
@@ -206,12 +206,20 @@ class Dialogue:
         if refusal is not None:
             return say(refusal)
 
+        asked: list[Ask] = [partial(check, session, command) for check in rules.checks.sender]
+        if rules.checks.account is not None:
+            verdict = rules.checks.account.mail(session, command)
+            if isinstance(verdict, Reply):
+                return say(verdict)
+            if verdict is not None:
+                asked.insert(0, verdict)
+
         def begin() -> Reply:
             session.transactions += 1
             session.transaction = Transaction(command, rules)
             return replies.SENDER_OK
 
-        return _when_checked([partial(check, session, command) for check in rules.checks.sender], begin)
+        return _when_checked(asked, begin)
 
     def _mail_refusal(self, command: Mail, limits: GateLimits) -> Reply | None:
         session = self.session
@@ -240,6 +248,9 @@ class Dialogue:
             return say(replies.TOO_MANY_RECIPIENTS)
         if transaction.path_octets + octets > _MAX_PATH_OCTETS:
             return say(replies.TOO_MANY_RECIPIENTS)
+        account = transaction.rules.checks.account
+        if account is not None and (refusal := account.rcpt(session, transaction)) is not None:
+            return say(refusal)
         recipient = Recipient(n=len(transaction.recipients), address=decided, notify=command.notify, orcpt=command.orcpt)
 
         def take() -> Reply:
@@ -252,7 +263,7 @@ class Dialogue:
         )
 
 
-def _when_checked(asked: Sequence[Callable[[], Awaitable[Reply | None]]], go_on: Callable[[], Reply]) -> Answer:
+def _when_checked(asked: Sequence[Ask], go_on: Callable[[], Reply]) -> Answer:
     return Answer(None, b"", Then.CHECK, question=Question(tuple(asked), go_on)) if asked else say(go_on())
 
 

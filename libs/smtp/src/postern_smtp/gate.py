@@ -20,14 +20,22 @@ from postern_smtp.paths import ForwardPath
 DecideRecipient = Callable[[ForwardPath], str | Reply]
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who has proved to be whom."""
+
+    user: str  # the name as the administrator wrote it
+    credential: str = ""  # by which of his credentials, so that revoking it ends this; "": only when he is disabled
+
+
 class Authenticator(Protocol):
     """Checks a name and a password."""
 
     mechanisms: tuple[str, ...]
     max_attempts: int  # a session
 
-    async def verify(self, name: str, password: str, client_address: str) -> str | Reply:
-        """The user's name, or the reply that refuses: 535 for anything wrong, 454 when it cannot be checked."""
+    async def verify(self, name: str, password: str, client_address: str) -> Login | Reply:
+        """Who it is, or the reply that refuses: 535 for anything wrong, 454 when it cannot be checked."""
         ...
 
 

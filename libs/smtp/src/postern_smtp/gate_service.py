@@ -33,6 +33,7 @@ class GateService:
     profile: GateProfile
     compile_rules: Callable[[GatePolicy], GateRules]  # ValueError for a policy that it cannot use
     ports: Sequence[tuple[ListenAddress, ssl.SSLContext | None]]  # with a context: TLS from the first octet
+    attach: Callable[[Listener], None] = lambda _: None  # called with the listener before its ports open
     background: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = field(default=())  # run until their event is set
 
 
@@ -52,6 +53,8 @@ async def serve_gate(
 
     policy = PolicyWatch(bus, Section.GATES, GatePolicy, gate.compile_rules, state_dir=settings.state_dir, on_change=on_change)
     listener = Listener(gate.profile, lambda: policy.current, Acceptance(bus, bodies, events, gate.profile.gate), notices.tell)
+
+    gate.attach(listener)
 
     def probe() -> dict[str, object]:
         return {

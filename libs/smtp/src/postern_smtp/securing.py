@@ -71,8 +71,8 @@ class Securing(Conversation):
             self._flush()
             verified = await authenticator.verify(step.name, step.password, session.client_address)
             if not isinstance(verified, Reply):
-                session.user = verified
-                log.info("user.authenticated", client=session.client_address, user=verified)
+                session.user, session.credential = verified.user, verified.credential
+                log.info("user.authenticated", client=session.client_address, user=session.user)
                 self._write(say(replies.AUTHENTICATED))
                 self._reset_timeout(self._dialogue.limits.idle_timeout_s)
                 return

@@ -66,6 +66,7 @@ class Session:
     host: str = ""  # what the client called itself
     extended: bool = False
     user: str = ""
+    credential: str = ""  # by which he logged in (gate.Login)
     transaction: Transaction | None = None
     commands: int = 0
     idle_commands: int = 0  # in a row, that bring no mail
@@ -117,4 +118,5 @@ class Session:
 
     def secured(self, tls: str) -> None:
         """TLS has begun: what was said in the clear is forgotten."""
-        self.tls, self.host, self.extended, self.user, self.transaction = tls, "", False, "", None
+        self.tls, self.host, self.extended, self.transaction = tls, "", False, None
+        self.user = self.credential = ""

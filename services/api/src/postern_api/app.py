@@ -21,6 +21,7 @@ from postern_api import web
 from postern_api.alarms.look import Observer
 from postern_api.alarms.watch import Watch
 from postern_api.audit.repository import AuditRepository
+from postern_api.auth_failures.service import AccountService
 from postern_api.bootstrap import bootstrap
 from postern_api.context import Context
 from postern_api.health.service import Health
@@ -116,6 +117,7 @@ class Api:
             ledger=ledger,
             verifier=verifier,
             watch=watch,
+            accounts=AccountService(bus, policy.app_passwords),
             status=StatusService(bus, self.board, editor, publisher, watch.board),
             health=Health(bus, self.database),
         )
@@ -156,6 +158,7 @@ class Api:
             tasks.create_task(self.events.run(released), name="events")
             tasks.create_task(self.context.health.run(released), name="health")
             tasks.create_task(self.context.watch.run(released), name="alarms")
+            tasks.create_task(self.context.accounts.run(released), name="password-uses")
             tasks.create_task(self.reporter.run(released), name="status-reporter")
             tasks.create_task(self.recorder.run(released, self._settings.drain_s / 2), name="recorder")
             serving = tasks.create_task(server.serve(sockets=[listening]), name="http")

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from postern_api.alarms.watch import Watch
 from postern_api.audit.repository import AuditRepository
+from postern_api.auth_failures.service import AccountService
 from postern_api.health.service import Health
 from postern_api.ledger.repository import LedgerRepository
 from postern_api.ledger.verification import Verifier
@@ -49,6 +50,7 @@ class Context:
     watch: Watch
     status: StatusService
     health: Health
+    accounts: AccountService
 
 
 def context(request: Request) -> Context:

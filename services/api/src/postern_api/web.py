@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from postern_api import rendering
 from postern_api.alarms import endpoints as alarms
 from postern_api.audit import endpoints as audit
+from postern_api.auth_failures import endpoints as auth_failures
 from postern_api.context import Context
 from postern_api.domains import endpoints as domains
 from postern_api.general import endpoints as general
@@ -34,6 +35,7 @@ from postern_api.rules import endpoints as rules
 from postern_api.schedule import endpoints as schedule
 from postern_api.status import endpoints as status
 from postern_api.tokens import endpoints as tokens
+from postern_api.users import app_passwords
 from postern_api.users import endpoints as users
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -53,6 +55,7 @@ _TAGS = [
     {"name": "routes", "description": "Ways out: smart hosts, TLS, credentials (write-only)."},
     {"name": "rules", "description": "Screening rules. The first that matches decides."},
     {"name": "users", "description": "SMTP users of the authenticated gate (passwords write-only)."},
+    {"name": "auth-failures", "description": "Failed logins at the authenticated gate, and who is blocked for them."},
     {"name": "listeners", "description": "The two gates: a resource for each property sheet."},
     {"name": "settings", "description": "What concerns the relay as a whole."},
     {"name": "schedule", "description": "When deferred mail is tried again, told of, and returned."},
@@ -85,11 +88,11 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
     app.state.max_body_bytes = max_body_bytes
     rendering.install(app)
     api = APIRouter(prefix="/api/v1")
-    for noun in (domains, routes, rules, users, listeners, general, schedule, revisions):
+    for noun in (domains, routes, rules, users, app_passwords, listeners, general, schedule, revisions):
         api.include_router(noun.router)
     api.include_router(queue.queue)
     api.include_router(queue.badmail)
-    for noun in (quarantine, messages, ledger, alarms, status, tokens, audit):
+    for noun in (quarantine, messages, ledger, alarms, status, auth_failures, tokens, audit):
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(health.router)

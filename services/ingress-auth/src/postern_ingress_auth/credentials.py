@@ -1,6 +1,7 @@
 """Verifies a name and a password against KV USERS: argon2id (RFC 9106), off the event loop, a few at a time.
 
-An unknown user, a disabled one and a wrong password cost the same time and get the same `535 5.7.8`: where there is no user, a hash with the
+A password that looks like an app-password (`AppPassword`) names the one hash that it is compared with, any other is compared with the user's
+own: one verification a try, however many app-passwords he has. An unknown user, a disabled one and a wrong password cost the same time and get the same `535 5.7.8`: where there is no user, a hash with the
 parameters of the users' hashes is verified, else the time would tell who exists. When the bus is away or too many
 wait, the answer is `454 4.7.0`: nobody is let in unverified. Neither names of unknown users nor passwords are logged.
 """
@@ -13,17 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import argon2
-import msgspec
 import structlog
 
-from postern_core.bus import Bus
-from postern_core.bus.topology import KV_USERS
-from postern_core.credentials import SmtpUser, user_key
+from postern_core.credentials import APP_PASSWORD, SmtpUser
 from postern_core.errors import Reply, TransientError
-from postern_ingress_auth.throttle import Throttle
+from postern_core.notices import NoticeKind
+from postern_ingress_auth.shared import Shared
+from postern_ingress_auth.throttle import name_key
+from postern_ingress_auth.users import Users, app_credential, main_credential
 from postern_smtp import replies
 from postern_smtp.authentication import MECHANISMS
-from postern_smtp.reception import client_network
+from postern_smtp.gate import Login
+from postern_smtp.reception import TellNotice, client_network
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -45,57 +47,74 @@ class UserCredentials:
 
     mechanisms = MECHANISMS
 
-    def __init__(self, bus: Bus, throttle: Throttle, *, concurrency: int, max_attempts: int) -> None:
+    def __init__(self, users: Users, shared: Shared, *, concurrency: int, max_attempts: int) -> None:
         self.max_attempts = max_attempts
-        self._bus = bus
-        self._throttle = throttle
+        self._users = users
+        self._shared = shared
+        self._notice: TellNotice | None = None
         # a pool of its own: also a client that hangs up meanwhile keeps its place until its verification is over
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="argon2")
         self._hasher = argon2.PasswordHasher()
         self._parameters = _USUAL
         self._nobody = SmtpUser(name="", password_hash=_hash_of_nobody(_USUAL))
 
-    async def verify(self, name: str, password: str, client_address: str) -> str | Reply:
-        """The user's name as the administrator wrote it, or the reply that refuses."""
+    def attach(self, notice: TellNotice) -> None:
+        """Whom to tell of guesses."""
+        self._notice = notice
+
+    async def verify(self, name: str, password: str, client_address: str) -> Login | Reply:
+        """Who it is, or the reply that refuses."""
         loop = asyncio.get_running_loop()
         network = client_network(client_address)
-        if self._throttle.is_blocked(network, loop.time()):
+        if self._shared.is_blocked(network, name):
             log.warning("user.throttled", client=client_address)
             return replies.AUTH_THROTTLED
         try:
-            user = await self._find(name)
+            known = await self._users.read(name)
+            user = known.user if known is not None else self._nobody
+            password_hash, credential = _asked_for(user, password)
             async with asyncio.timeout(_PATIENCE_S):
-                known = await loop.run_in_executor(self._pool, self._matches, user, password)
+                matches = await loop.run_in_executor(self._pool, self._matches, user, password_hash, password)
         except (TransientError, TimeoutError) as error:
             log.warning("user.unverified", client=client_address, reason=getattr(error, "reason", "too many wait"))
             return replies.AUTH_UNAVAILABLE
-        if known and user.enabled and user.name:
-            self._throttle.succeeded(network, name)
-            return user.name
-        delay_s = self._throttle.failed(network, name, loop.time())
-        log.warning("user.refused", client=client_address, delay_s=delay_s)
-        await asyncio.sleep(delay_s)
+        if matches and user.enabled and user.name:
+            self._shared.succeeded(network, name)
+            if (app_password := APP_PASSWORD.fullmatch(password)) and credential == app_credential(app_password[1]):
+                self._shared.used(user.name, app_password[1])
+            return Login(user.name, credential)
+        await asyncio.sleep(self._failed(network, name, client_address, exists=bool(user.name)))
         return replies.BAD_CREDENTIALS
 
-    async def _find(self, name: str) -> SmtpUser:
-        data = await self._bus.kv_get(KV_USERS, user_key(name))
-        if data is None:
-            return self._nobody
-        try:
-            return msgspec.json.decode(data, type=SmtpUser)
-        except msgspec.DecodeError as error:
-            raise TransientError(
-                454, "4.7.0", "cannot check credentials now", reason=f"user entry does not decode: {error}"
-            ) from error
+    def _failed(self, network: str, name: str, client_address: str, *, exists: bool) -> float:
+        """Count it; for how many seconds to hold the answer back."""
+        slowed = self._shared.failed(network, name, exists=exists)
+        log.warning("user.refused", client=client_address, delay_s=slowed.delay_s)
+        for key in slowed.told:
+            # who types his password where the name belongs must not read it in an alert
+            about = key.partition(":")[2] if exists or key != name_key(name) else "unknown user"
+            log.warning("user.guessed_at", client=client_address, about=about)
+            if self._notice is not None:
+                self._notice(NoticeKind.AUTHENTICATION_BURST, about, client=client_address, delay_s=slowed.delay_s)
+        return slowed.delay_s
 
-    def _matches(self, user: SmtpUser, password: str) -> bool:
+    def _matches(self, user: SmtpUser, password_hash: str, password: str) -> bool:
         try:
-            if user.name and (parameters := argon2.extract_parameters(user.password_hash)) != self._parameters:
+            if user.name and (parameters := argon2.extract_parameters(password_hash)) != self._parameters:
                 self._parameters = parameters
                 self._nobody = SmtpUser(name="", password_hash=_hash_of_nobody(parameters))
-            return self._hasher.verify(user.password_hash, password)
+            return self._hasher.verify(password_hash, password)
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
+
+
+def _asked_for(user: SmtpUser, password: str) -> tuple[str, str]:
+    """The hash to compare `password` with, and the name of that credential."""
+    if found := APP_PASSWORD.fullmatch(password):
+        for each in user.app_passwords:
+            if each.id == found[1]:
+                return each.password_hash, app_credential(each.id)
+    return user.password_hash, main_credential(user)
 
 
 def _hash_of_nobody(parameters: argon2.Parameters) -> str:

@@ -12,6 +12,7 @@ from postern_core.errors import Reply
 from postern_core.policy import GatePolicy
 from postern_core.policy.domains import normalise_domain
 from postern_smtp import replies
+from postern_smtp.checks import AccountCheck, Checks
 from postern_smtp.gate import GateRules, postmaster_domain
 from postern_smtp.paths import ForwardPath
 
@@ -33,7 +34,7 @@ class AnyRecipient:
         return f"{path.local_part}@{self.postmaster_domain}"
 
 
-def compile_rules(policy: GatePolicy) -> GateRules:
+def compile_rules(policy: GatePolicy, account: AccountCheck | None = None) -> GateRules:
     """The policy as this gate needs it. ValueError for a hostname that is no domain name."""
     return GateRules(
         revision=policy.revision,
@@ -41,4 +42,5 @@ def compile_rules(policy: GatePolicy) -> GateRules:
         limits=policy.auth,
         listener=policy.auth_listener,
         decide_recipient=AnyRecipient(postmaster_domain(policy)).decide,
+        checks=Checks(account=account),
     )

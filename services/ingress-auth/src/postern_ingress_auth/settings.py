@@ -30,15 +30,6 @@ class Settings(BusSettings):
         default=2, ge=1, le=64, description="Passwords verified at the same time; each takes a core and 19 MiB for a moment."
     )
     auth_attempts: int = Field(default=3, ge=1, le=20, description="Failed AUTH commands a session, then 421.")
-    auth_failure_delay_s: float = Field(
-        default=1.0,
-        ge=0,
-        le=30,
-        description="Delay of the answer to a failed AUTH, in seconds; it doubles with each further failure of the address or the user.",
-    )
-    auth_failure_limit: int = Field(
-        default=50, ge=1, description="Failures of one client address in ten minutes, then 454 without a look at the password."
-    )
 
     @field_validator("listen_starttls", "listen_tls")
     @classmethod

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from postern_core.accounts import PEERS_SUBJECT
 from postern_core.bus.connection import inbox_prefix
 from postern_core.bus.topology import RECORDER_CONSUMER, SCREENER_CONSUMER
 
@@ -24,7 +25,10 @@ PROVISIONER: Final = "provisioner"
 SERVICES: Final = ("ingress-anon", "ingress-auth", "screener", "delivery", "api")
 STREAMS_ACCOUNT: Final = "POSTERN"
 
-_CONTROL: Final = "control.delivery.*"  # the one request that a service answers, delivery, and the one that may make it, the api
+# requests that a service answers, and the api may make
+_CONTROL: Final[Mapping[str, str]] = {"delivery": "control.delivery.*", "ingress-auth": "control.ingress-auth.*"}
+# what the replicas of a service tell each other: it does not leave their account
+_PEERS: Final[Mapping[str, str]] = {"ingress-auth": PEERS_SUBJECT}
 _PULLS: Final = "$JS.API.CONSUMER.MSG.NEXT."  # many answers to one request
 # the broker forgets where answers go after this time without one, by default two minutes; a pull lives for five seconds
 _MANY_ANSWERS: Final = ', response_type: stream, response_threshold: "15s"'
@@ -53,10 +57,12 @@ def permissions_of(user: str) -> Permissions:
         # creates streams and consumers before the services start, and is gone when they run: no service ever has its password
         return Permissions(("$JS.API.>",), (f"{inbox_prefix(user)}.>",))
     more = _TABLE[user]
+    peers = (_PEERS[user],) if user in _PEERS else ()
+    answered = (_CONTROL[user],) if user in _CONTROL else ()
     return Permissions(
-        publish=(f"event.{user}.*", f"$KV.STATUS.{user}.*", *more.publish),
-        subscribe=(f"{inbox_prefix(user)}.>", *more.subscribe),
-        answers=more.answers,
+        publish=(f"event.{user}.*", f"$KV.STATUS.{user}.*", *peers, *more.publish),
+        subscribe=(f"{inbox_prefix(user)}.>", *peers, *answered, *more.subscribe),
+        answers=bool(answered),
     )
 
 
@@ -114,12 +120,11 @@ _TABLE: Mapping[str, Permissions] = {
             _reads_policy("delivery"),
             "$JS.API.DIRECT.GET.KV_SECRETS.$KV.SECRETS.route.*",
         ),
-        subscribe=("policy.changed.delivery", _CONTROL),
-        answers=True,
+        subscribe=("policy.changed.delivery",),
     ),
     "api": Permissions(
         publish=(
-            _CONTROL,
+            *_CONTROL.values(),
             f"{_PULLS}DISPOSITIONS.{RECORDER_CONSUMER}",
             f"{_PULLS}EVENTS.{RECORDER_CONSUMER}",
             f"$JS.ACK.DISPOSITIONS.{RECORDER_CONSUMER}.>",
@@ -243,14 +248,13 @@ def _service_account(service: str, password: str) -> str:
     permissions = permissions_of(service)
     imports = [(STREAMS_ACCOUNT, "service", _API_MARK)]
     imports += [(STREAMS_ACCOUNT, kind, subject) for kind, subject in _imported(service)]
-    if _CONTROL in permissions.publish:
-        imports.append((account_of("delivery"), "service", _CONTROL))
+    imports += [(account_of(who), "service", asked) for who, asked in _CONTROL.items() if asked in permissions.publish]
     lines = [
         f"      {{ {kind}: {{ account: {account}, subject: {json.dumps(subject)} }} }}" for account, kind, subject in imports
     ]
-    exports = [f"    exports: [ {{ service: {json.dumps(_CONTROL)}, accounts: [{account_of('api')}] }} ]"]
-    if not permissions.answers:
-        exports.clear()
+    exports = []
+    if service in _CONTROL:
+        exports.append(f"    exports: [ {{ service: {json.dumps(_CONTROL[service])}, accounts: [{account_of('api')}] }} ]")
     return "\n".join(
         (f"  {account_of(service)} {{", *_users(service, password), *exports, "    imports: [", *lines, "    ]", "  }")
     )
@@ -259,7 +263,7 @@ def _service_account(service: str, password: str) -> str:
 def _imported(service: str) -> list[tuple[str, str]]:
     """What a service's account takes from the account of the streams: (kind, subject)."""
     permissions = permissions_of(service)
-    own = {_CONTROL, f"{inbox_prefix(service)}.>"}
+    own = {*_CONTROL.values(), *_PEERS.values(), f"{inbox_prefix(service)}.>"}
     services = [("service", subject) for subject in permissions.publish if subject not in own]
     return services + [("stream", subject) for subject in permissions.subscribe if subject not in own]
 

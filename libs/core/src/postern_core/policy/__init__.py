@@ -4,6 +4,7 @@ The api makes a revision from its editable objects, compiles all three sections,
 of `Section`. Services watch their own key (`postern_core.bus.policy`), compile off the loop and swap.
 """
 
+from postern_core.policy.accounts import Rates, SenderRules, SendingRates, Throttling
 from postern_core.policy.codec import Section, SectionStruct, decode_section, encode_section
 from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule, Route, RouteTls
 from postern_core.policy.domains import DomainTable, RelayDomain
@@ -31,6 +32,7 @@ __all__ = [
     "ListenerIdentity",
     "ListenerPolicy",
     "NextHop",
+    "Rates",
     "RelayDomain",
     "RetrySchedule",
     "Route",
@@ -40,6 +42,9 @@ __all__ = [
     "Section",
     "SectionStruct",
     "SenderCondition",
+    "SenderRules",
+    "SendingRates",
+    "Throttling",
     "decode_section",
     "encode_section",
 ]

@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from postern_core.contract import Version, written
+from postern_core.policy.accounts import Rates, SenderRules, Throttling
 from postern_core.policy.domains import RelayDomain
 
 
@@ -46,6 +47,9 @@ class ListenerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """What else an administrator says of one gate: a part for each property sheet, none of which depends on another."""
 
     identity: ListenerIdentity = ListenerIdentity()
+    throttling: Throttling = Throttling()
+    senders: SenderRules = SenderRules()
+    rates: Rates = Rates()
 
 
 class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):

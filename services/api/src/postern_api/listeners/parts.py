@@ -10,6 +10,7 @@ import msgspec
 from pydantic import JsonValue
 
 from postern_api.fields import Body, examples
+from postern_api.listeners.accounts import RatesBody, SenderRulesBody, ThrottlingBody
 from postern_api.listeners.schemas import IdentityBody, LimitsBody
 from postern_api.policy.objects import Snapshot
 
@@ -66,6 +67,9 @@ class _Limits(Part):
 PARTS: Final[tuple[Part, ...]] = (
     Part("identity", IdentityBody, "How the gate calls itself."),
     _Limits("limits", LimitsBody, "Sizes, numbers and times; null switches one off."),
+    Part("throttling", ThrottlingBody, "Failed logins (authenticated gate)."),
+    Part("senders", SenderRulesBody, "Whose reverse-paths are whose (authenticated gate)."),
+    Part("rates", RatesBody, "How much users may send (authenticated gate)."),
 )
 
 

@@ -67,3 +67,8 @@ def shown_host(host: str) -> str:
 def checked_sender_pattern(text: str) -> str:
     """An address, a domain or `*.domain`."""
     return checked_address(text) if "@" in text else checked_pattern(text)
+
+
+def checked_own_sender(text: str) -> str:
+    """What a user may send from: an address, `@domain` or a domain, `@*.domain` or `*.domain`."""
+    return checked_sender_pattern(text.strip().removeprefix("@"))

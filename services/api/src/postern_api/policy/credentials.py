@@ -45,6 +45,23 @@ class UserGone:
 
 
 @dataclass(frozen=True, slots=True)
+class NewAppPassword:
+    """One more password of an SMTP user."""
+
+    id: str
+    user: str
+    name: str
+    password_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppPasswordRevoked:
+    """One less; no rollback brings it back."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RoutePassword:
     """New credentials for a route's smart hosts."""
 
@@ -59,7 +76,7 @@ class RoutePasswordGone:
     route: str
 
 
-CredentialChange = UserPassword | UserGone | RoutePassword | RoutePasswordGone
+CredentialChange = UserPassword | UserGone | NewAppPassword | AppPasswordRevoked | RoutePassword | RoutePasswordGone
 
 
 async def hash_password(password: str) -> str:
@@ -87,6 +104,11 @@ async def write(change: CredentialChange, connection: AsyncConnection, repositor
             await repository.set_password_hash(connection, change.name, change.password_hash)
         case UserGone():
             await repository.forget_password_hashes(connection, [change.name])
+            await repository.app_passwords.forget(connection, [change.name])
+        case NewAppPassword():
+            await repository.app_passwords.add(connection, change.id, change.user, change.name, change.password_hash)
+        case AppPasswordRevoked():
+            await repository.app_passwords.revoke(connection, change.id)
         case RoutePassword():
             await repository.note_route_password(connection, change.route, change.secret.user)
             await bus.kv_put(KV_SECRETS, route_secret_key(change.route), msgspec.json.encode(change.secret))

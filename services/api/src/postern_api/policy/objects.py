@@ -17,6 +17,7 @@ from postern_core.policy import (
     RetrySchedule,
     RouteTls,
     SenderCondition,
+    SendingRates,
 )
 from postern_core.verdict import Action
 
@@ -50,10 +51,12 @@ class RuleObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserObject(msgspec.Struct, frozen=True, kw_only=True):
-    """An SMTP user; the password's hash is in table smtp_credentials and KV USERS."""
+    """An SMTP user; his passwords' hashes are in tables smtp_credentials and app_passwords, and in KV USERS."""
 
     name: str
     enabled: bool = True
+    senders: tuple[str, ...] = ()  # addresses, domains, `*.domain`
+    rates: SendingRates | None = None  # None: the listener's
 
 
 class GeneralSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from postern_api.policy.repository import PolicyRepository, Revision
 from postern_core.bus import Bus
 from postern_core.bus.provision import ensure_route
 from postern_core.bus.topology import KV_POLICY, KV_USERS, OUTBOUND, BusLimits, delivery_consumer
-from postern_core.credentials import SmtpUser, user_key
+from postern_core.credentials import AppPassword, SmtpUser, user_key
 from postern_core.errors import TransientError
 from postern_core.policy import Section
 
@@ -126,10 +126,20 @@ class Publisher:
         last = await self._last_user_sequence()
         if self._users_at == (newest.number, last):
             return
-        hashes = await self._repository.password_hashes()
+        hashes, app_passwords = await self._repository.password_hashes(), await self._repository.app_passwords.by_user()
         wanted = {
             user_key(user.name): msgspec.json.encode(
-                SmtpUser(name=user.name, password_hash=hashes[user.name.casefold()], enabled=user.enabled)
+                SmtpUser(
+                    name=user.name,
+                    password_hash=hashes[user.name.casefold()],
+                    enabled=user.enabled,
+                    app_passwords=tuple(
+                        AppPassword(id=each.id, password_hash=each.password_hash)
+                        for each in app_passwords.get(user.name.casefold(), ())
+                    ),
+                    senders=user.senders,
+                    rates=user.rates,
+                )
             )
             for user in newest.snapshot.users
             if user.name.casefold() in hashes

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Row, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from postern_api.policy.app_passwords import AppPasswordRepository
 from postern_api.policy.objects import Snapshot, decode_snapshot, encode_snapshot
 from postern_api.store.database import Database
 from postern_api.store.models import revisions, route_credentials, smtp_credentials
@@ -40,6 +41,7 @@ class PolicyRepository:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.app_passwords = AppPasswordRepository(database)
 
     async def newest(self) -> Revision | None:
         query = select(revisions).order_by(revisions.c.number.desc()).limit(1)

@@ -50,6 +50,18 @@ smtp_credentials = Table(
     Column("at", UtcDateTime, nullable=False),
 )
 
+app_passwords = Table(
+    "app_passwords",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user", Text, nullable=False),  # case-folded
+    Column("name", Text, nullable=False),  # of what it is for
+    Column("password_hash", Text, nullable=False),  # argon2id, PHC string
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime),  # within an hour
+    Index("ix_app_passwords_user", "user"),
+)
+
 route_credentials = Table(
     "route_credentials",
     metadata,

@@ -16,14 +16,14 @@ router = guarded_router("/users", "users")
 
 async def _view(context: Context, user: UserObject) -> UserView:
     known = await context.policy.password_hashes()
-    return UserView(name=user.name, enabled=user.enabled, password_set=user.name.casefold() in known)
+    return UserView.of(user, password_set=user.name.casefold() in known)
 
 
 @router.get("", responses=declared())
 async def list_users(context: InContext, policy: CurrentPolicy) -> list[UserView]:
     """All SMTP users."""
     known = await context.policy.password_hashes()
-    return [UserView(name=user.name, enabled=user.enabled, password_set=user.name.casefold() in known) for user in policy.users]
+    return [UserView.of(user, password_set=user.name.casefold() in known) for user in policy.users]
 
 
 @router.post("", status_code=201, responses=declared_change())
@@ -36,7 +36,7 @@ async def add_user(body: UserBody, change: PolicyChange) -> UserView:
         raise ConflictError("user_exists", f"there is a user {user.name!r} already")
     credential = UserPassword(user.name, await hash_password(body.password))
     await change.apply("user.added", f"users/{user.name}", lambda snapshot: service.add(snapshot, user), [credential])
-    return UserView(name=user.name, enabled=user.enabled, password_set=True)
+    return UserView.of(user, password_set=True)
 
 
 @router.get("/{name}", responses=declared(404))
@@ -66,5 +66,5 @@ async def replace_user(name: str, body: UserBody, change: PolicyChange) -> UserV
 
 @router.delete("/{name}", status_code=204, responses=declared_change(404))
 async def delete_user(name: str, change: PolicyChange) -> None:
-    """Remove an SMTP user. His password is forgotten: a rollback brings the name back, not the password."""
+    """Remove an SMTP user. His passwords are forgotten: a rollback brings the name back, not them."""
     await change.apply("user.deleted", f"users/{name}", lambda snapshot: service.remove(snapshot, name), [UserGone(name)])
