@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, eventually
-from fixtures.auth_gate import bare_gate, write_certificate
+from fixtures.auth_gate import all_know, bare_gate, write_certificate
 from fixtures.broker import Broker
 from fixtures.gates import GateUnderTest, Wire
 from postern_core.accounts import PasswordUse
@@ -67,29 +67,18 @@ async def test_failed_logins_are_seen_and_cleared_by_the_api(
 ) -> None:
     for gate in (*gates, *gates):
         await login(gate, tls, "demo", "wrong", "535 5.7.8")
-
-    async def all_seen() -> bool:
-        return [await rows(api) for _ in range(10)] == [{"address:127.0.0.1": 4, "user:demo": 4}] * 10
-
-    await eventually(all_seen)
+    await all_know(gates, {"address:127.0.0.1": 4, "user:demo": 4})
+    assert await rows(api) == {"address:127.0.0.1": 4, "user:demo": 4}
     shown = (await api.get("/auth-failures"))["rows"]
     assert [row["blocked_until"] is not None for row in shown if row["key"] == "address:127.0.0.1"] == [True]
     await login(gates[0], tls, "demo", "demo-password", "454 4.7.0 too many")
     assert (await api.client.delete("/auth-failures/address:127.0.0.1")).status_code == 204
     assert (await api.client.delete("/auth-failures/nonsense")).status_code == 422
-
-    async def all_forgot() -> bool:
-        return not any(["address:127.0.0.1" in await rows(api) for _ in range(10)])
-
-    await eventually(all_forgot)
+    await all_know(gates, {"address:127.0.0.1": 0})
     assert (await api.client.delete("/auth-failures/address:127.0.0.1")).status_code == 404
     for gate in gates:
         await login(gate, tls, "demo", "demo-password", "235 2.7.0")
-
-    async def forgiven() -> bool:  # he has logged in: his slips are forgotten
-        return [await rows(api) for _ in range(10)] == [{}] * 10
-
-    await eventually(forgiven)
+    await all_know(gates, {"user:demo": 0})  # he has logged in: his slips are forgotten
     assert (await api.client.delete("/auth-failures")).json() == {"cleared": 0}
     audit = [
         (entry["action"], entry["target"]) for entry in (await api.get("/audit"))["entries"] if "auth_failures" in entry["action"]

@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.auth_gate import HASHER, QUICK
 from fixtures.gates import GateUnderTest, Wire
-from postern_core.accounts import PasswordUses
+from postern_core.accounts import AccountVerb, PasswordUses, control_subject
 from postern_core.credentials import AppPassword, SmtpUser, user_key
 from postern_core.policy import ListenerPolicy, Rates, SenderRules, SendingRates
 from postern_ingress_auth import users
@@ -141,7 +141,7 @@ async def test_each_app_password_logs_in_at_the_cost_of_one_verification(
         await wire.expect(plain("anna@example.com", wrong), "535 5.7.8 authentication credentials invalid")
     await wire.expect(plain("nobody", PHONE), "535 5.7.8 authentication credentials invalid")
     assert len(verified) == 6
-    answer = await gate.api.request("control.ingress-auth.password-uses", b"", timeout_s=5)
+    answer = await gate.api.request(control_subject(AccountVerb.PASSWORD_USES), b"", timeout_s=5)
     uses = msgspec.json.decode(answer, type=PasswordUses).uses
     assert [(use.user, use.id) for use in uses] == [("anna@example.com", "abcdefgh"), ("anna@example.com", "bcdefghi")]
 

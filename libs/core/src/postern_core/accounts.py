@@ -1,7 +1,7 @@
 """What the replicas of the authenticated gate tell each other about accounts, and what the api asks them. Core NATS, JSON, nothing is kept.
 
 `peers.ingress-auth`: `AccountNews`, told to all replicas inside the gates' own broker account. Times in it are ages, so that clocks need not agree.
-`control.ingress-auth.<verb>`: requests of the api; any replica answers, since each knows what all know.
+`control.ingress-auth.<verb>.+`: requests of the api; any replica answers, since each knows what all know.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Final
 import msgspec
 
 PEERS_SUBJECT: Final = "peers.ingress-auth"
+_ANY_REPLICA: Final = "+"  # stands where a request to one replica names it, and names none
+CONTROL_SUBJECTS: Final = f"control.ingress-auth.*.{_ANY_REPLICA}"
 
 
 class FailuresOf(msgspec.Struct, frozen=True, array_like=True):
@@ -59,11 +61,16 @@ class AccountNews(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class AccountVerb(enum.StrEnum):
-    """Verbs of `control.ingress-auth.<verb>`, with their request and answer types."""
+    """Verbs of `control.ingress-auth.<verb>.+`, with their request and answer types."""
 
     FAILURES_LIST = "failures-list"  # FailureQuery → FailurePage
     FAILURES_CLEAR = "failures-clear"  # FailureClearing → FailuresCleared
     PASSWORD_USES = "password-uses"  # nothing → PasswordUses
+
+
+def control_subject(verb: AccountVerb) -> str:
+    """Where to ask."""
+    return f"control.ingress-auth.{verb.value}.{_ANY_REPLICA}"
 
 
 class FailureQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -106,7 +106,7 @@ OPERATIONS = (
         )
     ),
     row("ask delivery about its queue", "control.delivery.queue-list", API, answered=False),
-    row("ask the authenticated gate about failed logins", "control.ingress-auth.failures-list", API, answered=False),
+    row("ask the authenticated gate about failed logins", "control.ingress-auth.failures-list.+", API, answered=False),
     row("tell the other replicas about accounts", "peers.ingress-auth", AUTH, answered=False),
 )
 
@@ -167,7 +167,7 @@ SUBSCRIPTIONS = (
     row("hear of changes to the policy of delivery", "policy.changed.delivery", DELIVERY),
     row("hear of status reports", "status.changed.*.*", API),
     row("answer about the queue", "control.delivery.*", DELIVERY),
-    row("answer about failed logins", "control.ingress-auth.*", AUTH),
+    row("answer about failed logins", "control.ingress-auth.*.*", AUTH),
     row("hear what other replicas tell about accounts", "peers.ingress-auth", AUTH),
     *(row(f"hear answers to {service}", f"_INBOX_{service.replace('-', '_')}.>", service) for service in SERVICES),
 )

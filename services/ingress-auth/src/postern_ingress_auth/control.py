@@ -1,4 +1,4 @@
-"""Answers the api about accounts (`control.ingress-auth.<verb>`, postern_core.accounts): who failed to log in, and which app-passwords are used.
+"""Answers the api about accounts (`control.ingress-auth.<verb>.+`, postern_core.accounts): who failed to log in, and which app-passwords are used.
 
 Any replica answers, since they tell each other everything (peers.py). What cannot be done is answered with a ControlError, never with silence.
 """
@@ -16,6 +16,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from postern_core.accounts import (
+    CONTROL_SUBJECTS,
     AccountVerb,
     FailureClearing,
     FailurePage,
@@ -49,7 +50,7 @@ class Control:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Answer until `stop`."""
-        subscription = await self._bus.client.subscribe("control.ingress-auth.*", queue=_QUEUE_GROUP, cb=self._answer)
+        subscription = await self._bus.client.subscribe(CONTROL_SUBJECTS, queue=_QUEUE_GROUP, cb=self._answer)
         try:
             await stop.wait()
         finally:
@@ -57,7 +58,7 @@ class Control:
                 await subscription.unsubscribe()
 
     async def _answer(self, msg: Msg) -> None:
-        verb = msg.subject.rpartition(".")[2]
+        verb = msg.subject.split(".")[2]
         answer: msgspec.Struct
         try:
             answer = self._verbs[verb](msg.data)

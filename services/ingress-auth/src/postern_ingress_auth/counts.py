@@ -1,7 +1,7 @@
 """How much each user and each domain has sent lately, all replicas together. Pure: it is given `now` in seconds since the epoch.
 
 A figure is that of the window in progress (an hour or a day of UTC) and, of the one before, the part that a window of the same length that
-ends now still overlaps, as if it had come evenly: a little off for what came in bursts, and never twice a limit in a row. Fails open: at
+ends now still overlaps, as if it had come evenly: a little off for what came in bursts, and never over twice a limit. Fails open: at
 most 20,000 users and domains are remembered, the oldest are forgotten first.
 """
 

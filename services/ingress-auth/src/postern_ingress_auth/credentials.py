@@ -21,7 +21,7 @@ from postern_core.errors import Reply, TransientError
 from postern_core.notices import NoticeKind
 from postern_ingress_auth.shared import Shared
 from postern_ingress_auth.throttle import name_key
-from postern_ingress_auth.users import Users, app_credential, main_credential
+from postern_ingress_auth.users import Users, app_credential, app_password_id, main_credential
 from postern_smtp import replies
 from postern_smtp.authentication import MECHANISMS
 from postern_smtp.gate import Login
@@ -65,13 +65,10 @@ class UserCredentials:
     async def verify(self, name: str, password: str, client_address: str) -> Login | Reply:
         """Who it is, or the reply that refuses."""
         loop = asyncio.get_running_loop()
-        network = client_network(client_address)
-        if self._shared.is_blocked(network, name):
-            log.warning("user.throttled", client=client_address)
+        if self._is_turned_away(client_address, name):
             return replies.AUTH_THROTTLED
         try:
-            known = await self._users.read(name)
-            user = known.user if known is not None else self._nobody
+            user = await self._find(name) or self._nobody
             password_hash, credential = _asked_for(user, password)
             async with asyncio.timeout(_PATIENCE_S):
                 matches = await loop.run_in_executor(self._pool, self._matches, user, password_hash, password)
@@ -79,16 +76,31 @@ class UserCredentials:
             log.warning("user.unverified", client=client_address, reason=getattr(error, "reason", "too many wait"))
             return replies.AUTH_UNAVAILABLE
         if matches and user.enabled and user.name:
-            self._shared.succeeded(network, name)
-            if (app_password := APP_PASSWORD.fullmatch(password)) and credential == app_credential(app_password[1]):
-                self._shared.used(user.name, app_password[1])
-            return Login(user.name, credential)
-        await asyncio.sleep(self._failed(network, name, client_address, exists=bool(user.name)))
-        return replies.BAD_CREDENTIALS
+            return self._welcome(user, name, client_address, credential)
+        return await self._refuse(user if user.name else None, name, client_address)
 
-    def _failed(self, network: str, name: str, client_address: str, *, exists: bool) -> float:
-        """Count it; for how many seconds to hold the answer back."""
-        slowed = self._shared.failed(network, name, exists=exists)
+    async def _find(self, name: str) -> SmtpUser | None:
+        known = await self._users.read(name)
+        return known.user if known is not None else None
+
+    def _is_turned_away(self, client_address: str, name: str) -> bool:
+        """Whether the network, or whoever tries this name, has failed so often that he is not heard."""
+        if not self._shared.is_blocked(client_network(client_address), name):
+            return False
+        log.warning("user.throttled", client=client_address)
+        return True
+
+    def _welcome(self, user: SmtpUser, name: str, client_address: str, credential: str) -> Login:
+        """Note that he is here."""
+        self._shared.succeeded(client_network(client_address), name)
+        if (password_id := app_password_id(credential)) is not None:
+            self._shared.used(user.name, password_id)
+        return Login(user.name, credential)
+
+    async def _refuse(self, user: SmtpUser | None, name: str, client_address: str) -> Reply:
+        """Count the failure, tell of it when it is one of many, and hold the answer back."""
+        exists = user is not None
+        slowed = self._shared.failed(client_network(client_address), name, exists=exists)
         log.warning("user.refused", client=client_address, delay_s=slowed.delay_s)
         for key in slowed.told:
             # who types his password where the name belongs must not read it in an alert
@@ -96,7 +108,8 @@ class UserCredentials:
             log.warning("user.guessed_at", client=client_address, about=about)
             if self._notice is not None:
                 self._notice(NoticeKind.AUTHENTICATION_BURST, about, client=client_address, delay_s=slowed.delay_s)
-        return slowed.delay_s
+        await asyncio.sleep(slowed.delay_s)
+        return replies.BAD_CREDENTIALS
 
     def _matches(self, user: SmtpUser, password_hash: str, password: str) -> bool:
         try:

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -21,15 +22,20 @@ from postern_ingress_auth.senders import SenderList
 
 RECENT_S: Final = 30.0
 _REMEMBERED: Final = 10_000
+_APP: Final = "app:"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KnownUser:
     """A user, and when he was read."""
 
     user: SmtpUser
-    senders: SenderList
     read_at: float
+
+    @cached_property
+    def senders(self) -> SenderList:
+        """Made when he sends: made at login, a long list would tell by its time that there is such a user."""
+        return SenderList(self.user.senders)
 
     def still_stands(self, credential: str) -> bool:
         """Whether a login with `credential` (postern_smtp.gate.Login) would still be one."""
@@ -46,7 +52,12 @@ def main_credential(user: SmtpUser) -> str:
 
 
 def app_credential(password_id: str) -> str:
-    return f"app:{password_id}"
+    return f"{_APP}{password_id}"
+
+
+def app_password_id(credential: str) -> str | None:
+    """The id behind the name of a credential, None when that is no app-password's."""
+    return credential.removeprefix(_APP) if credential.startswith(_APP) else None
 
 
 class Users:
@@ -79,7 +90,7 @@ class Users:
             raise TransientError(
                 454, "4.7.0", "cannot check credentials now", reason=f"user entry does not decode: {error}"
             ) from error
-        known = self._known[key] = KnownUser(user, SenderList(user.senders), now)
+        known = self._known[key] = KnownUser(user, now)
         self._known.move_to_end(key)
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)

@@ -26,7 +26,7 @@ SERVICES: Final = ("ingress-anon", "ingress-auth", "screener", "delivery", "api"
 STREAMS_ACCOUNT: Final = "POSTERN"
 
 # requests that a service answers, and the api may make
-_CONTROL: Final[Mapping[str, str]] = {"delivery": "control.delivery.*", "ingress-auth": "control.ingress-auth.*"}
+_CONTROL: Final[Mapping[str, str]] = {"delivery": "control.delivery.*", "ingress-auth": "control.ingress-auth.*.*"}
 # what the replicas of a service tell each other: it does not leave their account
 _PEERS: Final[Mapping[str, str]] = {"ingress-auth": PEERS_SUBJECT}
 _PULLS: Final = "$JS.API.CONSUMER.MSG.NEXT."  # many answers to one request

@@ -14,7 +14,7 @@ class Throttling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     network_limit: int | None = 50  # failures of a network, then it is not heard for a while: 454 4.7.0
     user_limit: int | None = None  # of a name; off, since whoever knows a name could keep its owner out
     first_block_s: float = 600.0  # doubles with each failure after the limit …
-    longest_block_s: float = 86400.0  # … up to this
+    longest_block_s: float = 3600.0  # … up to this
 
 
 class SenderRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,7 +15,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from postern_api.errors import ConflictError, UnavailableError
 from postern_api.policy.app_passwords import AppPasswordRepository
-from postern_core.accounts import AccountVerb, FailureClearing, FailurePage, FailureQuery, FailuresCleared, PasswordUses
+from postern_core.accounts import (
+    AccountVerb,
+    FailureClearing,
+    FailurePage,
+    FailureQuery,
+    FailuresCleared,
+    PasswordUses,
+    control_subject,
+)
 from postern_core.bus import Bus
 from postern_core.control import CONTROL_TIMEOUT_S
 from postern_core.errors import TransientError
@@ -67,7 +75,7 @@ class AccountService:
     async def _ask(self, verb: AccountVerb, request: msgspec.Struct | None, kind: type[A]) -> A:
         data = msgspec.json.encode(request) if request is not None else b""
         try:
-            answer = await self._bus.request(f"control.ingress-auth.{verb.value}", data, timeout_s=CONTROL_TIMEOUT_S)
+            answer = await self._bus.request(control_subject(verb), data, timeout_s=CONTROL_TIMEOUT_S)
         except TransientError as error:
             log.info("accounts.unanswered", verb=verb.value, reason=error.reason)
             raise UnavailableError(
