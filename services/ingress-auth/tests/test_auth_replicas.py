@@ -166,3 +166,19 @@ async def test_rates_hold_over_both_replicas(gate: GateUnderTest, other: GateUnd
             await asyncio.sleep(0.05)
     assert await notices(gate, NoticeKind.ACCOUNT_SUSPECTED) == ["Anna@example.com"]  # once for both
     assert sent_by_anna(gate) == 4
+
+
+async def test_where_the_listener_says_so_a_name_is_not_heard_from_anywhere_for_a_while(
+    gate: GateUnderTest, other: GateUnderTest, client_tls: ssl.SSLContext
+) -> None:
+    throttling = msgspec.structs.replace(QUICK.throttling, network_limit=None, user_limit=3)
+    gate.listener_policy = msgspec.structs.replace(QUICK, throttling=throttling)
+    await gate.policy()
+    await other.wait_for(lambda: (rules := other.listener.newest_rules()) is not None and rules.revision >= gate.revision)
+    await guess(gate, client_tls, 3, name="ANNA@example.com")
+    await guess(gate, client_tls, 3, name="nobody")
+    await all_know((gate, other), {"user:anna@example.com": 3, "user:nobody": 3})
+    for replica in (gate, other):
+        for name in ("anna@example.com", "Nobody"):  # whether there is such a user or not
+            await (await secured(replica, client_tls)).expect(plain(name, RIGHT), "454 4.7.0 too many")
+        await (await secured(replica, client_tls)).expect(plain("gone", RIGHT), "535 5.7.8")

@@ -39,11 +39,12 @@ class KnownUser:
 
     def still_stands(self, credential: str) -> bool:
         """Whether a login with `credential` (postern_smtp.gate.Login) would still be one."""
-        user = self.user
-        is_there = credential in ("", main_credential(user)) or any(
-            credential == app_credential(each.id) for each in user.app_passwords
-        )
-        return user.enabled and is_there
+        return self.user.enabled and credential in self._credentials
+
+    @cached_property
+    def _credentials(self) -> frozenset[str]:
+        apps = (app_credential(each.id) for each in self.user.app_passwords)
+        return frozenset(("", main_credential(self.user), *apps))
 
 
 def main_credential(user: SmtpUser) -> str:
