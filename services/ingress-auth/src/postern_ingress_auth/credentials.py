@@ -83,14 +83,14 @@ class UserCredentials:
         known = await self._users.read(name)
         return known.user if known is not None else None
 
-    def _is_turned_away(self, client_address: str, name: str) -> bool:
+    def _is_turned_away(self, client_address: str, name: str = "") -> bool:
         """Whether the network, or whoever tries this name, has failed so often that he is not heard."""
         if not self._shared.is_blocked(client_network(client_address), name):
             return False
         log.warning("user.throttled", client=client_address)
         return True
 
-    def _welcome(self, user: SmtpUser, name: str, client_address: str, credential: str) -> Login:
+    def _welcome(self, user: SmtpUser, name: str, client_address: str, credential: str = "") -> Login:
         """Note that he is here."""
         self._shared.succeeded(client_network(client_address), name)
         if (password_id := app_password_id(credential)) is not None:
