@@ -125,6 +125,7 @@ async def test_an_app_password_works_until_it_is_revoked_and_tells_when_it_was_u
     assert (await api.client.delete("/users/demo")).status_code == 204
     assert (await api.client.post(f"/revisions/{revision}/rollback")).is_success
     assert await api.get(path) == []
+    assert (await api.client.post(path, json={"name": "phone"})).json()["error"] == "password_missing"
     assert (await api.client.get("/users/nobody/app-passwords")).status_code == 404
 
 

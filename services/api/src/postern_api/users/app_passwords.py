@@ -33,6 +33,8 @@ async def issue_app_password(name: str, body: AppPasswordBody, change: PolicyCha
     """One more password of a user, made here. Its text is in this answer and nowhere else: only an Argon2id hash is kept."""
     context = change.context
     user = service.find((await context.editor.current()).snapshot, name)
+    if user.name.casefold() not in await context.policy.password_hashes():
+        raise InvalidError("password_missing", "a rollback brought this user back without a password: set one first")
     if len(await context.policy.app_passwords.of(user.name)) >= MAX_OF_A_USER:
         raise InvalidError("too_many", f"a user has at most {MAX_OF_A_USER} app-passwords")
     password_id, text = new_app_password()
