@@ -9,6 +9,7 @@ import pytest
 
 from fixtures.broker import Broker
 from fixtures.containers import PROJECT, build_image, engine_trouble, remove_image
+from fixtures.dns_server import DnsServer
 from fixtures.machine import lacking
 from fixtures.postgres import Postgres, postgres_binaries
 from fixtures.postgres_container import PostgresContainer
@@ -73,6 +74,13 @@ async def smart_host() -> AsyncIterator[SmartHost]:
     await host.start()
     yield host
     await host.stop()
+
+
+@pytest.fixture
+def dns_server() -> Iterator[DnsServer]:
+    """A DNS server of the test's own, on loopback, that knows nothing yet; it may be slow, silent or wrong."""
+    with DnsServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

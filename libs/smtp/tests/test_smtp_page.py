@@ -26,6 +26,7 @@ from postern_smtp import (
     paths,
     receiving,
     replies,
+    resolver,
     tls_door,
 )
 from postern_smtp.dialogue import Dialogue
@@ -80,6 +81,8 @@ def test_every_limit_stands_on_the_page_with_its_default() -> None:
         f"| TLS handshake | {tls_door.TLS_HANDSHAKE_S:.0f} seconds",
         f"| storing a message | {PUBLISH_DEADLINE_S:.0f} seconds for each write, {acceptance.ACCEPTANCE_CAP_S:.0f} seconds in all",
         f"| {connection._LINGER_S:.0f} seconds, then the connection is cut",
+        f"A lookup takes {resolver.LOOKUP_S:.0f} seconds at most",
+        f"up to {resolver._MAX_ENTRIES} answers",
         f"one name of at most {commands._MAX_HOST_OCTETS} octets",
         "`"
         + "`, `".join(sorted(commands.NOT_IMPLEMENTED, key="EXPN ETRN ATRN TURN SEND SOML SAML BDAT BURL".index))

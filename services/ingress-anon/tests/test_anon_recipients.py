@@ -10,6 +10,7 @@ from postern_core.errors import Reply
 from postern_core.policy import GatePolicy, RelayDomain
 from postern_ingress_anon.recipients import compile_rules
 from postern_smtp.commands import CommandRefused, Rcpt, parse, split_verb
+from postern_smtp.resolver import Resolver
 
 POLICY = GatePolicy(
     revision=1,
@@ -31,7 +32,7 @@ def decide(path: bytes, policy: GatePolicy = POLICY) -> str:
     except CommandRefused as refused:
         return str(refused.reply)[:9]
     assert isinstance(command, Rcpt)
-    decided = compile_rules(policy).decide_recipient(command.forward_path)
+    decided = compile_rules(policy, resolver=Resolver()).decide_recipient(command.forward_path)
     return str(decided)[:9] if isinstance(decided, Reply) else decided
 
 
@@ -129,9 +130,11 @@ def test_postmaster_alone_needs_a_relay_domain() -> None:
 
 def test_a_policy_that_cannot_be_used_is_refused() -> None:
     with pytest.raises(ValueError, match="not a domain"):
-        compile_rules(GatePolicy(revision=1, hostname="mx example"))
+        compile_rules(GatePolicy(revision=1, hostname="mx example"), resolver=Resolver())
     with pytest.raises(ValueError, match="wildcard"):
-        compile_rules(GatePolicy(revision=1, hostname="mx", relay_domains=(RelayDomain(pattern="a*.example"),)))
+        compile_rules(
+            GatePolicy(revision=1, hostname="mx", relay_domains=(RelayDomain(pattern="a*.example"),)), resolver=Resolver()
+        )
 
 
 @given(st.binary(max_size=80))

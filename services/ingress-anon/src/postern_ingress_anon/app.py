@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 
 from postern_core.envelope import Gate
 from postern_ingress_anon.recipients import compile_rules
@@ -27,7 +28,7 @@ def gate_of(settings: Settings) -> GateService:
             tls=tls.context if tls else None,
             memory_bytes=settings.memory_bytes,
         ),
-        compile_rules=compile_rules,
+        compile_rules=partial(compile_rules, resolver=settings.resolver()),
         ports=[(address, None) for address in parse_listen(settings.listen)],
         background=[tls.watch] if tls else [],
     )

@@ -15,6 +15,7 @@ from postern_core.policy.domains import normalise_domain, normalise_pattern
 from postern_smtp import replies
 from postern_smtp.gate import GateRules, postmaster_domain
 from postern_smtp.paths import ForwardPath
+from postern_smtp.resolver import Resolver
 
 _ROUTING = frozenset("%!@")
 
@@ -39,8 +40,8 @@ class RelayRecipients:
         return path.address if self.domains.find(path.domain) else replies.RELAY_DENIED
 
 
-def compile_rules(policy: GatePolicy) -> GateRules:
-    """The policy as this gate needs it. ValueError for a hostname or pattern that is no domain name."""
+def compile_rules(policy: GatePolicy, *, resolver: Resolver) -> GateRules:  # noqa: ARG001
+    """The policy as this gate needs it; `resolver` is what its checks ask. ValueError for a hostname or pattern that is no domain name."""
     domains = DomainTable((normalise_pattern(domain.pattern), domain.accept) for domain in policy.relay_domains)
     recipients = RelayRecipients(domains, postmaster_domain(policy))
     return GateRules(

@@ -1,4 +1,4 @@
-"""Settings of the anonymous gate, beside those of the bus."""
+"""Settings of the anonymous gate, beside those that both gates have."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from postern_core.settings import BusSettings, ExistingFile
+from postern_core.settings import ExistingFile
+from postern_smtp.gate_settings import GateSettings
 from postern_smtp.listener import parse_listen
 
 
-class Settings(BusSettings):
+class Settings(GateSettings):
     """POSTERN_* of the anonymous gate."""
 
     listen: str = Field(

@@ -57,7 +57,7 @@ def gate_of(settings: Settings, bus: Bus) -> GateService:
             authenticator=credentials,
             memory_bytes=settings.memory_bytes,
         ),
-        compile_rules=partial(compile_rules, account=accounts),
+        compile_rules=partial(compile_rules, resolver=settings.resolver(), account=accounts),
         ports=[*((address, None) for address in starttls), *((address, tls.context) for address in implicit)],
         attach=attach,
         background=[tls.watch, Peers(bus, shared).run, Control(bus, shared).run],

@@ -15,6 +15,7 @@ from postern_smtp import replies
 from postern_smtp.checks import AccountCheck, Checks
 from postern_smtp.gate import GateRules, postmaster_domain
 from postern_smtp.paths import ForwardPath
+from postern_smtp.resolver import Resolver
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class AnyRecipient:
         return f"{path.local_part}@{self.postmaster_domain}"
 
 
-def compile_rules(policy: GatePolicy, account: AccountCheck | None = None) -> GateRules:
-    """The policy as this gate needs it. ValueError for a hostname that is no domain name."""
+def compile_rules(policy: GatePolicy, *, resolver: Resolver, account: AccountCheck | None = None) -> GateRules:  # noqa: ARG001
+    """The policy as this gate needs it; `resolver` is what its checks ask. ValueError for a hostname that is no domain name."""
     return GateRules(
         revision=policy.revision,
         hostname=normalise_domain(policy.auth_listener.identity.hostname or policy.hostname),

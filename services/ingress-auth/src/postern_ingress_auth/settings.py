@@ -1,14 +1,15 @@
-"""Settings of the authenticated gate, beside those of the bus."""
+"""Settings of the authenticated gate, beside those that both gates have."""
 
 from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from postern_core.settings import BusSettings, ExistingFile
+from postern_core.settings import ExistingFile
+from postern_smtp.gate_settings import GateSettings
 from postern_smtp.listener import parse_listen
 
 
-class Settings(BusSettings):
+class Settings(GateSettings):
     """POSTERN_* of the authenticated gate."""
 
     listen_starttls: str = Field(
