@@ -24,9 +24,11 @@ from postern_smtp import (
     lines,
     listener,
     paths,
+    proxy_protocol,
     receiving,
     replies,
     resolver,
+    reverse_dns,
     tls_door,
 )
 from postern_smtp.dialogue import Dialogue
@@ -56,10 +58,14 @@ def test_every_reply_stands_on_the_page_and_no_other() -> None:
     assert sorted(rows) == sorted(expected)
 
 
+def _shown(value: object) -> str:
+    return "null" if value is None else str(int(value) if isinstance(value, float) else value)
+
+
 def test_every_limit_stands_on_the_page_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([a-z_]+)` \| (\S+) \| (?:yes|no) \|", PAGE, re.MULTILINE))
     defaults = msgspec.to_builtins(GateLimits())
-    assert rows == {name: str(int(value) if isinstance(value, float) else value) for name, value in defaults.items()}
+    assert rows == {name: _shown(value) for name, value in defaults.items()}
     switchable = set(re.findall(r"^\| `([a-z_]+)` \| \S+ \| yes \|", PAGE, re.MULTILINE))
     optional = {field.name for field in msgspec.structs.fields(GateLimits) if "None" in str(field.type)}
     assert switchable == optional
@@ -78,6 +84,8 @@ def test_every_limit_stands_on_the_page_with_its_default() -> None:
         f"| {receiving._PROGRESS_OCTETS} octets, else `421 4.4.2`",
         f"| {conversation._BARE_NEWLINE_GRACE_S:.0f} seconds, then `501 5.5.2`",
         f"| quiet before a session has to make room, over `max_connections` | {listener._QUIET_S:.0f} seconds",
+        f"| PROXY header | {proxy_protocol.HEADER_S:.0f} seconds; version 1: {proxy_protocol._MAX_TEXT_OCTETS} octets, version 2: {proxy_protocol.MAX_BINARY_OCTETS} octets",
+        f"take {reverse_dns.REVERSE_DNS_S:.0f} seconds at most",
         f"| TLS handshake | {tls_door.TLS_HANDSHAKE_S:.0f} seconds",
         f"| storing a message | {PUBLISH_DEADLINE_S:.0f} seconds for each write, {acceptance.ACCEPTANCE_CAP_S:.0f} seconds in all",
         f"| {connection._LINGER_S:.0f} seconds, then the connection is cut",

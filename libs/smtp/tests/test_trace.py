@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postern_core.envelope import Client
+from postern_core.envelope import Client, HostCheck
 from postern_core.ids import accepted_at, new_queue_id
 from postern_smtp.trace import blank_before, count_hops, received_field
 
@@ -85,3 +85,19 @@ def test_the_text_of_a_message_never_continues_the_field() -> None:
         assert "trusted" not in parsed["Received"]
         assert "trusted" in parsed.get_payload()
     assert blank_before(b"Subject: x\r\n") == blank_before(b"") == blank_before(b"\r\n text\r\n") == b""
+
+
+@given(st.text(max_size=300), st.text(max_size=300), st.sampled_from([None, *HostCheck]))
+def test_no_name_out_of_dns_breaks_out_of_the_field(helo: str, host: str, check: HostCheck | None) -> None:
+    text = field(Client(address="192.0.2.1", helo=helo, host=host, host_check=check))
+    assert re.fullmatch(r"Received: [ -~]+(\r\n\t[ -~]+)*\r\n", text)
+    assert text.count(";") == 1
+    assert max(map(len, text.split("\r\n"))) < 998  # RFC 5322 section 2.1.1
+
+
+def test_the_name_that_dns_confirms_stands_beside_the_address() -> None:
+    named = {"address": "192.0.2.1", "host": "mail.example.com", "host_check": HostCheck.VERIFIED}
+    assert "from client.example (mail.example.com [192.0.2.1])\r\n" in field(Client(helo="client.example", **named))
+    assert "from [192.0.2.1] (mail.example.com [192.0.2.1]) (helo=?x?)\r\n" in field(Client(helo="(x)", **named))
+    for check, note in ((HostCheck.UNVERIFIED, "unverified"), (HostCheck.FAILED, "RDNS failed")):
+        assert f"from c ([192.0.2.1]) ({note})\r\n" in field(Client(address="192.0.2.1", helo="c", host_check=check))

@@ -136,6 +136,12 @@ REFUSALS: list[tuple[str, str, Any, tuple[int, str]]] = [
     ("DELETE", "/users/nobody", None, (404, "user_not_found")),
     ("PUT", "/listeners/anon/limits", {"max_recipients": 0}, (422, "malformed_payload")),
     ("PUT", "/listeners/anon/limits", {"max_message_bytes": 10, "max_session_bytes": 9}, (400, "session_below_message")),
+    ("PUT", "/listeners/anon/access", {"entries": [{"action": "deny", "who": "192.0.2.1/24"}]}, (400, "invalid_network")),
+    ("PUT", "/listeners/anon/access", {"entries": [{"action": "deny", "who": "192.0.2.256"}]}, (400, "invalid_client")),
+    ("PUT", "/listeners/anon/access", {"entries": [{"action": "deny", "who": "a*.example"}]}, (400, "invalid_client")),
+    ("PUT", "/listeners/anon/access", {"entries": [{"action": "drop", "who": "a.example"}]}, (422, "malformed_payload")),
+    ("PUT", "/listeners/anon/reverse_dns", {"mode": "on"}, (422, "malformed_payload")),
+    ("PUT", "/listeners/anon/proxy", {"trusted_networks": ["lb.example"]}, (400, "invalid_network")),
     ("PUT", "/listeners/other/limits", {}, (422, "malformed_payload")),
     ("PUT", "/listeners/anon/other", {}, (404, "not_found")),
     ("PUT", "/listeners/anon/identity", {"hostname": "no host"}, (400, "invalid_domain")),
@@ -301,6 +307,31 @@ async def test_limits_settings_and_schedule(api: RunningApi) -> None:
     delivery = await section(api, "delivery", DeliveryPolicy)
     assert (delivery.schedule.intervals_s, delivery.schedule.delay_notice_s, delivery.schedule.expiry_s) == ((0.5, 2), 5, 9)
     assert delivery.ndr_copy_to == "copies@example.com"
+
+
+async def test_who_may_connect_is_kept_in_one_form(api: RunningApi) -> None:
+    wanted = {
+        "entries": [
+            {"action": "deny", "who": "::ffff:192.0.2.1"},
+            {"action": "allow", "who": "*.Partner.EXAMPLE"},
+            {"action": "allow", "who": "2001:DB8::/32"},
+        ],
+        "otherwise": "deny",
+    }
+    answer = await api.client.put("/listeners/anon/access", json=wanted)
+    assert [entry["who"] for entry in answer.json()["entries"]] == ["192.0.2.1/32", "*.partner.example", "2001:db8::/32"]
+    (await api.client.put("/listeners/anon/reverse_dns", json={"mode": "refuse"})).raise_for_status()
+    (await api.client.put("/listeners/auth/proxy", json={"trusted_networks": ["192.0.2.10/32"]})).raise_for_status()
+    gates = await section(api, "gates", GatePolicy)
+    assert [(entry.action.value, entry.who) for entry in gates.anon_listener.access.entries] == [
+        ("deny", "192.0.2.1/32"),
+        ("allow", "*.partner.example"),
+        ("allow", "2001:db8::/32"),
+    ]
+    assert (gates.anon_listener.access.otherwise.value, gates.anon_listener.reverse_dns.mode.value) == ("deny", "refuse")
+    assert gates.auth_listener.proxy.trusted_networks == ("192.0.2.10/32",)
+    assert gates.auth_listener.access.entries == ()
+    assert await api.get("/listeners/anon/access") == answer.json()
 
 
 async def test_revisions_differences_and_rollback(api: RunningApi) -> None:

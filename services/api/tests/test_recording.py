@@ -295,6 +295,23 @@ async def test_the_status_says_which_revision_each_replica_runs(api: RunningApi)
         await bus.close()
 
 
+async def test_the_listeners_say_where_each_replica_listens(api: RunningApi) -> None:
+    stop, bus = asyncio.Event(), await api.broker.connect("ingress-auth")
+    addresses = ("[::]:587", "[::]:465 (TLS)")
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(StatusReporter(bus, "ingress-auth", "mx-1", lambda: {"ready": True, "listens": addresses}).run(stop))
+
+        async def reported() -> Any:
+            anon, auth = await api.get("/listeners")
+            return (anon["listens"], auth["listens"]) if auth["listens"] else None
+
+        assert await eventually(reported) == ({}, {"mx-1": list(addresses)})
+        replica = next(each for each in (await api.get("/status"))["replicas"] if each["instance"] == "mx-1")
+        assert replica["listens"] == list(addresses)
+        stop.set()
+    await bus.close()
+
+
 async def test_readiness_names_what_is_away(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = str(api.client.base_url.join("/readyz"))
     assert (await api.client.get(ready)).json() == {"ready": True, "reasons": [], "policy": "revision 1 is published"}

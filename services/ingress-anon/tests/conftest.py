@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.broker import Broker
+from fixtures.dns_server import DnsServer
 from fixtures.gates import GateUnderTest, gate_under_test
 from postern_core.envelope import Gate
 from postern_ingress_anon.app import gate_of
@@ -22,6 +23,16 @@ async def bare_gate(broker: Broker) -> AsyncIterator[GateUnderTest]:
     """Without a policy yet."""
     settings = Settings(**broker.settings("ingress-anon").model_dump() | {"listen": "127.0.0.1:0", "drain_s": 6})
     async with gate_under_test(broker, Gate.ANON, lambda _: gate_of(settings)) as gate:
+        yield gate
+
+
+@pytest.fixture
+async def dns_gate(broker: Broker, dns_server: DnsServer) -> AsyncIterator[GateUnderTest]:
+    """It asks the test's own DNS server."""
+    changed = {"listen": "127.0.0.1:0", "drain_s": 6, "dns_servers": dns_server.setting}
+    settings = Settings(**broker.settings("ingress-anon").model_dump() | changed)
+    async with gate_under_test(broker, Gate.ANON, lambda _: gate_of(settings)) as gate:
+        await gate.policy()
         yield gate
 
 

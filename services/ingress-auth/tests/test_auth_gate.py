@@ -8,9 +8,11 @@ import signal
 import ssl
 import warnings
 
+import msgspec
 import pytest
 
-from fixtures.gates import GateUnderTest, Wire
+from fixtures.gates import PATIENCE_S, GateUnderTest, Wire
+from postern_core.control import ServiceStatus
 
 MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n"
 NAME, PASSWORD = "anna@example.com", "wörd pass"
@@ -181,3 +183,18 @@ async def test_a_large_message_inside_tls(gate: GateUnderTest, client_tls: ssl.S
     envelope, _ = await gate.stored(await wire.message(b"Subject: big\r\n\r\n" + (b"x" * 70 + b"\r\n") * 20_000))
     assert envelope.body is not None
     assert envelope.body.name.startswith("ingress-auth.")
+
+
+async def test_it_tells_where_it_listens(gate: GateUnderTest) -> None:
+    starttls, tls = (f"127.0.0.1:{address.port}" for address in gate.listener.addresses)
+
+    async def told() -> tuple[str, ...]:
+        for subject in await gate.api.subjects("KV_STATUS", "$KV.STATUS.ingress-auth.*"):
+            report = await gate.api.kv_get("STATUS", subject.removeprefix("$KV.STATUS."))
+            return msgspec.json.decode(report or b"{}", type=ServiceStatus).listens
+        return ()
+
+    async with asyncio.timeout(PATIENCE_S):
+        while not (listens := await told()):
+            await asyncio.sleep(0.02)
+    assert listens == (starttls, f"{tls} (TLS)")

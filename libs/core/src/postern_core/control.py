@@ -114,3 +114,4 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     pid: int = 0
     in_flight: int = 0
     detail: str = ""
+    listens: tuple[str, ...] = ()  # of a gate: host:port, and " (TLS)" behind it where TLS starts at once

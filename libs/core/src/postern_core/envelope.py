@@ -51,6 +51,14 @@ class Recipient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.address.rpartition("@")[2]
 
 
+class HostCheck(enum.StrEnum):
+    """What the look-up of a client's name said."""
+
+    VERIFIED = "verified"  # the address has the name, and the name the address
+    UNVERIFIED = "unverified"  # it has none, or none that leads back
+    FAILED = "failed"  # DNS did not say
+
+
 class Client(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who handed the message in."""
 
@@ -58,6 +66,8 @@ class Client(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     helo: str = ""
     tls: str = ""  # protocol and cipher, "" without TLS
     user: str = ""  # the authenticated user, "" when anonymous
+    host: str = ""  # the name that DNS confirms, when it was looked up and VERIFIED
+    host_check: HostCheck | None = None  # None: not looked up
 
 
 class BodyRef(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,12 +32,14 @@ from postern_core.control import (
 )
 from postern_core.credentials import AppPassword, RouteSecret, SmtpUser
 from postern_core.disposition import Disposition, DispositionBatch, DispositionKind
-from postern_core.envelope import BodyRef, BodyType, Client, Envelope, Gate, Recipient
+from postern_core.envelope import BodyRef, BodyType, Client, Envelope, Gate, HostCheck, Recipient
 from postern_core.events import EventBatch, EventKind, TraceEvent
 from postern_core.ids import QueueId
 from postern_core.job import Badmail, Job
 from postern_core.notices import Notice, NoticeBatch, NoticeKind
 from postern_core.policy import (
+    AccessAction,
+    AccessEntry,
     AttachmentCondition,
     AttachmentMatch,
     BareNewline,
@@ -46,11 +48,15 @@ from postern_core.policy import (
     GatePolicy,
     KeywordCondition,
     KeywordScope,
+    ListenerAccess,
     ListenerPolicy,
+    ListenerProxy,
+    ListenerReverseDns,
     NextHop,
     Rates,
     RelayDomain,
     RetrySchedule,
+    ReverseDns,
     Route,
     RouteTls,
     Rule,
@@ -95,6 +101,7 @@ LEAST = Envelope(
     accepted_at=ACCEPTED,
     client=Client(address="192.0.2.7"),
 )
+NAMED = msgspec.structs.replace(LEAST, client=Client(address="192.0.2.7", host="mx.example.org", host_check=HostCheck.VERIFIED))
 JOB = Job(route="main", envelope=ENVELOPE, recipients=ENVELOPE.recipients[1:], generation=2, maybe_duplicate=True, is_dsn=True)
 VERDICT = Verdict(
     revision=42,
@@ -128,6 +135,7 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
     "envelope-1.mail": (ENVELOPE, MAIL),
     "envelope-1-stowed.mail": (STOWED, b""),
     "envelope-1-least.mail": (LEAST, b"\r\n"),
+    "envelope-1-named.mail": (NAMED, b"\r\n"),
     "job-1.mail": (JOB, MAIL),
     "job-1-batched.mail": (msgspec.structs.replace(JOB, batch=ID), MAIL),
     "job-1-least.mail": (Job(route="default", envelope=LEAST, recipients=LEAST.recipients), b"\r\n"),
@@ -180,6 +188,22 @@ PLAIN: dict[str, msgspec.Struct] = {
             ),
             senders=SenderRules(listed_only=True, null_sender=False),
             rates=Rates(user=SendingRates(messages_per_hour=100), domain=SendingRates(recipients_per_day=5000)),
+        ),
+    ),
+    "gate-policy-1-access.json": GatePolicy(
+        revision=43,
+        hostname="mx.relay.example",
+        anon=GateLimits(max_connections_per_network=300, command_timeout_s=60.0, data_block_timeout_s=90.0),
+        anon_listener=ListenerPolicy(
+            access=ListenerAccess(
+                entries=(
+                    AccessEntry(action=AccessAction.DENY, who="192.0.2.0/24"),
+                    AccessEntry(action=AccessAction.ALLOW, who="*.partner.example"),
+                ),
+                otherwise=AccessAction.DENY,
+            ),
+            reverse_dns=ListenerReverseDns(mode=ReverseDns.STAMP),
+            proxy=ListenerProxy(trusted_networks=("2001:db8::/32",)),
         ),
     ),
     "screening-policy-1.json": ScreeningPolicy(
@@ -272,6 +296,9 @@ PLAIN: dict[str, msgspec.Struct] = {
         pid=77,
         in_flight=3,
         detail="2 workers",
+    ),
+    "service-status-1-listening.json": ServiceStatus(
+        service="ingress-auth", instance="one", started_at=ACCEPTED, at=LATER, ready=True, listens=("[::]:587", "[::]:465 (TLS)")
     ),
     "queue-query-1.json": QueueQuery(route="main", after="x", limit=5),
     "queue-action-1.json": QueueAction(job_id=f"{ID}-main-0", queue_id=ID, route="main", with_ndr=True, actor="ops"),

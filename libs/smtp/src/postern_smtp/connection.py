@@ -1,7 +1,7 @@
 """One connection under aiosmtpd's protocol: its reader and writer, its clocks, and how it ends. What is said on it stands in server.py.
 
-Clocks: idle (between commands; in DATA the client must bring some kilobytes in that time, so that one octet a minute does not hold a
-connection), whole session, and STARTTLS on a gate that requires it; each ends in 421. None of them cuts an acceptance off.
+Clocks: idle (between commands), a command line from its first octet to its end, data (the client must bring some kilobytes in that time, so
+that one octet a minute does not hold a connection), whole session, and STARTTLS on a gate that requires it; each ends in 421. None of them cuts an acceptance off.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from aiosmtpd.smtp import SMTP
 
 from postern_core.errors import Reply
 from postern_core.policy import GateLimits
+from postern_core.policy.networks import plain_address
 from postern_smtp import replies
 from postern_smtp.session import Session
 
@@ -40,6 +41,7 @@ class SmtpConnection(SMTP):
         self._handler_coroutine: asyncio.Task[None] | None = None
         self._session_clock: asyncio.TimerHandle | None = None
         self._tls_clock: asyncio.TimerHandle | None = None
+        self._line_clock: asyncio.TimerHandle | None = None  # runs while a line is incomplete
         self._abort_clock: asyncio.TimerHandle | None = None
         self._unsent: list[bytes] = []  # replies that go out together: a system call for each costs more than making it
         self._expired: Reply | None = None  # a clock that ran out while a message was being stored
@@ -63,7 +65,8 @@ class SmtpConnection(SMTP):
         asyncio.StreamReaderProtocol.connection_made(self, transport)
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self.session.client_address = str(peer[0]) if peer else ""
+        if not self.session.client_address:  # else a load balancer announced it
+            self.session.client_address = plain_address(str(peer[0])) if peer else ""
         self.session.tls = tls_of(transport)
         self._handler_coroutine = self.loop.create_task(self._handle_client(), name="smtp-session")
 
@@ -146,7 +149,7 @@ class SmtpConnection(SMTP):
             self._tls_clock = self.loop.call_later(limits.tls_deadline_s, self.expire, replies.NO_TLS_IN_TIME)
 
     def _stop_clocks(self) -> None:
-        for clock in (self._timeout_handle, self._session_clock, self._tls_clock):
+        for clock in (self._timeout_handle, self._session_clock, self._tls_clock, self._line_clock):
             if clock is not None:
                 clock.cancel()
 

@@ -49,13 +49,23 @@ class Conversation(SmtpConnection):
         while (line := lines.next_line()) is None:
             if lines.is_flood:
                 self._write(say(replies.LINE_FLOOD))
+            if not lines.is_empty:
+                self._time_the_line()
             await self._send()
             block = await (self._read_past_newline() if lines.waits_after_bare_newline else self._reader.read(BLOCK_OCTETS))
             if not block:
                 self._end = "closed by client"
                 raise Ended
             lines.feed(block)
+        if self._line_clock is not None:
+            self._line_clock.cancel()
+            self._line_clock = None
         return line
+
+    def _time_the_line(self) -> None:
+        """A line has begun and is not at its end: it has an absolute time for that (RFC 5321 section 4.5.3.2)."""
+        if self._line_clock is None:
+            self._line_clock = self.loop.call_later(self._dialogue.limits.command_timeout_s, self.expire, replies.IDLE_TOO_LONG)
 
     async def _read_past_newline(self) -> bytes:
         try:

@@ -12,7 +12,9 @@ from typing import Protocol
 
 from postern_core.envelope import Gate
 from postern_core.errors import Reply
-from postern_core.policy import GateLimits, GatePolicy, ListenerPolicy
+from postern_core.policy import GateLimits, GatePolicy, ListenerAccess, ListenerPolicy
+from postern_core.policy.networks import NetworkSet
+from postern_smtp.access import AccessList
 from postern_smtp.checks import Checks
 from postern_smtp.paths import ForwardPath
 
@@ -66,6 +68,8 @@ class GateRules:
     decide_recipient: DecideRecipient
     listener: ListenerPolicy = field(default_factory=ListenerPolicy)
     checks: Checks = field(default_factory=Checks)
+    access: AccessList = field(default_factory=lambda: AccessList(ListenerAccess()))
+    trusted_proxies: NetworkSet = field(default_factory=lambda: NetworkSet(()))
 
 
 def postmaster_domain(policy: GatePolicy) -> str:

@@ -62,6 +62,7 @@ async def serve_gate(
             "revision": policy.revision,
             "policy_error": policy.error,
             "in_flight": listener.connections,
+            "listens": () if listener.is_draining else listener.told_addresses,
         }
 
     status = StatusReporter(bus, gate.name, settings.instance, probe, ready_file=settings.ready_file)

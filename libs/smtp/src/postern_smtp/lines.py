@@ -46,6 +46,10 @@ class CommandLines:
         self._scanned = self._skipped = 0
         return TOO_LONG if too_long else line
 
+    def begins_with(self, octets: bytes) -> bool:
+        """Whether what is unread begins so."""
+        return self._buffer.startswith(octets)
+
     @property
     def is_empty(self) -> bool:
         return not self._buffer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -14,12 +13,14 @@ import structlog
 
 from postern_core.envelope import Client
 from postern_core.errors import ConfigurationError, Reply
+from postern_core.notices import NoticeKind
 from postern_core.policy import GateLimits
 from postern_smtp import replies
 from postern_smtp.acceptance import Acceptance
+from postern_smtp.admission import Crowd, denial, overcrowding
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.memory import Memory
-from postern_smtp.reception import Connection, TellNotice, client_network
+from postern_smtp.reception import Connection, TellNotice
 from postern_smtp.server import GateConnection
 from postern_smtp.session import Transaction
 from postern_smtp.tls_door import TlsDoor, open_sockets
@@ -68,8 +69,9 @@ class Listener:
         self._acceptance = acceptance
         self._ports: list[asyncio.Server | TlsDoor] = []
         self._connections: set[Connection] = set()
-        self._per_client: Counter[str] = Counter()
-        self._in_handshake: Counter[str] = Counter()  # not connected yet
+        self._crowd = Crowd()  # the same, counted
+        self._in_handshake = Crowd()  # not connected yet
+        self._arriving: set[Connection] = set()  # of load balancers, that have not said yet whose they are
         self._storing = 0  # messages, also of clients that are gone
         self._fewer = asyncio.Event()
 
@@ -84,6 +86,12 @@ class Listener:
         names = [socket.getsockname() for port in self._ports for socket in port.sockets]
         return tuple(ListenAddress(name[0], name[1]) for name in names)
 
+    @property
+    def told_addresses(self) -> tuple[str, ...]:
+        """The same, for people."""
+        tls = [isinstance(port, TlsDoor) for port in self._ports for _ in port.sockets]
+        return tuple(f"{address}{' (TLS)' if is_tls else ''}" for address, is_tls in zip(self.addresses, tls, strict=True))
+
     async def listen(self, address: ListenAddress, *, implicit_tls: ssl.SSLContext | None = None) -> None:
         """Open a port; with `implicit_tls`, TLS starts at once (RFC 8314 section 3.3). ConfigurationError when it cannot be opened."""
         loop = asyncio.get_running_loop()
@@ -91,12 +99,17 @@ class Listener:
         def connection() -> GateConnection:
             return GateConnection(self, loop)
 
+        def announced(address: str, proxy: str) -> GateConnection:
+            made = connection()
+            made.session.client_address, made.session.proxy_address = address, proxy
+            return made
+
         try:
             if implicit_tls is None:
                 self._ports.append(await loop.create_server(connection, address.host, address.port, backlog=_BACKLOG))
             else:
                 for opened in await open_sockets(address.host, address.port, _BACKLOG):
-                    self._ports.append(TlsDoor(opened, implicit_tls, connection, self._may_enter, self._left))
+                    self._ports.append(TlsDoor(opened, implicit_tls, announced, self))
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {address}: {error.strerror or error}") from error
         log.info("gate.opened", address=str(self.addresses[-1]), tls=implicit_tls is not None)
@@ -120,23 +133,41 @@ class Listener:
 
     def admit(self, connection: Connection) -> Reply | None:
         """Count a connection in; the reply that turns it away, or None."""
-        client = client_network(connection.session.client_address)
+        address = connection.session.client_address
+        self._arriving.discard(connection)
         self._connections.add(connection)
-        self._per_client[client] += 1
-        refusal = self._refusal(len(self._connections), self._per_client[client])
+        self._crowd.add(address)
+        refusal = self._refusal(address, self._crowd)
         if refusal is replies.TOO_MANY_CONNECTIONS and self._make_room():
             refusal = None
         if refusal is not None:
-            log.warning("connection.refused", client=connection.session.client_address, reply=str(refusal))
+            log.warning("connection.refused", client=address, reply=str(refusal))
         return refusal
 
-    def _refusal(self, connections: int, of_client: int) -> Reply | None:
+    def awaits_header(self, connection: Connection) -> bool:
+        """Whether its peer is a trusted load balancer, which has to say first whose connection it is."""
+        is_awaited = self.is_trusted_proxy(connection.session.client_address)
+        if is_awaited:
+            self._arriving.add(connection)
+        return is_awaited
+
+    def is_trusted_proxy(self, peer: str) -> bool:
+        rules = self.newest_rules()
+        return rules is not None and bool(rules.trusted_proxies) and peer in rules.trusted_proxies
+
+    def _refusal(self, address: str, *crowds: Crowd) -> Reply | None:
         rules = self.newest_rules()
         limits = rules.limits if rules is not None else GateLimits()
         if self.is_draining:
             return replies.SHUTTING_DOWN
-        if limits.max_connections_per_client is not None and of_client > limits.max_connections_per_client:
-            return replies.TOO_MANY_OF_YOURS
+        denied = denial(rules, address)
+        if denied is not None:
+            self.notice(NoticeKind.CONNECTION_DENIED, address, reply=str(denied))
+            return denied
+        crowded = overcrowding(limits, address, *crowds)
+        if crowded is not None:
+            return crowded
+        connections = sum(crowd.total() for crowd in crowds) + len(self._arriving)
         if limits.max_connections is not None and connections > limits.max_connections:
             return replies.TOO_MANY_CONNECTIONS
         return None
@@ -151,32 +182,30 @@ class Listener:
         self.release(longest)
         return True
 
-    def _may_enter(self, address: str) -> bool:
-        client = client_network(address)
-        connections = len(self._connections) + self._in_handshake.total() + 1
-        refusal = self._refusal(connections, self._per_client[client] + self._in_handshake[client] + 1)
+    def may_enter(self, address: str) -> bool:
+        self._in_handshake.add(address)
+        refusal = self._refusal(address, self._crowd, self._in_handshake)
         if refusal is replies.TOO_MANY_CONNECTIONS and self._make_room():
             refusal = None
         if refusal is not None:
             log.warning("connection.refused", client=address, reply=str(refusal))
+            self._in_handshake.remove(address)
             return False
-        self._in_handshake[client] += 1
         return True
 
-    def _left(self, address: str) -> None:
-        client = client_network(address)
-        self._in_handshake[client] -= 1
-        if not self._in_handshake[client]:
-            del self._in_handshake[client]
+    def left(self, address: str) -> None:
+        self._in_handshake.remove(address)
+
+    def header_refused(self, peer: str, reason: str) -> None:
+        log.warning("proxy.refused", peer=peer, reason=reason)
+        self.notice(NoticeKind.CONNECTION_DENIED, peer, reason=reason, trusted_proxy=True)
 
     def release(self, connection: Connection) -> None:
         """Count a connection out."""
+        self._arriving.discard(connection)
         if connection in self._connections:
             self._connections.remove(connection)
-            client = client_network(connection.session.client_address)
-            self._per_client[client] -= 1
-            if not self._per_client[client]:
-                del self._per_client[client]
+            self._crowd.remove(connection.session.client_address)
         self._fewer.set()
 
     # --- the end
@@ -189,6 +218,8 @@ class Listener:
         self.is_draining = True
         for port in self._ports:
             port.close()
+        for arriving in tuple(self._arriving):
+            arriving.abort()
         await self._emptied(min(loop.time() + _POLITE_S, deadline))
         for connection in tuple(self._connections):
             if not connection.is_busy:

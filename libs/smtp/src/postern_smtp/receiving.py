@@ -17,7 +17,7 @@ from postern_smtp.session import Transaction
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-_PROGRESS_OCTETS: Final = 4096  # of data within the idle time
+_PROGRESS_OCTETS: Final = 4096  # of data within data_block_timeout_s
 
 
 class Receiving(Conversation):
@@ -53,12 +53,15 @@ class Receiving(Conversation):
 
     async def _read_data(self, reader: DataReader) -> bytes | Reply:
         fresh, memory = 0, self._reception.memory
+        limits = self._dialogue.limits
+        progress_s = min(limits.data_block_timeout_s, limits.idle_timeout_s)
+        self._reset_timeout(progress_s)
         block = self._lines.take()
         while not reader.feed(block):
             memory.hold(self, reader.buffered_bytes, self.loop.time())
             fresh += len(block)
             if fresh >= _PROGRESS_OCTETS:
-                self._reset_timeout(self._dialogue.limits.idle_timeout_s)
+                self._reset_timeout(progress_s)
                 fresh = 0
             await self._send()
             block = await self._reader.read(BLOCK_OCTETS)

@@ -53,6 +53,10 @@ class Reception(Protocol):
         """The reply while nothing can be stored, None when it can."""
         ...
 
+    def awaits_header(self, connection: Connection) -> bool:
+        """Whether its peer is a trusted load balancer, which has to say first whose connection it is."""
+        ...
+
     def admit(self, connection: Connection) -> Reply | None:
         """Count a connection in; the reply that turns it away, or None."""
         ...

@@ -140,9 +140,9 @@ class Resolver:
             async with self._slots:
                 found = await self._system().resolve(qname, kind, lifetime=self._lookup_s, search=False)
         except dns.resolver.NXDOMAIN as nowhere:
-            return DnsAnswer(Outcome.NONE, name_exists=False), _negative_s(nowhere.responses().values())
+            return DnsAnswer(Outcome.NONE, name_exists=False), _negative_s(nowhere.responses().values())  # type: ignore[no-untyped-call]
         except dns.resolver.NoAnswer as nothing:
-            return DnsAnswer(Outcome.NONE), _negative_s([nothing.response()])
+            return DnsAnswer(Outcome.NONE), _negative_s([nothing.response()])  # type: ignore[no-untyped-call]
         except (dns.exception.DNSException, OSError, ValueError) as error:
             return DnsAnswer(Outcome.FAILED, reason=str(error)[:200]), _FAILED_S
         values = tuple(_values(found, value_of))

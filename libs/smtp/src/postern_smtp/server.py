@@ -13,7 +13,9 @@ from typing import Final
 import structlog
 
 from postern_core.errors import Reply
+from postern_core.notices import NoticeKind
 from postern_smtp import replies
+from postern_smtp.arriving import Arriving
 from postern_smtp.checks import Question
 from postern_smtp.conversation import Ended
 from postern_smtp.dialogue import Answer, Then, say
@@ -25,7 +27,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _CHECKS_S: Final = 60.0  # all checks of one command; each has a time-out of its own that is shorter
 
 
-class GateConnection(Receiving, Securing):
+class GateConnection(Receiving, Securing, Arriving):
     """See the module. One for each connection; made by the listener."""
 
     async def _handle_client(self) -> None:
@@ -67,13 +69,16 @@ class GateConnection(Receiving, Securing):
         return str(replies.LOCAL_ERROR)
 
     async def _converse(self) -> None:
+        await self._arrive()
         refusal = self._reception.admit(self)
         if refusal is not None:
-            self._write(say(refusal))
+            self._write(say(refusal, Then.CLOSE))
         self._start_clocks(self._dialogue.limits, tls_required=self._reception.profile.tls_required)
         self._write(await self._greeting())
         while True:
             line = await self._next_line()
+            if not self.session.commands:
+                self._refuse_header(line)
             self._reset_timeout(self._dialogue.limits.idle_timeout_s)
             if self._reception.is_draining:
                 self._write(say(replies.SHUTTING_DOWN))
@@ -95,6 +100,9 @@ class GateConnection(Receiving, Securing):
         """The greeting, or what a check of the connection says in its place."""
         question = self._dialogue.opening()
         refusal = await self._ask(question) if question is not None else None
+        if refusal is not None and refusal.code >= 500:
+            log.warning("connection.denied", client=self.session.client_address, reply=str(refusal))
+            self._reception.notice(NoticeKind.CONNECTION_DENIED, self.session.client_address, reply=str(refusal))
         return say(refusal, Then.CLOSE) if refusal is not None else self._dialogue.greeting()
 
     async def _obey(self, answer: Answer) -> None:

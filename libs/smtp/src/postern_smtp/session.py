@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from postern_core.envelope import Client, Recipient
+from postern_core.envelope import Client, HostCheck, Recipient
 from postern_core.errors import Reply
 from postern_smtp import replies
 from postern_smtp.commands import Mail, Verb
@@ -75,6 +75,9 @@ class Session:
     accepted: int = 0
     received_bytes: int = 0
     auth_attempts: int = 0
+    proxy_address: str = ""  # the load balancer that announced the client
+    host_check: HostCheck | None = None  # what DNS says of the client, where the policy asks
+    host_names: tuple[str, ...] = ()  # the verified ones
 
     @property
     def state(self) -> State:
@@ -87,7 +90,15 @@ class Session:
     @property
     def client(self) -> Client:
         """What the envelope says of the client."""
-        return Client(address=self.client_address, helo=self.host, tls=self.tls, user=self.user)
+        own = self.host.lower()
+        return Client(
+            address=self.client_address,
+            helo=self.host,
+            tls=self.tls,
+            user=self.user,
+            host=own if own in self.host_names else next(iter(self.host_names), ""),
+            host_check=self.host_check,
+        )
 
     def refusal(self, verb: Verb, profile: GateProfile) -> Reply | None:
         """Why `verb` is not legal now; None when it is."""

@@ -13,15 +13,38 @@ import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
+
+from postern_core.policy.networks import plain_address
+from postern_smtp.proxy_protocol import HEADER_S, ProxyHeaderError, read_header
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 TLS_HANDSHAKE_S: Final = 30.0
 TLS_SHUTDOWN_S: Final = 2.0
 _OUT_OF_FILES_S: Final = 1.0  # until the next try, when the process can open no more sockets
+
+
+class Doorkeeper(Protocol):
+    """Who decides at the door."""
+
+    def is_trusted_proxy(self, peer: str) -> bool:
+        """Whether it is a load balancer, from which a PROXY header comes first."""
+        ...
+
+    def header_refused(self, peer: str, reason: str) -> None:
+        """Told of a load balancer that sent none, or a wrong one."""
+        ...
+
+    def may_enter(self, address: str) -> bool:
+        """Count a client in, or say no."""
+        ...
+
+    def left(self, address: str) -> None:
+        """Count it out: its handshake is over, well or not."""
+        ...
 
 
 class TlsDoor:
@@ -31,16 +54,14 @@ class TlsDoor:
         self,
         listening: socket.socket,
         context: ssl.SSLContext,
-        protocol: Callable[[], asyncio.Protocol],
-        may_enter: Callable[[str], bool],
-        left: Callable[[str], None],
+        protocol: Callable[[str, str], asyncio.Protocol],
+        keeper: Doorkeeper,
     ) -> None:
-        """`may_enter` counts a client address in, or says no; `left` counts it out, when its handshake is over, well or not."""
+        """`protocol` is made with the address of the client, and that of the load balancer that announced it, if one did."""
         self.sockets = (listening,)
         self._context = context
         self._protocol = protocol
-        self._may_enter = may_enter
-        self._left = left
+        self._keeper = keeper
         self._handshakes: set[asyncio.Task[None]] = set()
         self._accepting = asyncio.get_running_loop().create_task(self._accept(), name="tls-door")
 
@@ -63,23 +84,49 @@ class TlsDoor:
                 await asyncio.sleep(_OUT_OF_FILES_S)
                 continue
             try:
-                self._take(connection, str(peer[0]))
+                self._meet(connection, plain_address(str(peer[0])))
             except Exception:  # one connection; the port must not fall silent for it
                 log.exception("gate.connection_failed")
                 connection.close()
 
-    def _take(self, connection: socket.socket, address: str) -> None:
-        if not self._may_enter(address):
+    def _meet(self, connection: socket.socket, peer: str) -> None:
+        if not self._keeper.is_trusted_proxy(peer):
+            self._take(connection, peer)
+            return
+        reading = asyncio.get_running_loop().create_task(self._hear(connection, peer), name="proxy-header")
+        self._handshakes.add(reading)
+        reading.add_done_callback(partial(self._heard, connection))
+
+    async def _hear(self, connection: socket.socket, peer: str) -> None:
+        """The PROXY header comes before TLS, and says whose connection it is."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(HEADER_S):
+                announced = await read_header(lambda octets: loop.sock_recv(connection, octets))
+        except (ProxyHeaderError, OSError) as error:  # a time-out, too
+            connection.close()
+            if not (isinstance(error, ProxyHeaderError) and error.is_silence):
+                self._keeper.header_refused(peer, str(error) or "no PROXY header in time")
+            return
+        self._take(connection, announced or peer, peer)
+
+    def _heard(self, connection: socket.socket, reading: asyncio.Task[None]) -> None:
+        self._handshakes.discard(reading)
+        if reading.cancelled():
+            connection.close()
+
+    def _take(self, connection: socket.socket, address: str, proxy: str = "") -> None:
+        if not self._keeper.may_enter(address):
             connection.close()
             return
-        handshake = asyncio.get_running_loop().create_task(self._shake_hands(connection), name="tls-handshake")
+        handshake = asyncio.get_running_loop().create_task(self._shake_hands(connection, address, proxy), name="tls-handshake")
         self._handshakes.add(handshake)
         handshake.add_done_callback(partial(self._done, connection, address))
 
-    async def _shake_hands(self, connection: socket.socket) -> None:
+    async def _shake_hands(self, connection: socket.socket, address: str, proxy: str) -> None:
         with contextlib.suppress(OSError):  # TLS included: scanners, and clients that gave up
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._protocol,
+                partial(self._protocol, address, proxy),
                 connection,
                 ssl=self._context,
                 ssl_handshake_timeout=TLS_HANDSHAKE_S,
@@ -90,7 +137,7 @@ class TlsDoor:
         self._handshakes.discard(handshake)
         if handshake.cancelled():
             connection.close()  # else it is the protocol's by now, or closed
-        self._left(address)
+        self._keeper.left(address)
 
 
 async def open_sockets(host: str, port: int, backlog: int) -> list[socket.socket]:

@@ -12,10 +12,15 @@ from email.utils import format_datetime
 from functools import lru_cache
 from typing import Final
 
-from postern_core.envelope import Client
+from postern_core.envelope import Client, HostCheck
 from postern_core.ids import QueueId
 
 _MAX_TOKEN = 100
+_MAX_HOST: Final = 253  # RFC 1035; a name that DNS gave
+_HOST_NOTES: Final[dict[HostCheck | None, str]] = {
+    HostCheck.UNVERIFIED: " (unverified)",
+    HostCheck.FAILED: " (RDNS failed)",
+}  # OLD-PRODUCT 6.15
 _KNOWN_ADDRESSES: Final = 1024
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 _DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -42,11 +47,18 @@ def received_field(
 
 
 def _from_domain(client: Client) -> str:
-    """`host ([address])`; a host that is no domain stands in a comment, cleaned."""
+    """`host ([address])`, or `host (name [address])` with the name that DNS confirms; when it was asked and did not, a comment says so. A host
+    that is no domain stands in a comment, cleaned: then what is in front is the address."""
     literal = _literal(client.address)
-    if _DOMAIN.fullmatch(client.helo) and len(client.helo) <= _MAX_TOKEN:
-        return f"{client.helo} ({literal})"
-    return f"{literal} (helo={_clean(client.helo)})"
+    known = f"{client.host} {literal}" if _is_domain(client.host) and len(client.host) <= _MAX_HOST else literal
+    note = _HOST_NOTES.get(client.host_check, "")
+    if _is_domain(client.helo) and len(client.helo) <= _MAX_TOKEN:
+        return f"{client.helo} ({known}){note}"
+    return f"{literal}{f' ({known})' if known != literal else ''} (helo={_clean(client.helo)}){note}"
+
+
+def _is_domain(text: str) -> bool:
+    return _DOMAIN.fullmatch(text) is not None
 
 
 @lru_cache(_KNOWN_ADDRESSES)

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from postern_core.errors import Reply
 from postern_core.policy import DomainTable, GatePolicy
 from postern_core.policy.domains import normalise_domain, normalise_pattern
+from postern_core.policy.networks import NetworkSet
 from postern_smtp import replies
+from postern_smtp.access import AccessList
+from postern_smtp.checks import Checks
 from postern_smtp.gate import GateRules, postmaster_domain
 from postern_smtp.paths import ForwardPath
 from postern_smtp.resolver import Resolver
+from postern_smtp.reverse_dns import name_checks
 
 _ROUTING = frozenset("%!@")
 
@@ -40,14 +44,19 @@ class RelayRecipients:
         return path.address if self.domains.find(path.domain) else replies.RELAY_DENIED
 
 
-def compile_rules(policy: GatePolicy, *, resolver: Resolver) -> GateRules:  # noqa: ARG001
+def compile_rules(policy: GatePolicy, *, resolver: Resolver) -> GateRules:
     """The policy as this gate needs it; `resolver` is what its checks ask. ValueError for a hostname or pattern that is no domain name."""
     domains = DomainTable((normalise_pattern(domain.pattern), domain.accept) for domain in policy.relay_domains)
     recipients = RelayRecipients(domains, postmaster_domain(policy))
+    listener = policy.anon_listener
+    access = AccessList(listener.access)
     return GateRules(
         revision=policy.revision,
-        hostname=normalise_domain(policy.anon_listener.identity.hostname or policy.hostname),
+        hostname=normalise_domain(listener.identity.hostname or policy.hostname),
         limits=policy.anon,
-        listener=policy.anon_listener,
+        listener=listener,
+        access=access,
+        trusted_proxies=NetworkSet(listener.proxy.trusted_networks),
+        checks=Checks(connection=name_checks(listener, access, resolver)),
         decide_recipient=recipients.decide,
     )

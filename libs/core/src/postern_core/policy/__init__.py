@@ -4,6 +4,14 @@ The api makes a revision from its editable objects, compiles all three sections,
 of `Section`. Services watch their own key (`postern_core.bus.policy`), compile off the loop and swap.
 """
 
+from postern_core.policy.access import (
+    AccessAction,
+    AccessEntry,
+    ListenerAccess,
+    ListenerProxy,
+    ListenerReverseDns,
+    ReverseDns,
+)
 from postern_core.policy.accounts import Rates, SenderRules, SendingRates, Throttling
 from postern_core.policy.codec import Section, SectionStruct, decode_section, encode_section
 from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule, Route, RouteTls
@@ -20,6 +28,8 @@ from postern_core.policy.screening import (
 )
 
 __all__ = [
+    "AccessAction",
+    "AccessEntry",
     "AttachmentCondition",
     "AttachmentMatch",
     "BareNewline",
@@ -29,12 +39,16 @@ __all__ = [
     "GatePolicy",
     "KeywordCondition",
     "KeywordScope",
+    "ListenerAccess",
     "ListenerIdentity",
     "ListenerPolicy",
+    "ListenerProxy",
+    "ListenerReverseDns",
     "NextHop",
     "Rates",
     "RelayDomain",
     "RetrySchedule",
+    "ReverseDns",
     "Route",
     "RouteTls",
     "Rule",

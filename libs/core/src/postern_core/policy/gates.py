@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from postern_core.contract import Version, written
+from postern_core.policy.access import ListenerAccess, ListenerProxy, ListenerReverseDns
 from postern_core.policy.accounts import Rates, SenderRules, Throttling
 from postern_core.policy.domains import RelayDomain
 
@@ -27,8 +28,11 @@ class GateLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_recipients: int | None = 100  # a transaction, 5.04; RFC 5321 section 4.5.3.1.8 asks for 100 at least
     max_errors: int | None = 10  # rejected commands a session, then 421
     max_connections: int | None = 1000
-    max_connections_per_client: int | None = 100
-    idle_timeout_s: float = 600.0  # between commands, and between blocks of data
+    max_connections_per_client: int | None = 100  # an IPv4 address, or an IPv6 /64
+    max_connections_per_network: int | None = None  # an IPv4 /24, or an IPv6 /64
+    idle_timeout_s: float = 600.0  # between commands
+    command_timeout_s: float = 300.0  # from the first octet of a command line to its CRLF (RFC 5321 section 4.5.3.2)
+    data_block_timeout_s: float = 180.0  # for each 4096 octets of data (section 4.5.3.2.5); idle_timeout_s if that is less
     session_timeout_s: float | None = 3600.0  # whole session
     max_hops: int | None = 50  # Received: fields, then 554 5.4.6
     tls_deadline_s: float = 60.0  # authenticated gate: STARTTLS within this time …
@@ -47,6 +51,9 @@ class ListenerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """What else an administrator says of one gate: a part for each property sheet, none of which depends on another."""
 
     identity: ListenerIdentity = ListenerIdentity()
+    access: ListenerAccess = ListenerAccess()
+    reverse_dns: ListenerReverseDns = ListenerReverseDns()
+    proxy: ListenerProxy = ListenerProxy()
     throttling: Throttling = Throttling()
     senders: SenderRules = SenderRules()
     rates: Rates = Rates()

@@ -6,6 +6,7 @@ from typing import Any
 
 from postern_api.access import guarded_router
 from postern_api.changing import CurrentPolicy, PolicyChange
+from postern_api.context import InContext
 from postern_api.errors import declared, declared_change
 from postern_api.listeners.parts import PARTS, GateName, ListenerBody, Part
 
@@ -13,10 +14,14 @@ router = guarded_router("/listeners", "listeners")
 
 
 @router.get("", responses=declared())
-async def list_listeners(policy: CurrentPolicy) -> list[ListenerBody]:
-    """Both gates with all their parts."""
+async def list_listeners(policy: CurrentPolicy, context: InContext) -> list[ListenerBody]:
+    """Both gates with all their parts, and where their replicas listen."""
     return [
-        ListenerBody(gate=gate, parts={part.name: part.read(policy, gate).model_dump(mode="json") for part in PARTS})
+        ListenerBody(
+            gate=gate,
+            parts={part.name: part.read(policy, gate).model_dump(mode="json") for part in PARTS},
+            listens=context.status.listening(f"ingress-{gate}"),
+        )
         for gate in GateName
     ]
 

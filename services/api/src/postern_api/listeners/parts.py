@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import msgspec
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from postern_api.fields import Body, examples
+from postern_api.listeners.access import AccessBody, ProxyBody, ReverseDnsBody
 from postern_api.listeners.accounts import RatesBody, SenderRulesBody, ThrottlingBody
 from postern_api.listeners.schemas import IdentityBody, LimitsBody
 from postern_api.policy.objects import Snapshot
@@ -66,6 +67,9 @@ class _Limits(Part):
 
 PARTS: Final[tuple[Part, ...]] = (
     Part("identity", IdentityBody, "How the gate calls itself."),
+    Part("access", AccessBody, "Connection control: who may connect, by address, network or verified name."),
+    Part("reverse_dns", ReverseDnsBody, "Whether the name of each client is looked up, and what follows."),
+    Part("proxy", ProxyBody, "The load balancers that are trusted to say whose connection it is."),
     _Limits("limits", LimitsBody, "Sizes, numbers and times; null switches one off."),
     Part("throttling", ThrottlingBody, "Failed logins (authenticated gate)."),
     Part("senders", SenderRulesBody, "Whose reverse-paths are whose (authenticated gate)."),
@@ -76,7 +80,12 @@ PARTS: Final[tuple[Part, ...]] = (
 class ListenerBody(Body):
     """One gate with all its parts, each as its own address shows it."""
 
-    model_config = examples({"gate": "anon", "parts": {"identity": {"hostname": "mx1.example.com", "note": ""}}})
+    model_config = examples(
+        {"gate": "anon", "parts": {"identity": {"hostname": "mx1.example.com", "note": ""}}, "listens": {"mx-1": ["0.0.0.0:25"]}}
+    )
 
     gate: GateName
     parts: dict[str, JsonValue]
+    listens: dict[str, list[str]] = Field(
+        description="Where it listens, by replica, as each reports: host:port, and (TLS) behind it where TLS starts at once."
+    )

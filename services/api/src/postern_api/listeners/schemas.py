@@ -31,9 +31,18 @@ class LimitsBody(Body):
     max_errors: Count | None = Field(default=_DEFAULTS.max_errors, description="Rejected commands a session, then 421.")
     max_connections: Count | None = Field(default=_DEFAULTS.max_connections, description="At once, each replica.")
     max_connections_per_client: Count | None = Field(
-        default=_DEFAULTS.max_connections_per_client, description="From one address."
+        default=_DEFAULTS.max_connections_per_client, description="From one address, an IPv6 /64 counting as one."
     )
-    idle_timeout_s: Seconds = Field(default=_DEFAULTS.idle_timeout_s, description="Between commands, and between blocks of data.")
+    max_connections_per_network: Count | None = Field(
+        default=_DEFAULTS.max_connections_per_network, description="From one IPv4 /24 or IPv6 /64."
+    )
+    idle_timeout_s: Seconds = Field(default=_DEFAULTS.idle_timeout_s, description="Between commands.")
+    command_timeout_s: Seconds = Field(
+        default=_DEFAULTS.command_timeout_s, description="From the first octet of a command line to its end."
+    )
+    data_block_timeout_s: Seconds = Field(
+        default=_DEFAULTS.data_block_timeout_s, description="For each 4096 octets of data; the idle time if that is less."
+    )
     session_timeout_s: Seconds | None = Field(default=_DEFAULTS.session_timeout_s, description="The whole session.")
     max_hops: Count | None = Field(default=_DEFAULTS.max_hops, description="Received: fields, then 554 5.4.6.")
     tls_deadline_s: Seconds = Field(

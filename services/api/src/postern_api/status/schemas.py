@@ -24,6 +24,7 @@ class ReplicaView(Body):
     pid: int
     in_flight: int
     detail: str
+    listens: list[str] = Field(default_factory=list, description="Of a gate: where it listens.")
 
 
 class StreamView(Body):

@@ -49,6 +49,11 @@ class StatusService:
             streams=await self._streams(),
         )
 
+    def listening(self, service: str) -> dict[str, list[str]]:
+        """Where each replica of a service that is heard of listens, by instance."""
+        reports = self._board.reports(datetime.now(UTC))
+        return {report.instance: list(report.listens) for report in reports if report.service == service and is_fresh(report)}
+
     async def _streams(self) -> list[StreamView] | None:
         if not self._bus.connected:
             return None
@@ -83,4 +88,5 @@ def _replica(report: ServiceStatus) -> ReplicaView:
         pid=report.pid,
         in_flight=report.in_flight,
         detail=report.detail,
+        listens=list(report.listens),
     )
