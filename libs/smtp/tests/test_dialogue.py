@@ -18,7 +18,7 @@ from postern_smtp.checks import Checks
 from postern_smtp.commands import Verb
 from postern_smtp.dialogue import Answer, Dialogue, Then
 from postern_smtp.gate import GateProfile, GateRules
-from postern_smtp.lines import TOO_LONG
+from postern_smtp.lines import LineTooLong
 from postern_smtp.paths import ForwardPath
 from postern_smtp.session import LEGAL, Session, State
 
@@ -295,10 +295,10 @@ def test_commands_that_bring_no_mail_become_errors_after_a_hundred_in_a_row() ->
 
 def test_a_line_without_end_counts_as_a_command_before_tls() -> None:
     talk = Talk(AUTH, tls_deadline_commands=2)
-    assert talk.dialogue.take(TOO_LONG).wire[:9] == b"530 5.7.0"
+    assert talk.dialogue.take(LineTooLong(b"X", 20_000)).wire[:9] == b"530 5.7.0"
     assert talk.reply("NOOP")[:3] == "250"
-    assert talk.dialogue.take(TOO_LONG).wire[:9] == b"421 4.7.0"
-    assert Talk().dialogue.take(TOO_LONG).wire[:9] == b"500 5.5.2"
+    assert talk.dialogue.take(LineTooLong(b"X", 20_000)).wire[:9] == b"421 4.7.0"
+    assert Talk().dialogue.take(LineTooLong(b"X", 20_000)).wire[:9] == b"500 5.5.2"
 
 
 lines = st.sampled_from(

@@ -66,6 +66,8 @@ from postern_core.policy import (
     SendingRates,
     Throttling,
 )
+from postern_core.policy.commands import CommandRule, ListenerCommands, OnViolation
+from postern_core.policy.filters import DeniedAs, ListenerAddresses, ListenerRecipients, ListenerRelaying, ListenerSenders
 from postern_core.verdict import Action, Decision, Finding, HeldMessage, HoldReason, Verdict
 
 ID = QueueId("01m872jv7bexwrfkmpb6w2jh6c")
@@ -205,6 +207,20 @@ PLAIN: dict[str, msgspec.Struct] = {
             reverse_dns=ListenerReverseDns(mode=ReverseDns.STAMP),
             proxy=ListenerProxy(trusted_networks=("2001:db8::/32",)),
         ),
+    ),
+    "gate-policy-1-filters.json": GatePolicy(
+        revision=43,
+        hostname="mx.relay.example",
+        anon_listener=ListenerPolicy(
+            commands=ListenerCommands(
+                rules=(CommandRule(verb="NOOP", max_octets=6), CommandRule(verb="X-EXPS", enabled=False)),
+                on_too_long=OnViolation.CLOSE,
+            ),
+            sender_filter=ListenerSenders(rejected=("*.bulk.example", "news-*@else.example")),
+            recipient_filter=ListenerRecipients(denied=("everybody@relay.example",), denied_as=DeniedAs.NO_MAILBOX),
+            relaying=ListenerRelaying(networks=("192.0.2.0/28", "2001:db8::/64")),
+        ),
+        auth_listener=ListenerPolicy(addresses=ListenerAddresses(default_domain="relay.example")),
     ),
     "screening-policy-1.json": ScreeningPolicy(
         revision=42,

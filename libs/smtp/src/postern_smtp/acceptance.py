@@ -20,6 +20,7 @@ from postern_core.errors import MailError, Reply
 from postern_core.events import EventKind
 from postern_core.ids import QueueId, accepted_at, new_queue_id
 from postern_smtp import replies
+from postern_smtp.loops import count_own_passages
 from postern_smtp.session import Transaction
 from postern_smtp.trace import blank_before, count_hops, received_field
 
@@ -30,6 +31,7 @@ ACCEPTANCE_CAP_S: Final = 25.0
 _SHOWN_RECIPIENTS: Final = 5
 _LARGE_OCTETS: Final = 512 * 1024
 _LARGE_AT_ONCE: Final = 16
+_MAX_PASSAGES: Final = 1  # a message that was here before may have been forwarded back to us; twice is a loop
 
 
 class Acceptance:
@@ -53,10 +55,10 @@ class Acceptance:
 
         `sessions` are open at the gate: so many messages may come at the same moment.
         """
-        limit = transaction.rules.limits.max_hops
-        if limit is not None and count_hops(body) > limit:
-            log.info("message.refused", reverse_path=transaction.mail.reverse_path.address, reply=str(replies.TOO_MANY_HOPS))
-            return replies.TOO_MANY_HOPS
+        loop = _loop(transaction, body)
+        if loop is not None:
+            log.info("message.refused", reverse_path=transaction.mail.reverse_path.address, reply=str(loop))
+            return loop
         queue_id = new_queue_id()
         try:
             async with asyncio.timeout(self._cap_s):
@@ -130,3 +132,13 @@ class Acceptance:
             tls=client.tls,
             user=client.user,
         )
+
+
+def _loop(transaction: Transaction, body: bytes) -> Reply | None:
+    """RFC 5321 section 6.3."""
+    limit = transaction.rules.limits.max_hops
+    if limit is not None and count_hops(body) > limit:
+        return replies.TOO_MANY_HOPS
+    if count_own_passages(body, transaction.rules.filters.own_names) > _MAX_PASSAGES:
+        return replies.MAIL_LOOP
+    return None

@@ -31,7 +31,9 @@ class Conversation(SmtpConnection):
         self._reception = reception
         self._lines = CommandLines()
         self._has_left = False
-        self._dialogue = Dialogue(self.session, reception.profile, reception.newest_rules, reception.unavailable)
+        self._dialogue = Dialogue(
+            self.session, reception.profile, reception.newest_rules, reception.unavailable, reception.notice
+        )
 
     def _write(self, answer: Answer) -> None:
         """Say it, with what else is said before the next wait, and leave when it was the last word."""

@@ -20,14 +20,18 @@ import msgspec
 
 from postern_core.envelope import Recipient
 from postern_core.errors import Reply
+from postern_core.notices import NoticeKind
 from postern_core.policy import GateLimits
 from postern_smtp import replies
 from postern_smtp.checks import Ask, Question
+from postern_smtp.command_filter import Violation
 from postern_smtp.commands import Auth, Command, CommandRefused, Hello, Mail, Plain, Rcpt, Verb, parse, split_verb
 from postern_smtp.data import DataReader
 from postern_smtp.extensions import extensions, message_limit, session_left
+from postern_smtp.filters import Filters
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.lines import LineTooLong
+from postern_smtp.reception import TellNotice
 from postern_smtp.session import Session, Transaction
 
 # a transaction's RCPT lines together; the envelope must fit one broker message, whatever max_recipients says
@@ -36,6 +40,8 @@ _RECIPIENT_OCTETS: Final = 32  # that a recipient takes there beside its address
 # commands that bring no mail, in a row; each further one counts as an error
 _MAX_IDLE_COMMANDS: Final = 100
 _IDLE: Final = frozenset({Verb.HELO, Verb.EHLO, Verb.NOOP, Verb.RSET, Verb.VRFY, Verb.HELP})
+
+_NO_FILTERS: Final = Filters()  # while there is no policy
 
 _SIMPLE: Final = {Verb.NOOP: replies.OK, Verb.VRFY: replies.CANNOT_VERIFY, Verb.HELP: replies.HELP}
 
@@ -66,9 +72,13 @@ def say(reply: Reply, then: Then = Then.GO_ON) -> Answer:
     return Answer(reply, reply.line(), Then.CLOSE if reply.code == 421 else then)
 
 
+def _untold(kind: NoticeKind, about: str, **fields: str | int | float | bool) -> None:
+    """For a dialogue that nobody listens to."""
+
+
 class Dialogue:
     """One session's dialogue. `newest_rules` gives the policy in force, None when there is none yet; `unavailable` the reply to
-    MAIL while mail cannot be stored, None when it can."""
+    MAIL while mail cannot be stored, None when it can; `notice` is told of what the filters refuse."""
 
     def __init__(
         self,
@@ -76,11 +86,13 @@ class Dialogue:
         profile: GateProfile,
         newest_rules: Callable[[], GateRules | None],
         unavailable: Callable[[], Reply | None],
+        notice: TellNotice = _untold,
     ) -> None:
         self.session = session
         self._profile = profile
         self._newest_rules = newest_rules
         self._unavailable = unavailable
+        self._notice = notice
 
     @property
     def limits(self) -> GateLimits:
@@ -89,6 +101,12 @@ class Dialogue:
             return self.session.transaction.rules.limits
         rules = self._newest_rules()
         return rules.limits if rules is not None else GateLimits()
+
+    @property
+    def filters(self) -> Filters:
+        """The filters in force: the transaction's, else the newest."""
+        rules = self.session.transaction.rules if self.session.transaction is not None else self._newest_rules()
+        return rules.filters if rules is not None else _NO_FILTERS
 
     @property
     def hostname(self) -> str:
@@ -135,6 +153,14 @@ class Dialogue:
                 return say(replies.TOO_MANY_ERRORS)
         return answer
 
+    def auth_line_refusal(self, line: bytes | LineTooLong) -> Reply | None:
+        """Why a further line of an AUTH exchange is not taken; None when it is."""
+        violation = self.filters.commands.auth_violation(line)
+        if violation is None:
+            return None
+        self._tell(violation)
+        return violation.reply
+
     def data_reader(self) -> DataReader:
         """For the message that the transaction waits for."""
         session, limits = self.session, self.limits
@@ -148,6 +174,12 @@ class Dialogue:
         return self._profile.tls_required and not self.session.tls
 
     def _take(self, line: bytes | LineTooLong) -> Answer:
+        violation = self.filters.commands.violation(line)
+        if violation is not None:
+            self._tell(violation)
+            if violation.reply is not None:
+                before_tls = self._before_tls and not violation.closes
+                return say(replies.TLS_FIRST if before_tls else violation.reply, Then.CLOSE if violation.closes else Then.GO_ON)
         if isinstance(line, LineTooLong):
             return say(replies.TLS_FIRST if self._before_tls else replies.LINE_TOO_LONG)
         try:
@@ -160,7 +192,14 @@ class Dialogue:
         if refusal is not None:
             raise CommandRefused(refusal)
         self.session.idle_commands = self.session.idle_commands + 1 if verb in _IDLE else 0
+        if verb is Verb.MAIL or verb is Verb.RCPT:
+            argument = self.filters.completed(argument)
         return self._obey(parse(verb, argument, dsn=self._profile.dsn))
+
+    def _tell(self, violation: Violation) -> None:
+        if violation.reply is not None and violation.reply.code == 421:
+            self.session.errors += 1  # `counted` counts 5yz
+        self._notice(violation.kind, self.session.client_address, verb=violation.verb, octets=violation.octets)
 
     def _obey(self, command: Command) -> Answer:
         match command:
@@ -195,7 +234,9 @@ class Dialogue:
         session.host, session.extended, session.transaction = command.host, command.extended, None
         if not command.extended:
             return say(replies.hello(self.hostname))
-        return Answer(None, replies.ehlo(self.hostname, extensions(self._profile, session, self.limits)))
+        return Answer(
+            None, replies.ehlo(self.hostname, self.filters.commands.announced(extensions(self._profile, session, self.limits)))
+        )
 
     def _mail(self, command: Mail) -> Answer:
         session = self.session
@@ -205,6 +246,10 @@ class Dialogue:
         refusal = self._mail_refusal(command, rules.limits)
         if refusal is not None:
             return say(refusal)
+        rejection = rules.filters.sender_refusal(command.reverse_path.address)
+        if rejection is not None:
+            self._notice(NoticeKind.SENDER_REFUSED, session.client_address, reverse_path=command.reverse_path.address)
+            return say(rejection)
 
         asked: list[Ask] = [partial(check, session, command) for check in rules.checks.sender]
         if rules.checks.account is not None:
@@ -239,9 +284,13 @@ class Dialogue:
         session, transaction = self.session, self.session.transaction
         if transaction is None:  # session.refusal saw to it
             return say(replies.BAD_SEQUENCE)
-        decided = transaction.rules.decide_recipient(command.forward_path)
+        decided = transaction.rules.recipient_rule(session.client_address)(command.forward_path)
         if isinstance(decided, Reply):
             return say(decided)
+        denial = transaction.rules.filters.recipient_refusal(decided)
+        if denial is not None:
+            self._notice(NoticeKind.RECIPIENT_REFUSED, session.client_address, recipient=decided)
+            return say(denial)
         limit = transaction.rules.limits.max_recipients
         octets = len(decided) + len(command.orcpt) + len(command.notify) + _RECIPIENT_OCTETS
         if limit is not None and len(transaction.recipients) >= limit:
@@ -269,4 +318,5 @@ def _when_checked(asked: Sequence[Ask], go_on: Callable[[], Reply]) -> Answer:
 
 def _is_data(line: bytes | LineTooLong) -> bool:
     """Whether message text follows in the mind of a client that does not wait: DATA, and BDAT (RFC 3030), which nobody offered."""
-    return not isinstance(line, LineTooLong) and line[:4].upper() in (b"DATA", b"BDAT")
+    start = line.start if isinstance(line, LineTooLong) else line
+    return start[:4].upper() in (b"DATA", b"BDAT")

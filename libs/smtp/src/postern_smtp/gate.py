@@ -16,6 +16,7 @@ from postern_core.policy import GateLimits, GatePolicy, ListenerAccess, Listener
 from postern_core.policy.networks import NetworkSet
 from postern_smtp.access import AccessList
 from postern_smtp.checks import Checks
+from postern_smtp.filters import Filters
 from postern_smtp.paths import ForwardPath
 
 # the mailbox to send to, or the reply that refuses it
@@ -70,6 +71,14 @@ class GateRules:
     checks: Checks = field(default_factory=Checks)
     access: AccessList = field(default_factory=lambda: AccessList(ListenerAccess()))
     trusted_proxies: NetworkSet = field(default_factory=lambda: NetworkSet(()))
+    filters: Filters = field(default_factory=Filters)
+    decide_relayed: DecideRecipient | None = None  # in place of decide_recipient, for clients that may relay
+
+    def recipient_rule(self, client_address: str) -> DecideRecipient:
+        """What decides of the recipients that this client names."""
+        if self.decide_relayed is not None and client_address in (self.filters.relay_clients or ()):
+            return self.decide_relayed
+        return self.decide_recipient
 
 
 def postmaster_domain(policy: GatePolicy) -> str:

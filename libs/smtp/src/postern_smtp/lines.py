@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from typing import Final
 
-MAX_COMMAND_OCTETS: Final = 2048  # RFC 5321 section 4.5.3.1.4 asks for 512, and RFC 3461 for more; CRLF included
-MAX_AUTH_OCTETS: Final = 12288  # RFC 4954 section 4
+import msgspec
+
+from postern_core.policy import commands
+
+MAX_COMMAND_OCTETS: Final = (
+    commands.MAX_COMMAND_OCTETS
+)  # RFC 5321 section 4.5.3.1.4 asks for 512, and RFC 3461 for more; CRLF included
+MAX_AUTH_OCTETS: Final = commands.MAX_AUTH_OCTETS
 _FLOOD_OCTETS: Final = 1024 * 1024
+_KEPT_OCTETS: Final = 24  # of a line that is thrown away: enough for its verb
 
 
-class LineTooLong:
+class LineTooLong(msgspec.Struct, frozen=True):
     """Stands for a line that was read to its end and thrown away."""
 
-
-TOO_LONG: Final = LineTooLong()
+    start: bytes  # its first octets
+    octets: int  # all of it, with CRLF
 
 
 class CommandLines:
@@ -27,6 +34,7 @@ class CommandLines:
         self._buffer = bytearray()
         self._scanned = 0
         self._skipped = 0
+        self._start = b""
 
     def feed(self, block: bytes) -> None:
         self._buffer += block
@@ -36,15 +44,16 @@ class CommandLines:
         end = self._buffer.find(b"\r\n", self._scanned)
         if end < 0:
             if len(self._buffer) > MAX_AUTH_OCTETS:
+                self._start = self._start or bytes(self._buffer[:_KEPT_OCTETS])
                 self._skipped += len(self._buffer) - 1
                 del self._buffer[:-1]  # the last octet may be half of a CRLF
             self._scanned = max(len(self._buffer) - 1, 0)
             return None
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 2]
-        too_long = self._skipped > 0 or end + 2 > MAX_AUTH_OCTETS
-        self._scanned = self._skipped = 0
-        return TOO_LONG if too_long else line
+        octets, start = self._skipped + end + 2, self._start or line[:_KEPT_OCTETS]
+        self._reset()
+        return LineTooLong(start, octets) if octets > MAX_AUTH_OCTETS else line
 
     def begins_with(self, octets: bytes) -> bool:
         """Whether what is unread begins so."""
@@ -68,5 +77,9 @@ class CommandLines:
         """All that is unread, which is then gone from here."""
         unread = bytes(self._buffer)
         self._buffer.clear()
-        self._scanned = self._skipped = 0
+        self._reset()
         return unread
+
+    def _reset(self) -> None:
+        self._scanned = self._skipped = 0
+        self._start = b""

@@ -39,6 +39,8 @@ TOO_MANY_MESSAGES: Final = Reply(421, "4.7.0", "enough messages for this connect
 SESSION_TOO_BIG: Final = Reply(421, "4.7.0", "enough mail for this connection, connect again")
 SESSION_FAILED: Final = Reply(421, "4.3.0", "local error, closing the connection")  # in DATA, AUTH or STARTTLS: no way to go on
 NO_TLS_IN_TIME: Final = Reply(421, "4.7.0", "TLS was not started in time, closing the connection")
+TOO_LONG_CLOSING: Final = Reply(421, "4.7.0", "line too long, closing the connection")
+NOT_ALLOWED_CLOSING: Final = Reply(421, "4.7.0", "command not allowed here, closing the connection")
 LINE_FLOOD: Final = Reply(421, "4.7.0", "that is no command, closing the connection")
 NO_POLICY: Final = Reply(451, "4.3.5", "not configured yet, try again later")  # RFC 3463: system incorrectly configured
 LOCAL_ERROR: Final = Reply(451, "4.3.0", "local error, try again later")  # RFC 5321 section 4.2.2
@@ -76,7 +78,9 @@ AUTH_LINE_TOO_LONG: Final = Reply(500, "5.5.6", "authentication exchange line is
 ACCESS_DENIED: Final = Reply(554, "5.7.1", "no SMTP service for you here")  # RFC 5321 section 3.1: in place of the greeting
 NAME_UNVERIFIED: Final = Reply(554, "5.7.25", "your address has no host name that leads back to it")  # RFC 7372 section 3.3
 RELAY_DENIED: Final = Reply(550, "5.7.1", "relaying denied")
-NO_POSTMASTER_DOMAIN: Final = Reply(550, "5.1.1", "no such mailbox here")
+SENDER_REJECTED: Final = Reply(550, "5.7.1", "sender address rejected")
+RECIPIENT_REJECTED: Final = Reply(550, "5.7.1", "recipient address rejected")
+NO_SUCH_MAILBOX: Final = Reply(550, "5.1.1", "no such mailbox here")
 LITERAL_DENIED: Final = Reply(550, "5.1.2", "address literals are not accepted")
 NOT_YOUR_SENDER: Final = Reply(553, "5.7.1", "this is none of your sender addresses")  # RFC 6409 section 6.1
 NOT_ASCII: Final = Reply(553, "5.6.7", "SMTPUTF8 is not offered here")  # RFC 6531 section 3.5
@@ -86,6 +90,7 @@ BARE_NEWLINE: Final = Reply(550, "5.5.2", "bare CR or LF in message data")  # RF
 NUL_IN_DATA: Final = Reply(550, "5.6.0", "NUL in message data")  # RFC 5322 section 4: obsolete; BINARYMIME is not offered
 LONG_LINE: Final = Reply(554, "5.6.0", "a line of the message is too long")  # RFC 5321 section 4.5.3.1.6
 TOO_MANY_HOPS: Final = Reply(554, "5.4.6", "too many hops, mail loop suspected")  # RFC 5321 section 6.3
+MAIL_LOOP: Final = Reply(554, "5.4.6", "this message was here twice before, mail loop")  # RFC 5321 section 6.3
 OUT_OF_STEP: Final = Reply(554, "5.5.0", "message data sent before the go-ahead")  # RFC 2920 section 3.1
 
 

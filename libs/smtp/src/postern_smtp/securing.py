@@ -11,7 +11,7 @@ from postern_smtp.commands import Auth
 from postern_smtp.connection import tls_of
 from postern_smtp.conversation import Conversation
 from postern_smtp.dialogue import Answer, say
-from postern_smtp.lines import MAX_AUTH_OCTETS, LineTooLong
+from postern_smtp.lines import LineTooLong
 from postern_smtp.tls_door import TLS_HANDSHAKE_S, TLS_SHUTDOWN_S
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -63,8 +63,11 @@ class Securing(Conversation):
         while isinstance(step, Reply) and step.code == 334:
             self._queue(step.line())
             line = await self._next_line()
-            if isinstance(line, LineTooLong) or len(line) + 2 > MAX_AUTH_OCTETS:
-                step = replies.AUTH_LINE_TOO_LONG
+            refusal = self._dialogue.auth_line_refusal(line)
+            if refusal is not None and refusal.code == 421:
+                self._write(say(refusal))
+            if refusal is not None or isinstance(line, LineTooLong):
+                step = refusal or replies.AUTH_LINE_TOO_LONG
             else:
                 step = exchange.answer(line)
         if isinstance(step, Credentials):

@@ -93,7 +93,12 @@ def blank_before(message: bytes) -> bytes:
 
 def count_hops(message: bytes) -> int:
     """How many Received: fields the header holds; looks at its first megabyte."""
+    return len(_HOP.findall(message, 0, header_end(message)))
+
+
+def header_end(message: bytes) -> int:
+    """Where the header ends, as far as it is looked at."""
     if message.startswith(b"\r\n"):
         return 0
     end = message.find(b"\r\n\r\n", 0, _MAX_HEADER_OCTETS)
-    return len(_HOP.findall(message, 0, end if end >= 0 else min(len(message), _MAX_HEADER_OCTETS)))
+    return end if end >= 0 else min(len(message), _MAX_HEADER_OCTETS)

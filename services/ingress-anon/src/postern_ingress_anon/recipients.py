@@ -2,7 +2,8 @@
 
 Refused with 550 5.7.1, whatever their domain: source routes (`@a:b@c`), address literals, and local-parts, quoted or not, that a
 mail server behind us might read as another route: with `%` (percent hack), `!` (bang path) or `@` in them. `<Postmaster>` alone, which
-RFC 5321 section 4.5.1 asks everybody to take, goes to the first relay domain. Pure.
+RFC 5321 section 4.5.1 asks everybody to take, goes to the first relay domain. Only a client in one of the networks that the policy
+names may relay: what it sends is taken for any domain, as at the authenticated gate. Pure.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from postern_core.policy.networks import NetworkSet
 from postern_smtp import replies
 from postern_smtp.access import AccessList
 from postern_smtp.checks import Checks
+from postern_smtp.filters import compile_filters
 from postern_smtp.gate import GateRules, postmaster_domain
 from postern_smtp.paths import ForwardPath
+from postern_smtp.recipients import AnyRecipient
 from postern_smtp.resolver import Resolver
 from postern_smtp.reverse_dns import name_checks
 
@@ -37,7 +40,7 @@ class RelayRecipients:
             return replies.RELAY_DENIED
         if not path.domain:
             if not self.postmaster_domain:
-                return replies.NO_POSTMASTER_DOMAIN
+                return replies.NO_SUCH_MAILBOX
             return f"{path.local_part}@{self.postmaster_domain}"
         if not _ROUTING.isdisjoint(path.unquoted_local_part):
             return replies.RELAY_DENIED
@@ -45,10 +48,10 @@ class RelayRecipients:
 
 
 def compile_rules(policy: GatePolicy, *, resolver: Resolver) -> GateRules:
-    """The policy as this gate needs it; `resolver` is what its checks ask. ValueError for a hostname or pattern that is no domain name."""
+    """The policy as this gate needs it; `resolver` is what its checks ask. ValueError for a hostname, pattern or network that is none."""
     domains = DomainTable((normalise_pattern(domain.pattern), domain.accept) for domain in policy.relay_domains)
-    recipients = RelayRecipients(domains, postmaster_domain(policy))
     listener = policy.anon_listener
+    recipients, filters = RelayRecipients(domains, postmaster_domain(policy)), compile_filters(policy, listener)
     access = AccessList(listener.access)
     return GateRules(
         revision=policy.revision,
@@ -59,4 +62,6 @@ def compile_rules(policy: GatePolicy, *, resolver: Resolver) -> GateRules:
         trusted_proxies=NetworkSet(listener.proxy.trusted_networks),
         checks=Checks(connection=name_checks(listener, access, resolver)),
         decide_recipient=recipients.decide,
+        filters=filters,
+        decide_relayed=AnyRecipient(postmaster_domain(policy)).decide if filters.relay_clients is not None else None,
     )

@@ -1,7 +1,5 @@
-"""Which recipients the authenticated gate takes: a mailbox of any domain.
-
-Not an address literal (`a@[192.0.2.1]`): mail leaves by routes, which go by domain. A source route is dropped (RFC 5321 appendix C).
-`<Postmaster>` alone goes to the first relay domain (section 4.5.1). Pure.
+"""Which recipients the authenticated gate takes: a mailbox of any domain (postern_smtp.recipients), or of relay domains alone where the
+policy does not let users relay. Pure.
 """
 
 from __future__ import annotations
@@ -9,39 +7,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from postern_core.errors import Reply
-from postern_core.policy import GatePolicy
-from postern_core.policy.domains import normalise_domain
+from postern_core.policy import DomainTable, GatePolicy
+from postern_core.policy.domains import normalise_domain, normalise_pattern
 from postern_core.policy.networks import NetworkSet
 from postern_smtp import replies
 from postern_smtp.access import AccessList
 from postern_smtp.checks import AccountCheck, Checks
-from postern_smtp.gate import GateRules, postmaster_domain
+from postern_smtp.filters import compile_filters
+from postern_smtp.gate import DecideRecipient, GateRules, postmaster_domain
 from postern_smtp.paths import ForwardPath
+from postern_smtp.recipients import AnyRecipient
 from postern_smtp.resolver import Resolver
 from postern_smtp.reverse_dns import name_checks
 
 
 @dataclass(frozen=True, slots=True)
-class AnyRecipient:
+class RelayDomainsOnly:
     """Decides for one policy revision."""
 
-    postmaster_domain: str
+    any_recipient: AnyRecipient
+    domains: DomainTable[bool]
 
     def decide(self, path: ForwardPath) -> str | Reply:
         """The mailbox, or the refusal."""
-        if path.is_literal:
-            return replies.LITERAL_DENIED
-        if path.domain:
-            return path.address
-        if not self.postmaster_domain:
-            return replies.NO_POSTMASTER_DOMAIN
-        return f"{path.local_part}@{self.postmaster_domain}"
+        decided = self.any_recipient.decide(path)
+        if isinstance(decided, Reply) or self.domains.find(decided.rpartition("@")[2]):
+            return decided
+        return replies.RELAY_DENIED
 
 
 def compile_rules(policy: GatePolicy, *, resolver: Resolver, account: AccountCheck | None = None) -> GateRules:
-    """The policy as this gate needs it; `resolver` is what its checks ask. ValueError for a hostname that is no domain name."""
+    """The policy as this gate needs it; `resolver` is what its checks ask. ValueError for a hostname, pattern or default domain that is none."""
     listener = policy.auth_listener
     access = AccessList(listener.access)
+    any_recipient = AnyRecipient(postmaster_domain(policy))
+    decide: DecideRecipient = any_recipient.decide
+    if not listener.relaying.users:
+        domains = DomainTable((normalise_pattern(domain.pattern), domain.accept) for domain in policy.relay_domains)
+        decide = RelayDomainsOnly(any_recipient, domains).decide
     return GateRules(
         revision=policy.revision,
         hostname=normalise_domain(listener.identity.hostname or policy.hostname),
@@ -50,5 +53,6 @@ def compile_rules(policy: GatePolicy, *, resolver: Resolver, account: AccountChe
         access=access,
         trusted_proxies=NetworkSet(listener.proxy.trusted_networks),
         checks=Checks(connection=name_checks(listener, access, resolver), account=account),
-        decide_recipient=AnyRecipient(postmaster_domain(policy)).decide,
+        decide_recipient=decide,
+        filters=compile_filters(policy, listener),
     )

@@ -9,7 +9,9 @@ import msgspec
 from postern_core.contract import Version, written
 from postern_core.policy.access import ListenerAccess, ListenerProxy, ListenerReverseDns
 from postern_core.policy.accounts import Rates, SenderRules, Throttling
+from postern_core.policy.commands import ListenerCommands
 from postern_core.policy.domains import RelayDomain
+from postern_core.policy.filters import ListenerAddresses, ListenerRecipients, ListenerRelaying, ListenerSenders
 
 
 class BareNewline(enum.StrEnum):
@@ -57,6 +59,11 @@ class ListenerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     throttling: Throttling = Throttling()
     senders: SenderRules = SenderRules()
     rates: Rates = Rates()
+    commands: ListenerCommands = ListenerCommands()
+    sender_filter: ListenerSenders = ListenerSenders()
+    recipient_filter: ListenerRecipients = ListenerRecipients()
+    relaying: ListenerRelaying = ListenerRelaying()
+    addresses: ListenerAddresses = ListenerAddresses()
 
 
 class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):
