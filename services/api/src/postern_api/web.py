@@ -90,6 +90,7 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
     api = APIRouter(prefix="/api/v1")
     for noun in (domains, routes, rules, users, app_passwords, listeners, general, schedule, revisions):
         api.include_router(noun.router)
+    api.include_router(listeners.presets)
     api.include_router(queue.queue)
     api.include_router(queue.badmail)
     for noun in (quarantine, messages, ledger, alarms, status, auth_failures, tokens, audit):

@@ -12,6 +12,8 @@ from pydantic import Field, JsonValue
 from postern_api.fields import Body, examples
 from postern_api.listeners.access import AccessBody, ProxyBody, ReverseDnsBody
 from postern_api.listeners.accounts import RatesBody, SenderRulesBody, ThrottlingBody
+from postern_api.listeners.commands import CommandsBody
+from postern_api.listeners.filters import AddressesBody, RecipientFilterBody, RelayingBody, SenderFilterBody
 from postern_api.listeners.schemas import IdentityBody, LimitsBody
 from postern_api.policy.objects import Snapshot
 
@@ -74,6 +76,11 @@ PARTS: Final[tuple[Part, ...]] = (
     Part("throttling", ThrottlingBody, "Failed logins (authenticated gate)."),
     Part("senders", SenderRulesBody, "Whose reverse-paths are whose (authenticated gate)."),
     Part("rates", RatesBody, "How much users may send (authenticated gate)."),
+    Part("commands", CommandsBody, "The SMTP filter: a switch and a length for each verb."),
+    Part("sender_filter", SenderFilterBody, "Senders that are refused at MAIL."),
+    Part("recipient_filter", RecipientFilterBody, "Recipients that are refused at RCPT."),
+    Part("relaying", RelayingBody, "Who may send to any domain: networks at the anonymous gate, users at the other."),
+    Part("addresses", AddressesBody, "How an address without a domain is completed; authenticated gate only."),
 )
 
 

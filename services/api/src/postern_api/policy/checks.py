@@ -34,6 +34,14 @@ def check(snapshot: Snapshot) -> None:
     _count("phrases and patterns", sum(_values(rule) for rule in snapshot.rules if rule.enabled), MAX_PHRASES)
     for gate, limits in (("anon", snapshot.anon), ("auth", snapshot.auth)):
         _limits(gate, limits)
+    if snapshot.auth_listener.relaying.networks:
+        raise InvalidError("wrong_gate", "auth: users relay there; networks that may relay belong to the anonymous gate")
+    if not snapshot.anon_listener.relaying.users:
+        raise InvalidError("wrong_gate", "anon: there are no users at this gate")
+    if snapshot.anon_listener.addresses.default_domain:
+        raise InvalidError(
+            "wrong_gate", "anon: an address without a domain is refused there; completing it belongs to the other gate"
+        )
 
 
 def _routes(snapshot: Snapshot) -> None:
