@@ -181,3 +181,16 @@ async def test_a_large_message_inside_tls(gate: GateUnderTest, client_tls: ssl.S
     envelope, _ = await gate.stored(await wire.message(b"Subject: big\r\n\r\n" + (b"x" * 70 + b"\r\n") * 20_000))
     assert envelope.body is not None
     assert envelope.body.name.startswith("ingress-auth.")
+
+
+async def test_chunks_before_tls_and_before_auth_are_thrown_away(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    hidden = b"EHLO evil.example\r\nAUTH PLAIN AGEAYg==\r\n"
+    chunk = b"BDAT %d LAST\r\n" % len(hidden) + hidden + b"NOOP\r\n"
+    wire = await gate.session()
+    for refusal in ("530 5.7.0 must issue", "530 5.7.0 authentication"):
+        await wire.send(chunk)
+        assert (await wire.reply()).startswith(refusal)
+        assert (await wire.reply()).startswith("250 2.0.0")
+        if refusal.endswith("issue"):
+            await (await wire.start_tls(client_tls)).expect("EHLO client.example", "250 ")
+    assert await gate.intake_count() == 0

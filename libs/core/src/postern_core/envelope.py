@@ -28,10 +28,11 @@ class Gate(enum.StrEnum):
 
 
 class BodyType(enum.StrEnum):
-    """The BODY parameter of MAIL (RFC 6152)."""
+    """The BODY parameter of MAIL (RFC 6152, RFC 3030)."""
 
     SEVEN_BIT = "7BIT"
     EIGHT_BIT_MIME = "8BITMIME"
+    BINARY_MIME = "BINARYMIME"  # its body may hold any octets: NUL, bare CR and LF, no lines at all
 
 
 class Recipient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

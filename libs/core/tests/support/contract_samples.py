@@ -46,6 +46,7 @@ from postern_core.policy import (
     GatePolicy,
     KeywordCondition,
     KeywordScope,
+    ListenerExtensions,
     ListenerPolicy,
     NextHop,
     Rates,
@@ -128,6 +129,7 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
     "envelope-1.mail": (ENVELOPE, MAIL),
     "envelope-1-stowed.mail": (STOWED, b""),
     "envelope-1-least.mail": (LEAST, b"\r\n"),
+    "envelope-1-binary.mail": (msgspec.structs.replace(LEAST, body_type=BodyType.BINARY_MIME), b"\0\n\r\xff"),
     "job-1.mail": (JOB, MAIL),
     "job-1-batched.mail": (msgspec.structs.replace(JOB, batch=ID), MAIL),
     "job-1-least.mail": (Job(route="default", envelope=LEAST, recipients=LEAST.recipients), b"\r\n"),
@@ -181,6 +183,12 @@ PLAIN: dict[str, msgspec.Struct] = {
             senders=SenderRules(listed_only=True, null_sender=False),
             rates=Rates(user=SendingRates(messages_per_hour=100), domain=SendingRates(recipients_per_day=5000)),
         ),
+    ),
+    "gate-policy-1-extensions.json": GatePolicy(
+        revision=42,
+        hostname="mx.relay.example",
+        anon=GateLimits(max_recipient_domains=5),
+        anon_listener=ListenerPolicy(extensions=ListenerExtensions(chunking=False, binarymime=False, dsn=False, limits=False)),
     ),
     "screening-policy-1.json": ScreeningPolicy(
         revision=42,

@@ -15,11 +15,12 @@ import asyncio
 
 import structlog
 
+from postern_core.envelope import BodyType
 from postern_core.policy import NextHop
-from postern_smtp.client_data import WireMessage, in_lines, to_wire
+from postern_smtp.client_data import WireMessage, in_lines, to_chunk, to_wire
 from postern_smtp.client_dialogue import Dialogue
 from postern_smtp.client_opening import Session, open_session, say_quit
-from postern_smtp.client_seven_bit import to_seven_bit
+from postern_smtp.client_seven_bit import to_seven_bit, to_text
 from postern_smtp.client_types import (
     ClientOptions,
     ConnectionFailed,
@@ -79,12 +80,12 @@ class SmtpClient:
 
         Outcomes that no peer spoke, because it could not be asked: 554 5.6.3 (8-bit data that a peer without 8BITMIME cannot be
         given, see client_seven_bit.py), 552 5.3.4 (over the
-        announced SIZE), 553 (an address that fits no command). Raises ConnectionLost when a recipient's end stays open.
+        announced SIZE), 554 5.6.1 (binary, likewise), 553 (an address that fits no command). Raises ConnectionLost when a recipient's end stays open.
         """
         if not self.usable:
             self.discard()
             raise ConnectionLost("mail", "session is closed", next_hop=self.next_hop)
-        wire = await self._wire_form(transaction.body)
+        wire = await self._wire_form(transaction)
         self.messages_sent += 1
         dialogue = Dialogue(
             self._session.link, self._session.extensions, self._options, transaction, mail_timeout_s=mail_timeout_s
@@ -102,12 +103,21 @@ class SmtpClient:
             self.discard()
         return outcomes
 
-    async def _wire_form(self, body: bytes | memoryview) -> WireMessage:
+    async def _wire_form(self, transaction: Transaction) -> WireMessage:
         """The message as this peer can take it, as far as it can."""
+        body, extensions = transaction.body, self._session.extensions
+        if transaction.body_type is BodyType.BINARY_MIME:
+            if extensions.binary_mime:
+                return to_chunk(body)
+            text = await asyncio.to_thread(to_text, bytes(body), eight_bit=extensions.eight_bit_mime)
+            if text is None:
+                return WireMessage(b"", 0, eight_bit=False, normalised=False, cannot_go=True)
+            _log.info("message.encoded_as_text", next_hop=self.next_hop.host, size_bytes=len(text))
+            return to_wire(text)
         wire = to_wire(body)
         if wire.normalised:
             _log.warning("message.line_ends_normalised", next_hop=self.next_hop.host, size_bytes=wire.size_bytes)
-        if wire.eight_bit and not self._session.extensions.eight_bit_mime:
+        if wire.eight_bit and not extensions.eight_bit_mime:
             encoded = await asyncio.to_thread(to_seven_bit, in_lines(body)[0])
             if encoded is not None:
                 _log.info("message.encoded_in_seven_bit", next_hop=self.next_hop.host, size_bytes=len(encoded))

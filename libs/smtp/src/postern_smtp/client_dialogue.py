@@ -1,4 +1,4 @@
-"""One transaction over an open session: MAIL, RCPT…, DATA, the message; and what became of each recipient.
+"""One transaction over an open session: MAIL, RCPT…, DATA or BDAT, the message; and what became of each recipient.
 
 With PIPELINING (RFC 2920) MAIL, all RCPT and DATA go out in one write, else one by one. DATA is only meant when a recipient was
 accepted: where it was sent ahead and answered 354 although none was, an empty message is ended at once (RFC 2920 section 3.1).
@@ -78,16 +78,16 @@ class Dialogue:
             return
         mail = mail_command(self._transaction, wire, self._extensions)
         rcpt = [rcpt_command(self._transaction.recipients[i], self._extensions) for i in open_recipients]
-        if self._extensions.pipelining:
+        if wire.binary:
+            await self._by_chunk(mail, rcpt, open_recipients, wire)
+        elif self._extensions.pipelining:
             await self._pipelined(mail, rcpt, open_recipients, wire)
         else:
             await self._step_by_step(mail, rcpt, open_recipients, wire)
 
     async def _pipelined(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int], wire: WireMessage) -> None:
         self._link.write(b"".join((mail, *rcpt, b"DATA\r\n")), commands=len(rcpt) + 2)
-        mail_accepted = self._mail_answered(await self._reply(self._mail_timeout_s))
-        for i in open_recipients:
-            self._rcpt_answered(i, await self._reply(), mail_accepted=mail_accepted)
+        mail_accepted = await self._group_answered(open_recipients)
         self._stage = "data"
         reply = await self._reply()
         if reply.code != 354:
@@ -98,15 +98,41 @@ class Dialogue:
             self._link.write(END_OF_DATA)
             self._is_positive(await self._reply(self._options.data_timeout_s))
 
-    async def _step_by_step(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int], wire: WireMessage) -> None:
+    async def _by_chunk(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int], wire: WireMessage) -> None:
+        """BDAT has no go-ahead, and what was sent cannot be taken back: it waits until a recipient was accepted."""
+        if self._extensions.pipelining:
+            self._link.write(b"".join((mail, *rcpt)), commands=len(rcpt) + 1)
+            if not await self._group_answered(open_recipients):
+                return
+            if None not in self._outcomes:
+                await self._reset()
+                return
+        elif not await self._named_step_by_step(mail, rcpt, open_recipients):
+            return
+        self._stage = "data"
+        await self._send_message(wire)
+
+    async def _group_answered(self, open_recipients: list[int]) -> bool:
+        mail_accepted = self._mail_answered(await self._reply(self._mail_timeout_s))
+        for i in open_recipients:
+            self._rcpt_answered(i, await self._reply(), mail_accepted=mail_accepted)
+        return mail_accepted
+
+    async def _named_step_by_step(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int]) -> bool:
+        """MAIL and RCPT; whether a recipient was accepted."""
         self._link.write(mail)
         if not self._mail_answered(await self._reply(self._mail_timeout_s)):
-            return
+            return False
         for i, command in zip(open_recipients, rcpt, strict=True):
             self._link.write(command)
             self._rcpt_answered(i, await self._reply(), mail_accepted=True)
         if None not in self._outcomes:
             await self._reset()
+            return False
+        return True
+
+    async def _step_by_step(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int], wire: WireMessage) -> None:
+        if not await self._named_step_by_step(mail, rcpt, open_recipients):
             return
         self._stage = "data"
         self._link.write(b"DATA\r\n")

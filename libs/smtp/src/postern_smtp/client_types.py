@@ -44,7 +44,7 @@ class ServerReply:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """One message for one next hop. `body` as it is to arrive: not dot-stuffed, lines ended by CRLF."""
+    """One message for one next hop. `body` as it is to arrive: not dot-stuffed, lines ended by CRLF unless it is BINARYMIME."""
 
     reverse_path: str  # "" is the null reverse-path
     recipients: tuple[Recipient, ...]  # at least one

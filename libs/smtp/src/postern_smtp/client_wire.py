@@ -5,7 +5,8 @@ that is longer than it may be (RFC 5321 section 4.5.3.1.5) still counts: a 250 t
 would bring a copy of the mail at each retry. Whatever does not read as a reply is an error that stays, for behind it nobody knows
 which reply belongs to which command.
 Commands are built from checked parts: no CR, LF or other control gets into one.
-Standards: RFC 5321 sections 4.1.1 and 4.2, RFC 2034 and 3463 (status), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 3461 (DSN).
+Standards: RFC 5321 sections 4.1.1 and 4.2, RFC 2034 and 3463 (status), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 3030 (BINARYMIME),
+RFC 3461 (DSN).
 Known gap: SMTPUTF8 (RFC 6531) is not spoken; a message with a non-ASCII address is refused with 553 5.6.7.
 """
 
@@ -34,6 +35,9 @@ _NOTIFY = re.compile(r"[A-Za-z,]{1,64}")
 
 TOO_LARGE = ServerReply(552, "5.3.4", "message size exceeds the limit that the next hop announced")
 EIGHT_BIT_REFUSED = ServerReply(554, "5.6.3", "message holds 8-bit data and the next hop does not offer 8BITMIME")
+BINARY_REFUSED = ServerReply(
+    554, "5.6.1", "message is binary, the next hop does not offer BINARYMIME, and it cannot be converted"
+)
 BAD_REVERSE_PATH = ServerReply(553, "5.1.7", "reverse-path cannot be written in a command")
 BAD_FORWARD_PATH = ServerReply(553, "5.1.3", "forward-path cannot be written in a command")
 NON_ASCII_PATH = ServerReply(553, "5.6.7", "address is not ASCII and the session does not use SMTPUTF8")
@@ -135,6 +139,7 @@ class Extensions:
 
     pipelining: bool = False
     eight_bit_mime: bool = False
+    binary_mime: bool = False  # with CHUNKING, without which it is not to be used (RFC 3030 section 3)
     starttls: bool = False
     dsn: bool = False
     size: bool = False
@@ -157,6 +162,7 @@ class Extensions:
         return cls(
             pipelining="PIPELINING" in offered,
             eight_bit_mime="8BITMIME" in offered,
+            binary_mime="BINARYMIME" in offered and "CHUNKING" in offered,
             starttls="STARTTLS" in offered,
             dsn="DSN" in offered,
             size="SIZE" in offered,
@@ -178,7 +184,9 @@ def refuse_message(transaction: Transaction, wire: WireMessage, extensions: Exte
 
     8-bit data towards a peer without 8BITMIME is encoded before it gets here, or cannot be, and is returned (RFC 6152 section 3).
     """
-    if wire.eight_bit and not extensions.eight_bit_mime:
+    if wire.cannot_go:
+        return BINARY_REFUSED
+    if wire.eight_bit and not wire.binary and not extensions.eight_bit_mime:
         return EIGHT_BIT_REFUSED
     if extensions.max_size_bytes is not None and wire.size_bytes > extensions.max_size_bytes:
         return TOO_LARGE
@@ -190,7 +198,9 @@ def mail_command(transaction: Transaction, wire: WireMessage, extensions: Extens
     command = f"MAIL FROM:<{transaction.reverse_path}>"
     if extensions.size:
         command += f" SIZE={wire.size_bytes}"
-    if extensions.eight_bit_mime and (wire.eight_bit or transaction.body_type is BodyType.EIGHT_BIT_MIME):
+    if wire.binary:
+        command += " BODY=BINARYMIME"
+    elif extensions.eight_bit_mime and (wire.eight_bit or transaction.body_type is BodyType.EIGHT_BIT_MIME):
         command += " BODY=8BITMIME"
     if extensions.dsn:
         if transaction.ret in {"FULL", "HDRS"}:

@@ -8,6 +8,7 @@ from postern_core.policy.accounts import Rates, SenderRules, SendingRates, Throt
 from postern_core.policy.codec import Section, SectionStruct, decode_section, encode_section
 from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule, Route, RouteTls
 from postern_core.policy.domains import DomainTable, RelayDomain
+from postern_core.policy.extensions import ListenerExtensions
 from postern_core.policy.gates import BareNewline, GateLimits, GatePolicy, ListenerIdentity, ListenerPolicy
 from postern_core.policy.screening import (
     AttachmentCondition,
@@ -29,6 +30,7 @@ __all__ = [
     "GatePolicy",
     "KeywordCondition",
     "KeywordScope",
+    "ListenerExtensions",
     "ListenerIdentity",
     "ListenerPolicy",
     "NextHop",

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from postern_api.fields import Body, examples
 from postern_api.listeners.accounts import RatesBody, SenderRulesBody, ThrottlingBody
+from postern_api.listeners.extensions import ExtensionsBody
 from postern_api.listeners.schemas import IdentityBody, LimitsBody
 from postern_api.policy.objects import Snapshot
 
@@ -66,6 +67,7 @@ class _Limits(Part):
 
 PARTS: Final[tuple[Part, ...]] = (
     Part("identity", IdentityBody, "How the gate calls itself."),
+    Part("extensions", ExtensionsBody, "Which ESMTP extensions the gate offers."),
     _Limits("limits", LimitsBody, "Sizes, numbers and times; null switches one off."),
     Part("throttling", ThrottlingBody, "Failed logins (authenticated gate)."),
     Part("senders", SenderRulesBody, "Whose reverse-paths are whose (authenticated gate)."),
