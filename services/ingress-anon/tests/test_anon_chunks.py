@@ -316,3 +316,18 @@ async def test_a_large_message_in_chunks_is_held_once(gate: GateUnderTest) -> No
     envelope, _ = await gate.stored(await wire.reply())
     assert envelope.size_bytes > 3 * len(lines)
     assert gate.listener.memory.used_bytes == 0
+
+
+async def test_a_chunk_that_drips_is_ended(gate: GateUnderTest) -> None:
+    await gate.policy(idle_timeout_s=0.4)
+    wire = await gate.session()
+    await wire.transaction()
+    await wire.send(b"BDAT 5000 LAST\r\n")
+    answered = asyncio.ensure_future(wire.reply())
+    async with asyncio.timeout(20):
+        while not answered.done():
+            await wire.send(b"x")
+            await asyncio.sleep(0.02)
+    assert (await answered).startswith("421 4.4.2")
+    await gate.wait_for(lambda: gate.listener.connections == 0)
+    assert (await gate.intake_count(), gate.listener.memory.used_bytes) == (0, 0)
