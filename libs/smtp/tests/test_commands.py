@@ -14,8 +14,10 @@ from postern_smtp.paths import ForwardPath, ReversePath, parse_forward_path
 
 
 def command(line: bytes, **switches: bool) -> Command:
-    verb, argument = split_verb(line)
-    return parse(verb, argument, ListenerExtensions(**switches))
+    """SMTPUTF8 and REQUIRETLS are tested in test_international.py."""
+    offered = ListenerExtensions(**{"smtputf8": False, "requiretls": False} | switches)
+    verb, argument = split_verb(line, utf8=offered.smtputf8)
+    return parse(verb, argument, offered)
 
 
 def refusal(line: bytes, **switches: bool) -> str:

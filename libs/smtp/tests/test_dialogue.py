@@ -93,6 +93,7 @@ def test_ehlo_offers_what_the_gate_can_do() -> None:
         "250-CHUNKING",
         "250-BINARYMIME",
         "250-DSN",
+        "250-SMTPUTF8",
         "250 LIMITS MAILMAX=20 RCPTMAX=100",
         "",
     ]

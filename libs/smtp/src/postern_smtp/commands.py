@@ -1,8 +1,8 @@
 """Commands: one line → one typed command. Pure; knows neither the session nor the policy.
 
 Grammar of RFC 5321 section 4.1; MAIL and RCPT with their parameters are in envelope_commands.py. Commands are ASCII without control
-characters; anything else is refused, never cleaned up. Tolerated, since many clients do it: white space behind `FROM:` and `TO:`, at the
-end of a line, and parameters after HELO.
+characters, or UTF-8 where SMTPUTF8 allows it (demands.py); anything else is refused, never cleaned up. Tolerated, since many clients do it:
+white space behind `FROM:` and `TO:`, at the end of a line, and parameters after HELO.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
-from postern_core.errors import Reply
 from postern_core.policy import ListenerExtensions
 from postern_smtp import replies
+from postern_smtp.demands import decoded
 from postern_smtp.envelope_commands import CommandRefused, Mail, Rcpt, parse_mail, parse_rcpt
 from postern_smtp.lines import MAX_COMMAND_OCTETS
 
@@ -98,11 +98,9 @@ _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}")
 _MAX_HOST_OCTETS = 255
 
 
-def split_verb(line: bytes) -> tuple[Verb, str]:
-    """The verb of a line and the text behind it. CommandRefused when it has none, or is not plain ASCII."""
-    if not line.isascii():
-        raise CommandRefused(_refuse_eight_bit(line))
-    text = line.decode("ascii")
+def split_verb(line: bytes, *, utf8: bool = False) -> tuple[Verb, str]:
+    """The verb of a line and the text behind it. CommandRefused when it has none, or holds what it may not; `utf8`: SMTPUTF8 is offered."""
+    text = decoded(line, utf8=utf8)
     if not text.isprintable():
         raise CommandRefused(replies.STRAY_CONTROL)
     word, _, argument = text.partition(" ")
@@ -134,12 +132,6 @@ def parse(verb: Verb, argument: str, offered: ListenerExtensions) -> Command:
     if not argument and verb is Verb.VRFY:
         raise CommandRefused(replies.SYNTAX)
     return Plain(verb)
-
-
-def _refuse_eight_bit(line: bytes) -> Reply:
-    if line[:4].upper() in (b"MAIL", b"RCPT"):
-        return replies.NOT_ASCII
-    return replies.EIGHT_BIT_COMMAND
 
 
 def chunk_of(line: bytes) -> Bdat | None:

@@ -24,10 +24,12 @@ from postern_smtp.checks import Ask, Question
 from postern_smtp.chunks import ChunkedData
 from postern_smtp.commands import Auth, Bdat, Command, CommandRefused, Hello, Mail, Plain, Rcpt, Verb, chunk_of, parse, split_verb
 from postern_smtp.data import DataReader
+from postern_smtp.demands import unmet_demand
 from postern_smtp.extensions import extensions, message_limit, session_left
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.lines import LineTooLong
 from postern_smtp.session import Session, Transaction
+from postern_smtp.utf8_address import octets
 
 __all__ = ["Answer", "Dialogue", "Then", "brings_data", "say"]
 
@@ -148,7 +150,7 @@ class Dialogue:
         if isinstance(line, LineTooLong):
             return say(replies.TLS_FIRST if self._before_tls else replies.LINE_TOO_LONG)
         try:
-            verb, argument = split_verb(line)
+            verb, argument = split_verb(line, utf8=self.offered.smtputf8)
         except CommandRefused as refused:
             # RFC 3207 section 4: before TLS all but a few commands get 530, known or not
             raise CommandRefused(replies.TLS_FIRST if self._before_tls else refused.reply) from refused
@@ -158,7 +160,8 @@ class Dialogue:
             raise CommandRefused(refusal)
         command = parse(verb, argument, self.offered)
         self.session.idle_commands = self.session.idle_commands + 1 if verb in _IDLE or command == _EMPTY_CHUNK else 0
-        return self._obey(command)
+        refusal = unmet_demand(command, argument, self.session)
+        return say(refusal) if refusal is not None else self._obey(command)
 
     def _obey(self, command: Command) -> Answer:
         match command:
@@ -272,10 +275,10 @@ class Dialogue:
         if isinstance(decided, Reply):
             return say(decided)
         limit = transaction.rules.limits.max_recipients
-        octets = len(decided) + len(command.orcpt) + len(command.notify) + _RECIPIENT_OCTETS
+        size = octets(decided) + octets(command.orcpt) + len(command.notify) + _RECIPIENT_OCTETS
         if limit is not None and len(transaction.recipients) >= limit:
             return say(replies.TOO_MANY_RECIPIENTS)
-        if transaction.path_octets + octets > _MAX_PATH_OCTETS:
+        if transaction.path_octets + size > _MAX_PATH_OCTETS:
             return say(replies.TOO_MANY_RECIPIENTS)
         domain, domains = decided.rpartition("@")[2], session.recipient_domains
         most = transaction.rules.limits.max_recipient_domains
@@ -287,7 +290,7 @@ class Dialogue:
         recipient = Recipient(n=len(transaction.recipients), address=decided, notify=command.notify, orcpt=command.orcpt)
 
         def take() -> Reply:
-            transaction.path_octets += octets
+            transaction.path_octets += size
             transaction.recipients.append(recipient)
             if most is not None:
                 domains.add(domain)

@@ -1,7 +1,7 @@
 """MAIL and RCPT: their paths and their ESMTP parameters → typed commands. Pure; knows neither the session nor the policy.
 
-SIZE (RFC 1870), BODY (RFC 6152, RFC 3030), AUTH (RFC 4954 section 5), and RET, ENVID, NOTIFY and ORCPT (RFC 3461 section 4). The parameter of an
-extension that is not offered is unknown: 555 5.5.4.
+SIZE (RFC 1870), BODY (RFC 6152, RFC 3030), AUTH (RFC 4954 section 5), SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689), and RET, ENVID, NOTIFY and ORCPT
+(RFC 3461 section 4). The parameter of an extension that is not offered is unknown: 555 5.5.4.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from postern_core.errors import Reply
 from postern_core.policy import ListenerExtensions
 from postern_smtp import replies
 from postern_smtp.paths import ForwardPath, ReversePath, parse_forward_path, parse_reverse_path
+from postern_smtp.utf8_address import is_orcpt
 
 
 class CommandRefused(Exception):  # noqa: N818  (a reply on its way to the peer, not a fault of the program)
@@ -34,6 +35,8 @@ class Mail(msgspec.Struct, frozen=True):
     body_type: BodyType = BodyType.SEVEN_BIT
     ret: str = ""
     envid: str = ""  # in xtext
+    smtputf8: bool = False
+    requiretls: bool = False
 
 
 class Rcpt(msgspec.Struct, frozen=True):
@@ -41,18 +44,16 @@ class Rcpt(msgspec.Struct, frozen=True):
 
     forward_path: ForwardPath
     notify: str = ""
-    orcpt: str = ""  # in xtext
+    orcpt: str = ""  # as it came: utf8_address.py
 
 
 _XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+"
-_PARAMETER = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[!-<>-~]+))?")
+_PARAMETER = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[!-<>-~\u00a0-\U0010ffff]+))?")
 _BODIES: Final = frozenset(body.value for body in BodyType)
 _SIZE = re.compile(r"[0-9]{1,20}")
 _ENVID = re.compile(_XTEXT)
-_ORCPT = re.compile(rf"[A-Za-z0-9-]+;{_XTEXT}")
 _NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 _MAX_ENVID_OCTETS = 100  # RFC 3461 section 4.4
-_MAX_ORCPT_OCTETS = 500  # RFC 3461 section 4.2
 _NEED_VALUE: Final = frozenset({"SIZE", "BODY", "RET", "ENVID", "NOTIFY", "ORCPT", "AUTH"})
 
 
@@ -73,11 +74,13 @@ def parse_mail(argument: str, offered: ListenerExtensions) -> Mail:
         ret, envid = given.pop("RET", "").upper(), given.pop("ENVID", "")
         if ret not in ("", "FULL", "HDRS") or (envid and not (_ENVID.fullmatch(envid) and len(envid) <= _MAX_ENVID_OCTETS)):
             raise CommandRefused(replies.SYNTAX)
+    smtputf8 = offered.smtputf8 and _is_set("SMTPUTF8", given)
+    requiretls = offered.requiretls and _is_set("REQUIRETLS", given)
     # who first handed the message in is not trusted, and ignored as RFC 4954 section 5 asks
     given.pop("AUTH", None)
     if given:
         raise CommandRefused(replies.UNKNOWN_PARAMETER)
-    return Mail(path, int(size) if size is not None else None, BodyType(body), ret, envid)
+    return Mail(path, int(size) if size is not None else None, BodyType(body), ret, envid, smtputf8, requiretls)
 
 
 def parse_rcpt(argument: str, offered: ListenerExtensions) -> Rcpt:
@@ -93,11 +96,19 @@ def parse_rcpt(argument: str, offered: ListenerExtensions) -> Rcpt:
         wishes = notify.split(",")
         if notify not in ("", "NEVER") and (not _NOTIFY.issuperset(wishes) or len(set(wishes)) != len(wishes)):
             raise CommandRefused(replies.SYNTAX)
-        if orcpt and not (_ORCPT.fullmatch(orcpt) and len(orcpt) <= _MAX_ORCPT_OCTETS):
+        if orcpt and not is_orcpt(orcpt):
             raise CommandRefused(replies.SYNTAX)
     if given:
         raise CommandRefused(replies.UNKNOWN_PARAMETER)
     return Rcpt(path, notify, orcpt)
+
+
+def _is_set(name: str, given: dict[str, str]) -> bool:
+    """Takes a parameter that has no value (RFC 6531 section 3.1, RFC 8689 section 2) out of `given`."""
+    value = given.pop(name, None)
+    if value:
+        raise CommandRefused(replies.SYNTAX)
+    return value is not None
 
 
 def _behind(keyword: str, argument: str) -> str:
@@ -114,7 +125,7 @@ def _parameters(text: str) -> dict[str, str]:
         if found is None or found["name"].upper() in given:
             raise CommandRefused(replies.SYNTAX)
         name, value = found["name"].upper(), found["value"]
-        if value is None and name in _NEED_VALUE:
+        if (value is None and name in _NEED_VALUE) or (name != "ORCPT" and not word.isascii()):
             raise CommandRefused(replies.SYNTAX)
         given[name] = value or ""
     return given

@@ -19,6 +19,10 @@ def extensions(profile: GateProfile, session: Session, limits: GateLimits, offer
         lines += ["CHUNKING", "BINARYMIME"] if offered.binarymime else ["CHUNKING"]  # RFC 3030 section 3: never without
     if offered.dsn:
         lines.append("DSN")
+    if offered.smtputf8:
+        lines.append("SMTPUTF8")
+    if offered.requiretls and session.tls:  # RFC 8689 section 2: inside TLS only
+        lines.append("REQUIRETLS")
     if offered.limits and (told := _limits(limits)):
         lines.append(f"LIMITS {told}")
     if profile.tls is not None and not session.tls:

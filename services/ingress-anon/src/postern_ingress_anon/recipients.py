@@ -7,6 +7,7 @@ RFC 5321 section 4.5.1 asks everybody to take, goes to the first relay domain. P
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 from postern_core.errors import Reply
@@ -34,9 +35,14 @@ class RelayRecipients:
             if not self.postmaster_domain:
                 return replies.NO_POSTMASTER_DOMAIN
             return f"{path.local_part}@{self.postmaster_domain}"
-        if not _ROUTING.isdisjoint(path.unquoted_local_part):
+        if not _ROUTING.isdisjoint(_plain(path.unquoted_local_part)):
             return replies.RELAY_DENIED
         return path.address if self.domains.find(path.domain) else replies.RELAY_DENIED
+
+
+def _plain(local_part: str) -> str:
+    """As a mail server may read it that takes fullwidth `％`, `！` and `＠` for what they look like."""
+    return local_part if local_part.isascii() else unicodedata.normalize("NFKC", local_part)
 
 
 def compile_rules(policy: GatePolicy) -> GateRules:

@@ -17,6 +17,10 @@ class ExtensionsBody(Body):
     chunking: bool = Field(default=True, description="RFC 3030: BDAT.")
     binarymime: bool = Field(default=True, description="RFC 3030: BODY=BINARYMIME; without chunking it is not offered either.")
     dsn: bool = Field(default=True, description="RFC 3461: RET, ENVID, NOTIFY and ORCPT.")
+    smtputf8: bool = Field(default=True, description="RFC 6531: addresses and header fields in UTF-8.")
+    requiretls: bool = Field(
+        default=True, description="RFC 8689, announced inside TLS: on over verified TLS only, or back to the sender."
+    )
     limits: bool = Field(default=True, description="RFC 9422: the limits on transactions, recipients and their domains are told.")
 
     def to_object(self) -> ListenerExtensions:
