@@ -94,7 +94,7 @@ def test_what_could_end_a_line_or_fool_a_reader_is_refused(character: str, place
     path = place.format(f"x{character}y")
     assert refusal(f"RCPT TO:{path}") == "501 5.5.2"
     if "ORCPT" not in path:
-        with pytest.raises(ValueError, match="not a|nothing|behind"):
+        with pytest.raises(ValueError, match=r"not a|behind"):
             parse_forward_path(path)
     if character != "\ufdd0":
         assert not is_orcpt(f"utf-8;a\\x{{{ord(character):02X}}}@b.example")
@@ -238,8 +238,7 @@ def test_whatever_is_taken_is_one_printable_line(text: str) -> None:
     ):
         try:
             taken = command(line.encode("utf-8", "surrogatepass"))
-        except CommandRefused as refused:
-            assert refused.reply.code >= 500
+        except CommandRefused:
             continue
         if isinstance(taken, Mail):
             address = taken.reverse_path.address

@@ -6,7 +6,7 @@
 
 After `send`, the session is either ready for the next transaction (`usable`) or closed; cancelled, it is closed.
 Written for a relay that sends much: one write for MAIL, RCPT and DATA, one for a message of usual size, no copy line by line.
-Standards and known gaps: client_opening.py, client_dialogue.py, client_data.py, client_seven_bit.py, client_wire.py, a file a step.
+Standards and known gaps: client_opening.py, client_demands.py, client_dialogue.py, client_data.py, client_seven_bit.py, client_wire.py, a file a step.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import structlog
 from postern_core.envelope import BodyType
 from postern_core.policy import NextHop
 from postern_smtp.client_data import WireMessage, in_lines, to_chunk, to_wire
+from postern_smtp.client_demands import lack
 from postern_smtp.client_dialogue import Dialogue
 from postern_smtp.client_opening import Session, open_session, say_quit
 from postern_smtp.client_seven_bit import to_seven_bit, to_text
@@ -73,6 +74,10 @@ class SmtpClient:
         """As "TLSv1.3"; "" without TLS."""
         return self._session.tls_version
 
+    def lack(self, transaction: Transaction) -> ServerReply | None:
+        """What this session is short of for all of `transaction` (`send` says it to those concerned); None when nothing."""
+        return lack(transaction, self._session.extensions, verified=self._session.verified)
+
     async def send(self, transaction: Transaction, *, mail_timeout_s: float | None = None) -> tuple[RecipientOutcome, ...]:
         """One transaction. Returns the outcome of each recipient, in their order.
 
@@ -80,7 +85,8 @@ class SmtpClient:
 
         Outcomes that no peer spoke, because it could not be asked: 554 5.6.3 (8-bit data that a peer without 8BITMIME cannot be
         given, see client_seven_bit.py), 552 5.3.4 (over the
-        announced SIZE), 554 5.6.1 (binary, likewise), 553 (an address that fits no command). Raises ConnectionLost when a recipient's end stays open.
+        announced SIZE), 554 5.6.1 (binary, likewise), 553 5.6.7, 554 5.6.9, 550 5.7.10 and 550 5.7.30 (client_demands.py), 553 (an address that fits no
+        command). Raises ConnectionLost when a recipient's end stays open.
         """
         if not self.usable:
             self.discard()
@@ -88,7 +94,12 @@ class SmtpClient:
         wire = await self._wire_form(transaction)
         self.messages_sent += 1
         dialogue = Dialogue(
-            self._session.link, self._session.extensions, self._options, transaction, mail_timeout_s=mail_timeout_s
+            self._session.link,
+            self._session.extensions,
+            self._options,
+            transaction,
+            mail_timeout_s=mail_timeout_s,
+            verified=self._session.verified,
         )
         try:
             outcomes = await dialogue.run(wire)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from postern_core.envelope import Recipient
 from postern_smtp.client_data import END_OF_DATA, WireMessage
+from postern_smtp.client_demands import needs_utf8, refuse, refuse_to
 from postern_smtp.client_link import Link, LinkLost, PeerSilent
 from postern_smtp.client_types import ClientOptions, ConnectionLost, RecipientOutcome, ServerReply, Transaction
 from postern_smtp.client_wire import (
@@ -35,7 +36,8 @@ class _SessionEnded(Exception):  # noqa: N818 - names what happened
 
 
 class Dialogue:
-    """One run of one transaction. `mail_timeout_s`, where it is less than the other time-outs, is for the reply to MAIL."""
+    """One run of one transaction. `mail_timeout_s`, where it is less than the other time-outs, is for the reply to MAIL; `verified`:
+    the peer's certificate is."""
 
     def __init__(
         self,
@@ -45,12 +47,14 @@ class Dialogue:
         transaction: Transaction,
         *,
         mail_timeout_s: float | None = None,
+        verified: bool = False,
     ) -> None:
         self._link = link
         self._extensions = extensions
         self._options = options
         self._transaction = transaction
         self._mail_timeout_s = min(options.command_timeout_s, mail_timeout_s or options.command_timeout_s)
+        self._verified = verified
         self._stage = "mail"
         self._outcomes: list[RecipientOutcome | None] = [None] * len(transaction.recipients)
         self.in_step = True  # afterwards: the session is ready for the next MAIL
@@ -69,15 +73,17 @@ class Dialogue:
         return self._settled()
 
     async def _run(self, wire: WireMessage) -> None:
-        refusal = refuse_message(self._transaction, wire, self._extensions)
+        refusal = refuse(self._transaction, self._extensions, verified=self._verified)
+        refusal = refusal or refuse_message(self._transaction, wire, self._extensions)
         if refusal is not None:
             self._settle_rest(refusal)
             return
         open_recipients = self._refuse_paths()
         if not open_recipients:
             return
-        mail = mail_command(self._transaction, wire, self._extensions)
-        rcpt = [rcpt_command(self._transaction.recipients[i], self._extensions) for i in open_recipients]
+        utf8 = self._extensions.utf8 and needs_utf8(self._transaction)
+        mail = mail_command(self._transaction, wire, self._extensions, utf8=utf8)
+        rcpt = [rcpt_command(self._transaction.recipients[i], self._extensions, utf8=utf8) for i in open_recipients]
         if wire.binary:
             await self._by_chunk(mail, rcpt, open_recipients, wire)
         elif self._extensions.pipelining:
@@ -148,7 +154,7 @@ class Dialogue:
         """Settles recipients that fit no command; returns the places of the others."""
         places = []
         for i, recipient in enumerate(self._transaction.recipients):
-            refusal = refuse_path(recipient.address, BAD_FORWARD_PATH)
+            refusal = refuse_to(recipient.address, self._extensions) or refuse_path(recipient.address, BAD_FORWARD_PATH)
             if refusal is None and recipient.address:
                 places.append(i)
             else:

@@ -6,8 +6,7 @@ would bring a copy of the mail at each retry. Whatever does not read as a reply 
 which reply belongs to which command.
 Commands are built from checked parts: no CR, LF or other control gets into one.
 Standards: RFC 5321 sections 4.1.1 and 4.2, RFC 2034 and 3463 (status), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 3030 (BINARYMIME),
-RFC 3461 (DSN).
-Known gap: SMTPUTF8 (RFC 6531) is not spoken; a message with a non-ASCII address is refused with 553 5.6.7.
+RFC 3461 (DSN), RFC 6531 (SMTPUTF8), RFC 8689 (REQUIRETLS); whether a message may go over a session at all is decided in client_demands.py.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from postern_core.envelope import BodyType, Recipient
 from postern_smtp.client_data import WireMessage
 from postern_smtp.client_types import ServerReply, Transaction
+from postern_smtp.utf8_address import is_orcpt, orcpt_in_seven_bit
 
 MAX_LINE_BYTES = 2048  # that are kept of a line
 MAX_LINES = 128  # that are kept of a reply
@@ -40,7 +40,6 @@ BINARY_REFUSED = ServerReply(
 )
 BAD_REVERSE_PATH = ServerReply(553, "5.1.7", "reverse-path cannot be written in a command")
 BAD_FORWARD_PATH = ServerReply(553, "5.1.3", "forward-path cannot be written in a command")
-NON_ASCII_PATH = ServerReply(553, "5.6.7", "address is not ASCII and the session does not use SMTPUTF8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +144,13 @@ class Extensions:
     size: bool = False
     max_size_bytes: int | None = None  # None: no limit announced
     auth: frozenset[str] = frozenset()
+    smtputf8: bool = False
+    requiretls: bool = False
+
+    @property
+    def utf8(self) -> bool:
+        """Whether UTF-8 may stand in addresses and headers: SMTPUTF8 is nothing without 8BITMIME (RFC 6531 section 3.1)."""
+        return self.smtputf8 and self.eight_bit_mime
 
     @classmethod
     def parse(cls, reply: RawReply) -> Extensions:
@@ -169,13 +175,15 @@ class Extensions:
             # SIZE or SIZE 0: no fixed limit (RFC 1870 section 4); 20 digits is the most that the grammar allows
             max_size_bytes=(int(limit) or None) if limit.isascii() and limit.isdigit() and len(limit) <= 20 else None,
             auth=frozenset(auth),
+            smtputf8="SMTPUTF8" in offered,
+            requiretls="REQUIRETLS" in offered,
         )
 
 
 def refuse_path(address: str, refusal: ServerReply) -> ServerReply | None:
     """None when `address` (without angle brackets) may stand in a command, else what to say about it."""
-    if not address.isascii():
-        return NON_ASCII_PATH
+    if not address.isascii() and not address.isprintable():  # no gate takes one; what an older one took ends no line here
+        return refusal
     return None if _PLAIN_PATH.fullmatch(address) or _QUOTED_PATH.fullmatch(address) else refusal
 
 
@@ -193,8 +201,8 @@ def refuse_message(transaction: Transaction, wire: WireMessage, extensions: Exte
     return refuse_path(transaction.reverse_path, BAD_REVERSE_PATH)
 
 
-def mail_command(transaction: Transaction, wire: WireMessage, extensions: Extensions) -> bytes:
-    """MAIL with the parameters that the peer offers."""
+def mail_command(transaction: Transaction, wire: WireMessage, extensions: Extensions, *, utf8: bool = False) -> bytes:
+    """MAIL with the parameters that the peer offers. `utf8`: SMTPUTF8 is one of them, and said."""
     command = f"MAIL FROM:<{transaction.reverse_path}>"
     if extensions.size:
         command += f" SIZE={wire.size_bytes}"
@@ -207,18 +215,23 @@ def mail_command(transaction: Transaction, wire: WireMessage, extensions: Extens
             command += f" RET={transaction.ret}"
         if _XTEXT.fullmatch(transaction.envid):
             command += f" ENVID={transaction.envid}"
-    return command.encode("ascii") + b"\r\n"
+    if utf8:
+        command += " SMTPUTF8"
+    if transaction.requiretls:
+        command += " REQUIRETLS"
+    return command.encode("utf-8" if utf8 else "ascii") + b"\r\n"
 
 
-def rcpt_command(recipient: Recipient, extensions: Extensions) -> bytes:
-    """RCPT with its DSN parameters where the peer offers DSN."""
+def rcpt_command(recipient: Recipient, extensions: Extensions, *, utf8: bool = False) -> bytes:
+    """RCPT with its DSN parameters where the peer offers DSN. `utf8`: MAIL said SMTPUTF8."""
     command = f"RCPT TO:<{recipient.address}>"
     if extensions.dsn:
         if _NOTIFY.fullmatch(recipient.notify):
             command += f" NOTIFY={recipient.notify}"
-        if _XTEXT.fullmatch(recipient.orcpt):
-            command += f" ORCPT={recipient.orcpt}"
-    return command.encode("ascii") + b"\r\n"
+        orcpt = recipient.orcpt if utf8 else orcpt_in_seven_bit(recipient.orcpt)
+        if _XTEXT.fullmatch(orcpt) or (utf8 and is_orcpt(orcpt)):
+            command += f" ORCPT={orcpt}"
+    return command.encode("utf-8" if utf8 else "ascii") + b"\r\n"
 
 
 def hello_command(verb: str, name: str) -> bytes:
