@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.relay import Relay
 
-# the endings that some server somewhere takes for the end; the last two end a line for Python, not in SMTP
+# the endings that some server somewhere takes for the end; the last five end a line for Python, not in SMTP
 FALSE_ENDS = {
     "LF.LF": b"\n.\n",
     "CR.CR": b"\r.\r",
@@ -23,10 +23,13 @@ FALSE_ENDS = {
     "CRLF.CR": b"\r\n.\r",
     "NEL": "\x85.\x85".encode(),
     "LS": "\u2028.\u2028".encode(),
+    "FS": b"\x1c.\x1c",
+    "GS": b"\x1d.\x1d",
+    "RS": b"\x1e.\x1e",
 }
 _NUL = {"CRLF NUL.CRLF": b"\r\n\0.\r\n", "CRLF.NUL CRLF": b"\r\n.\0\r\n"}
 _INNER = b"MAIL FROM:<evil@x.example>\r\nRCPT TO:<victim@relay.example>\r\nDATA\r\nSubject: smuggled\r\n\r\nevil"
-_HARMLESS = {"NEL", "LS"}
+_HARMLESS = {"NEL", "LS", "FS", "GS", "RS"}
 
 
 @pytest.mark.parametrize("setting", ["reject", "normalise"])

@@ -20,7 +20,7 @@ from postern_core.policy import commands as policy
 from postern_core.policy.commands import CommandRule, ListenerCommands, OnViolation, command_table
 from postern_smtp import lines, replies
 from postern_smtp.command_filter import DEFAULT_FILTER, CommandFilter
-from postern_smtp.commands import Verb
+from postern_smtp.commands import Bdat, Verb
 from postern_smtp.dialogue import Answer, Dialogue, Then
 from postern_smtp.filters import Filters
 from postern_smtp.gate import GateProfile, GateRules
@@ -203,11 +203,16 @@ def test_what_is_disabled_is_not_announced() -> None:
     assert without_bdat.announced(["SIZE 1", "CHUNKING", "BINARYMIME", "AUTH PLAIN"]) == ["SIZE 1", "AUTH PLAIN"]
 
 
-def test_a_bdat_that_is_not_taken_ends_the_connection_since_its_chunk_follows() -> None:
+def test_the_chunk_behind_a_bdat_that_is_not_taken_is_thrown_away() -> None:
     for rule in (row("BDAT", enabled=False), row("BDAT", 8)):
         answer = Talk(rule).say("BDAT 10 LAST")
-        assert answer.wire[:3] in (b"500", b"502")
-        assert answer.then is Then.CLOSE
+        assert answer.reply in (replies.LINE_TOO_LONG, replies.NOT_IMPLEMENTED)
+        assert (answer.then, answer.chunk) == (Then.READ_CHUNK, Bdat(10, last=True))
+
+
+def test_behind_a_bdat_that_was_too_long_to_keep_nobody_knows_where_the_next_command_begins() -> None:
+    answer = Talk(row("BDAT")).dialogue.take(LineTooLong(b"BDAT 10 LAST", 20_000))
+    assert (answer.wire[:3], answer.then) == (b"500", Then.CLOSE)
 
 
 def test_the_row_of_auth_holds_for_each_line_of_the_exchange() -> None:

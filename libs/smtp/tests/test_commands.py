@@ -7,19 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postern_core.envelope import BodyType
+from postern_core.policy import ListenerExtensions
 from postern_smtp import replies
-from postern_smtp.commands import Auth, Command, CommandRefused, Hello, Mail, Plain, Rcpt, Verb, parse, split_verb
+from postern_smtp.commands import Auth, Bdat, Command, CommandRefused, Hello, Mail, Plain, Rcpt, Verb, parse, split_verb
 from postern_smtp.paths import ForwardPath, ReversePath, parse_forward_path
 
 
-def command(line: bytes, *, dsn: bool = True) -> Command:
-    verb, argument = split_verb(line)
-    return parse(verb, argument, dsn=dsn)
+def command(line: bytes, **switches: bool) -> Command:
+    """SMTPUTF8 and REQUIRETLS are tested in test_international.py."""
+    offered = ListenerExtensions(**{"smtputf8": False, "requiretls": False} | switches)
+    verb, argument = split_verb(line, utf8=offered.smtputf8)
+    return parse(verb, argument, offered)
 
 
-def refusal(line: bytes, *, dsn: bool = True) -> str:
+def refusal(line: bytes, **switches: bool) -> str:
     with pytest.raises(CommandRefused) as refused:
-        command(line, dsn=dsn)
+        command(line, **switches)
     return str(refused.value.reply)[:9]
 
 
@@ -50,6 +53,9 @@ def refusal(line: bytes, *, dsn: bool = True) -> str:
         ),
         (b"RCPT TO:<a@b.example> NOTIFY=NEVER", Rcpt(ForwardPath("a", "b.example"), "NEVER")),
         (b"AUTH plain AGEAYg==", Auth("PLAIN", "AGEAYg==")),
+        (b"MAIL FROM:<> BODY=binarymime", Mail(ReversePath(""), None, BodyType.BINARY_MIME)),
+        (b"BDAT 10", Bdat(10, last=False)),
+        (b"bdat 0  last", Bdat(0, last=True)),
         (b"AUTH LOGIN", Auth("LOGIN", None)),
         (b"NOOP whatever", Plain(Verb.NOOP)),
         (b"DATA ", Plain(Verb.DATA)),
@@ -129,7 +135,7 @@ def test_malformed_paths_are_refused(path: bytes) -> None:
         (b"HELO " + b"x" * 256, "501 5.5.4"),
         (b"NOOP " + b"x" * 2048, "500 5.5.2"),
         (b"EXPN list", "502 5.5.1"),
-        (b"BDAT 10 LAST", "502 5.5.1"),
+        (b"BDAT ten", "501 5.5.4"),
         (b"DATA now", "501 5.5.4"),
         (b"QUIT please", "501 5.5.4"),
         (b"VRFY", "501 5.5.4"),
@@ -141,7 +147,7 @@ def test_malformed_paths_are_refused(path: bytes) -> None:
         (b"MAIL FROM:<a@b.example> SIZE=-1", "501 5.5.4"),
         (b"MAIL FROM:<a@b.example> SIZE=1 SIZE=2", "501 5.5.4"),
         (b"MAIL FROM:<a@b.example> SIZE=123456789012345678901", "501 5.5.4"),
-        (b"MAIL FROM:<a@b.example> BODY=BINARYMIME", "501 5.5.4"),
+        (b"MAIL FROM:<a@b.example> BODY=9BIT", "501 5.5.4"),
         (b"MAIL FROM:<a@b.example> RET=ALL", "501 5.5.4"),
         (b"MAIL FROM:<a@b.example> ENVID=+zz", "501 5.5.4"),
         (b"MAIL FROM:<a@b.example> ENVID=" + b"x" * 101, "501 5.5.4"),
@@ -165,6 +171,8 @@ def test_malformed_commands_get_their_reply(line: bytes, expected: str) -> None:
 def test_parameters_of_an_extension_that_is_not_offered_are_unknown() -> None:
     assert refusal(b"RCPT TO:<a@b.example> NOTIFY=NEVER", dsn=False) == "555 5.5.4"
     assert refusal(b"MAIL FROM:<a@b.example> RET=HDRS", dsn=False) == "555 5.5.4"
+    assert refusal(b"MAIL FROM:<> BODY=BINARYMIME", binarymime=False) == "501 5.5.4"
+    assert refusal(b"MAIL FROM:<> BODY=BINARYMIME", chunking=False) == "501 5.5.4"
 
 
 def test_an_initial_response_is_not_in_the_representation() -> None:

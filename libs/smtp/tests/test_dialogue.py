@@ -15,7 +15,7 @@ from postern_core.errors import Reply
 from postern_core.policy import GateLimits
 from postern_smtp import replies
 from postern_smtp.checks import Checks
-from postern_smtp.commands import Verb
+from postern_smtp.commands import Bdat, Verb
 from postern_smtp.dialogue import Answer, Dialogue, Then
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.lines import LineTooLong
@@ -90,7 +90,11 @@ def test_ehlo_offers_what_the_gate_can_do() -> None:
         "250-SIZE 1000",
         "250-8BITMIME",
         "250-ENHANCEDSTATUSCODES",
-        "250 DSN",
+        "250-CHUNKING",
+        "250-BINARYMIME",
+        "250-DSN",
+        "250-SMTPUTF8",
+        "250 LIMITS MAILMAX=20 RCPTMAX=100",
         "",
     ]
     talk = Talk(AUTH)
@@ -112,6 +116,7 @@ def test_the_table_of_states_is_kept(state: State, verb: Verb) -> None:
         State.READY: ["EHLO c"],
         State.MAIL: ["EHLO c", "MAIL FROM:<>"],
         State.RCPT: ["EHLO c", "MAIL FROM:<>", "RCPT TO:<b@relay.example>"],
+        State.CHUNKS: ["EHLO c", "MAIL FROM:<>", "RCPT TO:<b@relay.example>", "BDAT 3"],
     }[state]
     talk.script(*opening)
     assert talk.session.state is state
@@ -122,9 +127,14 @@ def test_the_table_of_states_is_kept(state: State, verb: Verb) -> None:
         "RCPT": " TO:<c@relay.example>",
         "VRFY": " x",
         "AUTH": " PLAIN",
+        "BDAT": " 5",
     }.get(verb.value, "")
-    code = talk.reply(f"{verb}{argument}")[:3]
-    if verb in (Verb.STARTTLS, Verb.AUTH):
+    answer = talk.say(f"{verb}{argument}")
+    code = str(answer.reply)[:3] if answer.reply is not None else answer.wire[:3].decode()
+    if verb is Verb.BDAT:
+        assert answer.then is Then.READ_CHUNK  # also when it is refused, with `reply`
+        assert code == ("" if state in LEGAL[verb] else "503")
+    elif verb in (Verb.STARTTLS, Verb.AUTH):
         assert code == "502"  # this gate has neither
     elif state in LEGAL[verb]:
         assert code in ("250", "354", "221", "252", "214")
@@ -269,17 +279,41 @@ def test_one_error_too_many_ends_the_session() -> None:
 
 
 def test_data_that_nobody_asked_for_is_not_read_as_commands() -> None:
-    for line in ("DATA", "BDAT 10 LAST"):
-        talk = Talk()
-        talk.script("EHLO c", "MAIL FROM:<>", "RCPT TO:<b@elsewhere.example>")
-        answer = talk.say(line, more_waits=True)
-        assert (answer.wire[:9], answer.then) == (b"554 5.5.0", Then.CLOSE)
+    talk = Talk()
+    talk.script("EHLO c", "MAIL FROM:<>", "RCPT TO:<b@elsewhere.example>")
+    answer = talk.say("DATA", more_waits=True)
+    assert (answer.wire[:9], answer.then) == (b"554 5.5.0", Then.CLOSE)
     # a fault that passes is told as one, and what the client sent behind its DATA is not read either
     talk = Talk()
     talk.script("EHLO c", "MAIL FROM:<>", "RCPT TO:<b@relay.example>")
     talk.unavailable = replies.UNAVAILABLE
     answer = talk.say("DATA", more_waits=True)
     assert (answer.wire[:9], answer.then) == (b"451 4.3.0", Then.CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("gate", "line", "refusal"),
+    [
+        (ANON, "BDAT 10 LAST", "503 5.5.1"),
+        (ANON, "bdat 10", "503 5.5.1"),
+        (ANON, "BDAT 10" + " " * 2048, "500 5.5.2"),
+        (AUTH, "BDAT 10 LAST", "530 5.7.0"),
+    ],
+)
+def test_a_chunk_that_is_refused_for_whatever_reason_is_to_be_read(gate: GateProfile, line: str, refusal: str) -> None:
+    answer = Talk(gate).say(line)
+    assert (str(answer.reply)[:9], answer.then, answer.chunk) == (refusal, Then.READ_CHUNK, Bdat(10, last="LAST" in line))
+    assert Talk(gate).say("BDAT ten").then is Then.CLOSE
+
+
+def test_chunks_after_a_refused_one_are_no_message() -> None:
+    talk = Talk()
+    talk.script("EHLO c", "MAIL FROM:<>", "RCPT TO:<b@relay.example>")
+    assert str(talk.say("BDAT 10" + " " * 2048).reply)[:3] == "500"
+    assert talk.say("BDAT 5 LAST").then is Then.READ_CHUNK
+    assert talk.session.transaction is not None
+    assert talk.session.transaction.chunks is not None
+    assert talk.session.transaction.chunks.message() is replies.LINE_TOO_LONG
 
 
 def test_commands_that_bring_no_mail_become_errors_after_a_hundred_in_a_row() -> None:

@@ -93,7 +93,7 @@ def test_every_limit_stands_on_the_page_with_its_default() -> None:
         f"up to {resolver._MAX_ENTRIES} answers",
         f"one name of at most {commands._MAX_HOST_OCTETS} octets",
         "`"
-        + "`, `".join(sorted(commands.NOT_IMPLEMENTED, key="EXPN ETRN ATRN TURN SEND SOML SAML BDAT BURL".index))
+        + "`, `".join(sorted(commands.NOT_IMPLEMENTED, key="EXPN ETRN ATRN TURN SEND SOML SAML BURL".index))
         + "`; `STARTTLS`",
     ],
 )

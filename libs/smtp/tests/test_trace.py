@@ -55,6 +55,26 @@ def test_protocol_names_follow_rfc_3848() -> None:
     assert " with ESMTPS (" in field(Client(address="192.0.2.1", helo="c", tls="TLSv1.2 X"))
 
 
+def test_with_smtputf8_protocol_names_follow_rfc_6531() -> None:
+    def protocol(**client: str) -> str:
+        text = received_field(
+            client=Client(address="192.0.2.1", helo="c", **client),
+            extended=True,
+            utf8=True,
+            hostname="mx.example",
+            queue_id=new_queue_id(),
+            at=NOW,
+            only_recipient="jösé@b.example",
+        ).decode("ascii")
+        assert "for <" not in text  # the field by itself keeps no message from a server without SMTPUTF8
+        return text.partition(" with ")[2].split()[0]
+
+    assert protocol() == "UTF8SMTP"
+    assert protocol(tls="TLSv1.3 X") == "UTF8SMTPS"
+    assert protocol(user="u") == "UTF8SMTPA"
+    assert protocol(tls="TLSv1.3 X", user="u") == "UTF8SMTPSA"
+
+
 def test_addresses_are_literals() -> None:
     assert "([192.0.2.1])" in field(Client(address="192.0.2.1", helo="c"))
     assert "([IPv6:2001:db8::1])" in field(Client(address="2001:db8::1", helo="c"))

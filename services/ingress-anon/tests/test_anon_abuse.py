@@ -120,6 +120,31 @@ async def test_no_false_end_of_data_smuggles_a_message(gate: GateUnderTest, endi
     assert await gate.intake_count() == 0
 
 
+@pytest.mark.parametrize("edge", [64 * 1024, 128 * 1024, 256 * 1024])
+async def test_no_false_end_at_the_edge_of_a_buffer_smuggles_a_message(gate: GateUnderTest, edge: int) -> None:
+    await gate.policy(max_messages=None, max_errors=None, max_session_bytes=None)
+    wire, padding = await gate.session(), (b"y" * 70 + b"\r\n") * 4000
+    for ending in FALSE_ENDINGS:
+        for shift in (1, 2, 3):  # the edge stands behind this octet of the ending
+            await wire.transaction()
+            await wire.expect("DATA", "354")
+            await wire.send(padding[: edge - shift - 3] + b"abc" + ending + b"MAIL FROM:<evil@x.example>\r\n.\r\nNOOP\r\n")
+            assert (await wire.reply()).startswith("550 5.")
+            assert (await wire.reply()).startswith("250")
+    assert await gate.intake_count() == 0
+
+
+@pytest.mark.parametrize("text", ["\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"])
+async def test_what_only_python_takes_for_a_line_end_is_text(gate: GateUnderTest, text: str) -> None:
+    end = text.encode()
+    message = b"Subject: x\r\n\r\none" + end + b"." + end + b"MAIL FROM:<evil@x.example>\r\n"
+    wire = await gate.session()
+    _, body = await gate.stored(await wire.message(message))
+    assert body.endswith(message)
+    await wire.expect("NOOP", "250")
+    assert await gate.intake_count() == 1
+
+
 async def test_a_message_that_begins_with_white_space_does_not_continue_our_trace_field(gate: GateUnderTest) -> None:
     _, body = await gate.stored(await (await gate.session()).message(b"\tby trusted.example\r\nSubject: x\r\n\r\ntext\r\n"))
     assert body.endswith(b"+0000\r\n\r\n\tby trusted.example\r\nSubject: x\r\n\r\ntext\r\n")

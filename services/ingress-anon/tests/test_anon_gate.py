@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+
 import pytest
 
 from fixtures.gates import GateUnderTest
@@ -68,6 +71,24 @@ async def test_the_answers_to_a_pipelined_batch_leave_in_one_write(gate: GateUnd
     await wire.send(b"MAIL FROM:<x@sender.example>\r\nRCPT TO:<a@relay.example>\r\nRCPT TO:<a@elsewhere.example>\r\nDATA\r\n")
     assert [(await wire.reply())[:3] for _ in range(4)] == ["250", "250", "550", "354"]
     assert len(written) == 1
+
+
+async def test_the_answers_to_a_pipelined_batch_come_in_one_segment(gate: GateUnderTest) -> None:
+    address = gate.listener.addresses[0]
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setblocking(False)
+        await loop.sock_connect(client, (address.host, address.port))
+        assert (await loop.sock_recv(client, 65_536)).startswith(b"220 ")
+        group = b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@elsewhere.example>\r\nRCPT TO:<a@relay.example>\r\n"
+        for end, last in ((b"DATA\r\n", b"354"), (b"BDAT 3\r\nx\r\nNOOP\r\nRSET\r\n", b"250")):
+            await loop.sock_sendall(client, group + end)
+            said = [line for line in (await loop.sock_recv(client, 65_536)).splitlines() if line[3:4] == b" "]
+            assert [line[:3] for line in said[:4]] == [b"250", b"250", b"550", b"250"]
+            assert (said[-1][:3], len(said)) == (last, 5 if last == b"354" else 7)
+            if last == b"354":
+                await loop.sock_sendall(client, MESSAGE + b".\r\n")
+                assert (await loop.sock_recv(client, 65_536)).startswith(b"250 ")
 
 
 async def test_a_client_that_shuts_its_side_still_gets_its_answers(gate: GateUnderTest) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postern_core.errors import Reply
-from postern_core.policy import GatePolicy, RelayDomain
+from postern_core.policy import GatePolicy, ListenerExtensions, RelayDomain
 from postern_ingress_anon.recipients import compile_rules
 from postern_smtp.commands import CommandRefused, Rcpt, parse, split_verb
 from postern_smtp.resolver import Resolver
@@ -28,7 +28,7 @@ POLICY = GatePolicy(
 def decide(path: bytes, policy: GatePolicy = POLICY) -> str:
     """What becomes of `RCPT TO:` and these octets: the mailbox, or code and status of the refusal."""
     try:
-        command = parse(*split_verb(b"RCPT TO:" + path))
+        command = parse(*split_verb(b"RCPT TO:" + path), ListenerExtensions())
     except CommandRefused as refused:
         return str(refused.reply)[:9]
     assert isinstance(command, Rcpt)

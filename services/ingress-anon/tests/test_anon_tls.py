@@ -2,53 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import ssl
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
-from fixtures.broker import Broker
-from fixtures.gates import GateUnderTest, gate_under_test
-from postern_core.envelope import Gate
-from postern_ingress_anon.app import gate_of
-from postern_ingress_anon.settings import Settings
+from fixtures.gates import GateUnderTest
 
 MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n"
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """Self-signed, for localhost; and its key."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
-    signed = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False).sign(
-        key, hashes.SHA256()
-    )
-    certificate_file, key_file = tmp_path / "cert.pem", tmp_path / "key.pem"
-    certificate_file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return certificate_file, key_file
-
-
-@pytest.fixture
-async def tls_gate(broker: Broker, certificate: tuple[Path, Path]) -> AsyncIterator[GateUnderTest]:
-    settings = Settings(
-        **broker.settings("ingress-anon").model_dump()
-        | {"listen": "127.0.0.1:0", "drain_s": 6, "tls_cert_file": certificate[0], "tls_key_file": certificate[1]}
-    )
-    async with gate_under_test(broker, Gate.ANON, lambda _: gate_of(settings)) as gate:
-        await gate.policy()
-        yield gate
 
 
 async def test_mail_is_taken_with_tls_and_without(tls_gate: GateUnderTest, certificate: tuple[Path, Path]) -> None:
@@ -61,7 +20,7 @@ async def test_mail_is_taken_with_tls_and_without(tls_gate: GateUnderTest, certi
     await wire.expect("RSET", "250")
     await wire.start_tls(ssl.create_default_context(cafile=str(certificate[0])))
     await wire.expect("MAIL FROM:<>", "503 5.5.1")
-    await wire.expect("EHLO client.example", "250 DSN")
+    await wire.expect("EHLO client.example", "250 LIMITS")
     await wire.expect("STARTTLS", "503 5.5.1")
     envelope, body = await tls_gate.stored(await wire.message(MESSAGE))
     assert envelope.client.tls.startswith("TLSv1.3 TLS_")

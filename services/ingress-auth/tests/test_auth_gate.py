@@ -198,3 +198,16 @@ async def test_it_tells_where_it_listens(gate: GateUnderTest) -> None:
         while not (listens := await told()):
             await asyncio.sleep(0.02)
     assert listens == (starttls, f"{tls} (TLS)")
+
+
+async def test_chunks_before_tls_and_before_auth_are_thrown_away(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    hidden = b"EHLO evil.example\r\nAUTH PLAIN AGEAYg==\r\n"
+    chunk = b"BDAT %d LAST\r\n" % len(hidden) + hidden + b"NOOP\r\n"
+    wire = await gate.session()
+    for refusal in ("530 5.7.0 must issue", "530 5.7.0 authentication"):
+        await wire.send(chunk)
+        assert (await wire.reply()).startswith(refusal)
+        assert (await wire.reply()).startswith("250 2.0.0")
+        if refusal.endswith("issue"):
+            await (await wire.start_tls(client_tls)).expect("EHLO client.example", "250 ")
+    assert await gate.intake_count() == 0

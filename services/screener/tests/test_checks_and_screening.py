@@ -67,6 +67,10 @@ def attachment(match: AttachmentMatch, *values: str, larger_than: int = 0, rule_
     [
         ("a@example.com", "a@example.com", "x@other.example", True),
         ("a@example.com", "A@EXAMPLE.com", "x@other.example", True),
+        ("jösé@bücher.example", "JÖSÉ@xn--bcher-kva.example", "x@other.example", True),
+        ("jösé@bücher.example", "jo\u0308se\u0301@xn--bcher-kva.example", "x@other.example", True),
+        ("jösé@bücher.example", "jose@xn--bcher-kva.example", "x@other.example", False),
+        ("用户@xn--bcher-kva.example", "x@other.example", "用户@Bücher.example", True),
         ("a@example.com", "b@example.com", "x@other.example", False),
         ("a@example.com", "a@sub.example.com", "x@other.example", False),
         ("a@example.com", "", "Somebody <a@example.com>", True),

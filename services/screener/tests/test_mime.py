@@ -274,3 +274,19 @@ def test_any_bytes_are_read_or_malformed(raw: bytes) -> None:
 )
 def test_any_arrangement_of_mime_is_read_or_malformed(lines: list[bytes]) -> None:
     test_any_bytes_are_read_or_malformed.hypothesis.inner_test(b"".join(lines))  # type: ignore[attr-defined]
+
+
+OCTETS = bytes(range(256)) * 4 + b"\n--x\n\r.\r\n\0"
+
+
+def test_binary_content_is_read_octet_for_octet() -> None:
+    """As BODY=BINARYMIME brings it (RFC 3030)."""
+    message = parse_message(
+        multipart(
+            b"\r\ntext",
+            b"Content-Type: application/octet-stream\r\nContent-Disposition: attachment; filename=evil.exe\r\n"
+            b"Content-Transfer-Encoding: binary\r\n\r\n" + OCTETS,
+        )
+    )
+    assert [part.media_type for part in message.parts] == ["text/plain", "application/octet-stream"]
+    assert message.parts[1].content() == OCTETS

@@ -28,10 +28,11 @@ class Gate(enum.StrEnum):
 
 
 class BodyType(enum.StrEnum):
-    """The BODY parameter of MAIL (RFC 6152)."""
+    """The BODY parameter of MAIL (RFC 6152, RFC 3030)."""
 
     SEVEN_BIT = "7BIT"
     EIGHT_BIT_MIME = "8BITMIME"
+    BINARY_MIME = "BINARYMIME"  # its body may hold any octets: NUL, bare CR and LF, no lines at all
 
 
 class Recipient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,9 +42,11 @@ class Recipient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     n: int
-    address: str  # local-part "@" domain; the domain in lower case, the local-part as received
+    address: (
+        str  # local-part "@" domain; the domain in lower case and A-labels, the local-part as received (UTF-8 with `smtputf8`)
+    )
     notify: str = ""  # NOTIFY=, e.g. "FAILURE,DELAY" or "NEVER"
-    orcpt: str = ""  # ORCPT=, still in xtext
+    orcpt: str = ""  # ORCPT=, still in xtext; of type utf-8 in the form of RFC 6533 section 3
 
     @property
     def domain(self) -> str:
@@ -91,7 +94,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     accepted_at: datetime
     client: Client
     body_type: BodyType = BodyType.SEVEN_BIT
-    smtputf8: bool = False
+    smtputf8: bool = False  # SMTPUTF8 at MAIL (RFC 6531): addresses or header may hold UTF-8
+    requiretls: bool = False  # REQUIRETLS at MAIL (RFC 8689): goes on over verified TLS only
     ret: str = ""  # RET= (RFC 3461 section 4.3): "FULL" or "HDRS"
     envid: str = ""  # ENVID=, still in xtext
     body: BodyRef | None = None  # None: the bytes follow inline

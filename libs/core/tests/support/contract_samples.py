@@ -49,6 +49,7 @@ from postern_core.policy import (
     KeywordCondition,
     KeywordScope,
     ListenerAccess,
+    ListenerExtensions,
     ListenerPolicy,
     ListenerProxy,
     ListenerReverseDns,
@@ -94,6 +95,12 @@ ENVELOPE = Envelope(
 STOWED = msgspec.structs.replace(
     ENVELOPE, size_bytes=3_000_000, body=BodyRef(name=f"ingress-auth.{ID}", chunks=3, size_bytes=3_000_000, sha256="ab" * 32)
 )
+INTERNATIONAL = msgspec.structs.replace(
+    ENVELOPE,
+    reverse_path="jösé@xn--bcher-kva.example",
+    recipients=(Recipient(n=0, address="用户@relay.example", orcpt="utf-8;用户@例え.example"),),
+    requiretls=True,
+)
 LEAST = Envelope(
     id=ID,
     gate=Gate.ANON,
@@ -136,8 +143,10 @@ END = Disposition(
 FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
     "envelope-1.mail": (ENVELOPE, MAIL),
     "envelope-1-stowed.mail": (STOWED, b""),
+    "envelope-1-international.mail": (INTERNATIONAL, MAIL),
     "envelope-1-least.mail": (LEAST, b"\r\n"),
     "envelope-1-named.mail": (NAMED, b"\r\n"),
+    "envelope-1-binary.mail": (msgspec.structs.replace(LEAST, body_type=BodyType.BINARY_MIME), b"\0\n\r\xff"),
     "job-1.mail": (JOB, MAIL),
     "job-1-batched.mail": (msgspec.structs.replace(JOB, batch=ID), MAIL),
     "job-1-least.mail": (Job(route="default", envelope=LEAST, recipients=LEAST.recipients), b"\r\n"),
@@ -221,6 +230,17 @@ PLAIN: dict[str, msgspec.Struct] = {
             relaying=ListenerRelaying(networks=("192.0.2.0/28", "2001:db8::/64")),
         ),
         auth_listener=ListenerPolicy(addresses=ListenerAddresses(default_domain="relay.example")),
+    ),
+    "gate-policy-1-extensions.json": GatePolicy(
+        revision=42,
+        hostname="mx.relay.example",
+        anon=GateLimits(max_recipient_domains=5),
+        anon_listener=ListenerPolicy(extensions=ListenerExtensions(chunking=False, binarymime=False, dsn=False, limits=False)),
+    ),
+    "gate-policy-1-international.json": GatePolicy(
+        revision=42,
+        hostname="mx.relay.example",
+        anon_listener=ListenerPolicy(extensions=ListenerExtensions(dsn=False, smtputf8=False, requiretls=False)),
     ),
     "screening-policy-1.json": ScreeningPolicy(
         revision=42,

@@ -83,6 +83,7 @@ class Acceptance:
         field = received_field(
             client=client,
             extended=extended,
+            utf8=mail.smtputf8,
             hostname=transaction.rules.hostname,
             queue_id=queue_id,
             at=at,
@@ -103,6 +104,8 @@ class Acceptance:
                 body_type=mail.body_type,
                 ret=mail.ret,
                 envid=mail.envid,
+                smtputf8=mail.smtputf8,
+                requiretls=mail.requiretls,
             )
             envelope, inline = await self._bodies.stow(envelope, queue_id, body, head=head)
             await self._intake.publish(envelope, inline, among=sessions)

@@ -1,5 +1,7 @@
 """A message as it goes out after DATA: CRLF line ends throughout, dot-stuffed, in blocks.
 
+A message that was announced as BINARYMIME goes out by BDAT where the peer takes that, and then none of this is done to it.
+
 Promise (the outbound half of SMTP smuggling is closed here): whatever comes in, what goes out holds no bare CR and no bare LF
 (RFC 5321 section 2.3.8), no undoubled dot at the start of a line (section 4.5.2), and ends with CRLF, so that `.` CRLF behind it
 ends the data and nothing before it does. A message that was in order already goes out as it came in.
@@ -29,9 +31,17 @@ class WireMessage:
     size_bytes: int  # before dot-stuffing: the SIZE of RFC 1870
     eight_bit: bool  # holds octets over 127
     normalised: bool  # line ends had to be put right
+    binary: bool = False  # goes by BDAT, octet for octet: nothing was normalised or stuffed
+    cannot_go: bool = False  # binary, and there is no form of it that this peer can take
 
     def blocks(self) -> Iterator[bytes | memoryview]:
-        """What to write after the 354, in order; the last block ends with the end-of-data line."""
+        """What to write after the 354, in order; the last block ends with the end-of-data line. A binary one: BDAT and its one chunk."""
+        if self.binary:
+            yield b"BDAT %d LAST\r\n" % self.size_bytes + self.stuffed[:BLOCK_BYTES]
+            view = memoryview(self.stuffed)
+            for start in range(BLOCK_BYTES, len(view), BLOCK_BYTES):
+                yield view[start : start + BLOCK_BYTES]
+            return
         if len(self.stuffed) <= BLOCK_BYTES:
             yield self.stuffed + END_OF_DATA
             return
@@ -78,6 +88,12 @@ def in_lines(body: bytes | memoryview) -> tuple[bytes, bool]:
     if data and not data.endswith(b"\r\n"):
         data += b"\r\n"
     return data, normalised
+
+
+def to_chunk(body: bytes | memoryview) -> WireMessage:
+    """`body` as it is, for BDAT to a peer that takes BINARYMIME (RFC 3030)."""
+    data = bytes(body)
+    return WireMessage(data, len(data), eight_bit=True, normalised=False, binary=True)
 
 
 def to_wire(body: bytes | memoryview) -> WireMessage:

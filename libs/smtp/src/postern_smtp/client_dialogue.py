@@ -1,4 +1,4 @@
-"""One transaction over an open session: MAIL, RCPT…, DATA, the message; and what became of each recipient.
+"""One transaction over an open session: MAIL, RCPT…, DATA or BDAT, the message; and what became of each recipient.
 
 With PIPELINING (RFC 2920) MAIL, all RCPT and DATA go out in one write, else one by one. DATA is only meant when a recipient was
 accepted: where it was sent ahead and answered 354 although none was, an empty message is ended at once (RFC 2920 section 3.1).
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from postern_core.envelope import Recipient
 from postern_smtp.client_data import END_OF_DATA, WireMessage
+from postern_smtp.client_demands import needs_utf8, refuse, refuse_to
 from postern_smtp.client_link import Link, LinkLost, PeerSilent
 from postern_smtp.client_types import ClientOptions, ConnectionLost, RecipientOutcome, ServerReply, Transaction
 from postern_smtp.client_wire import (
@@ -35,7 +36,8 @@ class _SessionEnded(Exception):  # noqa: N818 - names what happened
 
 
 class Dialogue:
-    """One run of one transaction. `mail_timeout_s`, where it is less than the other time-outs, is for the reply to MAIL."""
+    """One run of one transaction. `mail_timeout_s`, where it is less than the other time-outs, is for the reply to MAIL; `verified`:
+    the peer's certificate is."""
 
     def __init__(
         self,
@@ -45,12 +47,14 @@ class Dialogue:
         transaction: Transaction,
         *,
         mail_timeout_s: float | None = None,
+        verified: bool = False,
     ) -> None:
         self._link = link
         self._extensions = extensions
         self._options = options
         self._transaction = transaction
         self._mail_timeout_s = min(options.command_timeout_s, mail_timeout_s or options.command_timeout_s)
+        self._verified = verified
         self._stage = "mail"
         self._outcomes: list[RecipientOutcome | None] = [None] * len(transaction.recipients)
         self.in_step = True  # afterwards: the session is ready for the next MAIL
@@ -69,25 +73,27 @@ class Dialogue:
         return self._settled()
 
     async def _run(self, wire: WireMessage) -> None:
-        refusal = refuse_message(self._transaction, wire, self._extensions)
+        refusal = refuse(self._transaction, self._extensions, verified=self._verified)
+        refusal = refusal or refuse_message(self._transaction, wire, self._extensions)
         if refusal is not None:
             self._settle_rest(refusal)
             return
         open_recipients = self._refuse_paths()
         if not open_recipients:
             return
-        mail = mail_command(self._transaction, wire, self._extensions)
-        rcpt = [rcpt_command(self._transaction.recipients[i], self._extensions) for i in open_recipients]
-        if self._extensions.pipelining:
+        utf8 = self._extensions.utf8 and needs_utf8(self._transaction)
+        mail = mail_command(self._transaction, wire, self._extensions, utf8=utf8)
+        rcpt = [rcpt_command(self._transaction.recipients[i], self._extensions, utf8=utf8) for i in open_recipients]
+        if wire.binary:
+            await self._by_chunk(mail, rcpt, open_recipients, wire)
+        elif self._extensions.pipelining:
             await self._pipelined(mail, rcpt, open_recipients, wire)
         else:
             await self._step_by_step(mail, rcpt, open_recipients, wire)
 
     async def _pipelined(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int], wire: WireMessage) -> None:
         self._link.write(b"".join((mail, *rcpt, b"DATA\r\n")), commands=len(rcpt) + 2)
-        mail_accepted = self._mail_answered(await self._reply(self._mail_timeout_s))
-        for i in open_recipients:
-            self._rcpt_answered(i, await self._reply(), mail_accepted=mail_accepted)
+        mail_accepted = await self._group_answered(open_recipients)
         self._stage = "data"
         reply = await self._reply()
         if reply.code != 354:
@@ -98,15 +104,41 @@ class Dialogue:
             self._link.write(END_OF_DATA)
             self._is_positive(await self._reply(self._options.data_timeout_s))
 
-    async def _step_by_step(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int], wire: WireMessage) -> None:
+    async def _by_chunk(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int], wire: WireMessage) -> None:
+        """BDAT has no go-ahead, and what was sent cannot be taken back: it waits until a recipient was accepted."""
+        if self._extensions.pipelining:
+            self._link.write(b"".join((mail, *rcpt)), commands=len(rcpt) + 1)
+            if not await self._group_answered(open_recipients):
+                return
+            if None not in self._outcomes:
+                await self._reset()
+                return
+        elif not await self._named_step_by_step(mail, rcpt, open_recipients):
+            return
+        self._stage = "data"
+        await self._send_message(wire)
+
+    async def _group_answered(self, open_recipients: list[int]) -> bool:
+        mail_accepted = self._mail_answered(await self._reply(self._mail_timeout_s))
+        for i in open_recipients:
+            self._rcpt_answered(i, await self._reply(), mail_accepted=mail_accepted)
+        return mail_accepted
+
+    async def _named_step_by_step(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int]) -> bool:
+        """MAIL and RCPT; whether a recipient was accepted."""
         self._link.write(mail)
         if not self._mail_answered(await self._reply(self._mail_timeout_s)):
-            return
+            return False
         for i, command in zip(open_recipients, rcpt, strict=True):
             self._link.write(command)
             self._rcpt_answered(i, await self._reply(), mail_accepted=True)
         if None not in self._outcomes:
             await self._reset()
+            return False
+        return True
+
+    async def _step_by_step(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int], wire: WireMessage) -> None:
+        if not await self._named_step_by_step(mail, rcpt, open_recipients):
             return
         self._stage = "data"
         self._link.write(b"DATA\r\n")
@@ -122,7 +154,7 @@ class Dialogue:
         """Settles recipients that fit no command; returns the places of the others."""
         places = []
         for i, recipient in enumerate(self._transaction.recipients):
-            refusal = refuse_path(recipient.address, BAD_FORWARD_PATH)
+            refusal = refuse_to(recipient.address, self._extensions) or refuse_path(recipient.address, BAD_FORWARD_PATH)
             if refusal is None and recipient.address:
                 places.append(i)
             else:

@@ -23,6 +23,10 @@ class PeerSilent(LinkLost):
     """It timed out: the peer neither answers nor reads."""
 
 
+class NotTrusted(LinkLost):
+    """TLS itself failed: a certificate that is not valid, or nothing in common. The same will happen next time."""
+
+
 class Link(asyncio.Protocol):
     """See the module. Made by `asyncio`'s `create_connection`."""
 
@@ -147,7 +151,9 @@ class Link(asyncio.Protocol):
                 secured = await self._loop.start_tls(self._transport, self, context, server_hostname=server_hostname)
         except (OSError, ValueError, TimeoutError) as error:  # ssl.SSLError and CertificateError are OSErrors
             self.abort()
-            raise LinkLost(f"TLS handshake failed: {error or type(error).__name__}") from error
+            lasts = isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)
+            failure = NotTrusted if lasts else LinkLost
+            raise failure(f"TLS handshake failed: {error or type(error).__name__}") from error
         if secured is None:  # the peer hung up in the same moment
             self.abort()
             raise LinkLost("TLS handshake failed: connection closed")

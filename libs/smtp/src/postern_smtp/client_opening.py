@@ -24,7 +24,7 @@ from typing import NoReturn
 import structlog
 
 from postern_core.policy import NextHop, RouteTls
-from postern_smtp.client_link import Link, LinkLost
+from postern_smtp.client_link import Link, LinkLost, NotTrusted
 from postern_smtp.client_types import ClientOptions, ConnectionFailed, ServerReply
 from postern_smtp.client_wire import Extensions, RawReply, hello_command
 
@@ -39,10 +39,15 @@ class Session:
     link: Link
     extensions: Extensions
     tls_version: str  # as "TLSv1.3", "" without TLS
+    verified: bool = False  # the certificate is valid for the next hop's name
 
 
 class _HandshakeFailed(Exception):  # noqa: N818 - names what happened
     """STARTTLS was agreed on, and TLS did not come about."""
+
+    def __init__(self, lost: LinkLost) -> None:
+        super().__init__(str(lost))
+        self.lasts = isinstance(lost, NotTrusted)
 
 
 async def open_session(next_hop: NextHop, options: ClientOptions) -> Session:
@@ -57,7 +62,8 @@ async def open_session(next_hop: NextHop, options: ClientOptions) -> Session:
                 break  # the same credentials at the next address would only look like an attack
     telling = next((failed for failed in reversed(failures) if failed.reply is not None), failures[-1])
     reason = "; ".join(dict.fromkeys(failed.reason for failed in failures))
-    raise ConnectionFailed(telling.stage, reason, telling.reply, next_hop) from telling
+    insecure = all(failed.insecure for failed in failures)
+    raise ConnectionFailed(telling.stage, reason, telling.reply, next_hop, insecure=insecure) from telling
 
 
 async def _addresses(next_hop: NextHop, timeout_s: float) -> list[str]:
@@ -76,7 +82,7 @@ async def _open_at(address: str, next_hop: NextHop, options: ClientOptions) -> S
         return await _open(address, next_hop, options, try_tls=options.tls is not RouteTls.OFF)
     except _HandshakeFailed as failure:
         if options.tls is not RouteTls.OPPORTUNISTIC or options.credentials is not None:
-            raise ConnectionFailed("starttls", str(failure)) from failure
+            raise ConnectionFailed("starttls", str(failure), insecure=failure.lasts) from failure
         _log.warning("tls.fell_back", next_hop=next_hop.host, port=next_hop.port, reason=str(failure))
         return await _open(address, next_hop, options, try_tls=False)
 
@@ -127,7 +133,8 @@ class _Opening:
         if self._options.credentials is not None:
             self.stage = "auth"
             await self._authenticate(extensions, *self._options.credentials, inside_tls=bool(tls_version))
-        return Session(self._link, extensions, tls_version)
+        verified = bool(tls_version) and self._options.tls is RouteTls.VERIFY
+        return Session(self._link, extensions, tls_version, verified)
 
     async def _reply(self) -> RawReply:
         return await self._link.reply(self._options.command_timeout_s)
@@ -143,10 +150,10 @@ class _Opening:
         await say_quit(self._link, 1.0)
         raise ConnectionFailed(self.stage, f"{what}: {reply}", refusal)
 
-    def _unusable(self, reason: str, reply: ServerReply | None = None) -> NoReturn:
+    def _unusable(self, reason: str, reply: ServerReply | None = None, *, insecure: bool = False) -> NoReturn:
         """STARTTLS or AUTH does not work out. Transient whatever the peer says: see ConnectionFailed."""
         softened = reply and ServerReply(454, "4.7.0", f"{reason}: {reply}")
-        raise ConnectionFailed(self.stage, f"{reason}: {reply}" if reply else reason, softened)
+        raise ConnectionFailed(self.stage, f"{reason}: {reply}" if reply else reason, softened, insecure=insecure)
 
     async def _hello(self) -> Extensions:
         """EHLO, and HELO where that is not understood (RFC 5321 section 4.1.1.1), or at once where the route says so."""
@@ -168,18 +175,18 @@ class _Opening:
         if not extensions.starttls:
             if may_do_without:
                 return ""
-            self._unusable("next hop does not offer STARTTLS, which the route requires")
+            self._unusable("next hop does not offer STARTTLS, which the route or the message requires", insecure=True)
         try:
             reply = await self._ask(b"STARTTLS\r\n")
             if reply.code != 220:
                 if may_do_without and reply.code != 421:
                     return ""
-                self._unusable("next hop refused STARTTLS", reply.decoded())
+                self._unusable("next hop refused STARTTLS", reply.decoded(), insecure=reply.code >= 500)
             context = _tls_context(verify=self._options.tls is RouteTls.VERIFY)
             return await self._link.start_tls(context, self._next_hop.host, self._options.connect_timeout_s)
         except LinkLost as lost:
             self._link.abort()
-            raise _HandshakeFailed(str(lost)) from lost
+            raise _HandshakeFailed(lost) from lost
 
     async def _authenticate(self, extensions: Extensions, user: str, password: str, *, inside_tls: bool) -> None:
         if not inside_tls:

@@ -44,7 +44,7 @@ class ServerReply:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """One message for one next hop. `body` as it is to arrive: not dot-stuffed, lines ended by CRLF."""
+    """One message for one next hop. `body` as it is to arrive: not dot-stuffed, lines ended by CRLF unless it is BINARYMIME."""
 
     reverse_path: str  # "" is the null reverse-path
     recipients: tuple[Recipient, ...]  # at least one
@@ -52,6 +52,8 @@ class Transaction:
     body_type: BodyType
     ret: str = ""  # RET=, passed on when the peer offers DSN
     envid: str = ""  # ENVID=, still in xtext
+    smtputf8: bool = False  # it came with SMTPUTF8, and goes with it where that is offered (RFC 6531)
+    requiretls: bool = False  # over verified TLS to a peer that offers REQUIRETLS, or not at all (RFC 8689)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,21 @@ class ConnectionFailed(Exception):  # noqa: N818 - names what happened, as Conne
     theirs disagree, mail has to wait for an administrator and not to bounce.
     """
 
-    def __init__(self, stage: str, reason: str, reply: ServerReply | None = None, next_hop: NextHop | None = None) -> None:
+    def __init__(
+        self,
+        stage: str,
+        reason: str,
+        reply: ServerReply | None = None,
+        next_hop: NextHop | None = None,
+        *,
+        insecure: bool = False,
+    ) -> None:
         super().__init__(f"{stage}: {reason}")
         self.stage = stage  # "connect", "ehlo", "starttls", "auth"
         self.reason = reason
         self.reply = reply
         self.next_hop = next_hop
+        self.insecure = insecure  # it answered, and has no TLS, or none to trust
 
 
 class ConnectionLost(Exception):  # noqa: N818 - as above

@@ -5,8 +5,8 @@ that is longer than it may be (RFC 5321 section 4.5.3.1.5) still counts: a 250 t
 would bring a copy of the mail at each retry. Whatever does not read as a reply is an error that stays, for behind it nobody knows
 which reply belongs to which command.
 Commands are built from checked parts: no CR, LF or other control gets into one.
-Standards: RFC 5321 sections 4.1.1 and 4.2, RFC 2034 and 3463 (status), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 3461 (DSN).
-Known gap: SMTPUTF8 (RFC 6531) is not spoken; a message with a non-ASCII address is refused with 553 5.6.7.
+Standards: RFC 5321 sections 4.1.1 and 4.2, RFC 2034 and 3463 (status), RFC 1870 (SIZE), RFC 6152 (8BITMIME), RFC 3030 (BINARYMIME),
+RFC 3461 (DSN), RFC 6531 (SMTPUTF8), RFC 8689 (REQUIRETLS); whether a message may go over a session at all is decided in client_demands.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from postern_core.envelope import BodyType, Recipient
 from postern_smtp.client_data import WireMessage
 from postern_smtp.client_types import ServerReply, Transaction
+from postern_smtp.utf8_address import is_orcpt, orcpt_in_seven_bit
 
 MAX_LINE_BYTES = 2048  # that are kept of a line
 MAX_LINES = 128  # that are kept of a reply
@@ -34,9 +35,11 @@ _NOTIFY = re.compile(r"[A-Za-z,]{1,64}")
 
 TOO_LARGE = ServerReply(552, "5.3.4", "message size exceeds the limit that the next hop announced")
 EIGHT_BIT_REFUSED = ServerReply(554, "5.6.3", "message holds 8-bit data and the next hop does not offer 8BITMIME")
+BINARY_REFUSED = ServerReply(
+    554, "5.6.1", "message is binary, the next hop does not offer BINARYMIME, and it cannot be converted"
+)
 BAD_REVERSE_PATH = ServerReply(553, "5.1.7", "reverse-path cannot be written in a command")
 BAD_FORWARD_PATH = ServerReply(553, "5.1.3", "forward-path cannot be written in a command")
-NON_ASCII_PATH = ServerReply(553, "5.6.7", "address is not ASCII and the session does not use SMTPUTF8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +138,19 @@ class Extensions:
 
     pipelining: bool = False
     eight_bit_mime: bool = False
+    binary_mime: bool = False  # with CHUNKING, without which it is not to be used (RFC 3030 section 3)
     starttls: bool = False
     dsn: bool = False
     size: bool = False
     max_size_bytes: int | None = None  # None: no limit announced
     auth: frozenset[str] = frozenset()
+    smtputf8: bool = False
+    requiretls: bool = False
+
+    @property
+    def utf8(self) -> bool:
+        """Whether UTF-8 may stand in addresses and headers: SMTPUTF8 is nothing without 8BITMIME (RFC 6531 section 3.1)."""
+        return self.smtputf8 and self.eight_bit_mime
 
     @classmethod
     def parse(cls, reply: RawReply) -> Extensions:
@@ -157,19 +168,22 @@ class Extensions:
         return cls(
             pipelining="PIPELINING" in offered,
             eight_bit_mime="8BITMIME" in offered,
+            binary_mime="BINARYMIME" in offered and "CHUNKING" in offered,
             starttls="STARTTLS" in offered,
             dsn="DSN" in offered,
             size="SIZE" in offered,
             # SIZE or SIZE 0: no fixed limit (RFC 1870 section 4); 20 digits is the most that the grammar allows
             max_size_bytes=(int(limit) or None) if limit.isascii() and limit.isdigit() and len(limit) <= 20 else None,
             auth=frozenset(auth),
+            smtputf8="SMTPUTF8" in offered,
+            requiretls="REQUIRETLS" in offered,
         )
 
 
 def refuse_path(address: str, refusal: ServerReply) -> ServerReply | None:
     """None when `address` (without angle brackets) may stand in a command, else what to say about it."""
-    if not address.isascii():
-        return NON_ASCII_PATH
+    if not address.isascii() and not address.isprintable():  # no gate takes one; what an older one took ends no line here
+        return refusal
     return None if _PLAIN_PATH.fullmatch(address) or _QUOTED_PATH.fullmatch(address) else refusal
 
 
@@ -178,37 +192,46 @@ def refuse_message(transaction: Transaction, wire: WireMessage, extensions: Exte
 
     8-bit data towards a peer without 8BITMIME is encoded before it gets here, or cannot be, and is returned (RFC 6152 section 3).
     """
-    if wire.eight_bit and not extensions.eight_bit_mime:
+    if wire.cannot_go:
+        return BINARY_REFUSED
+    if wire.eight_bit and not wire.binary and not extensions.eight_bit_mime:
         return EIGHT_BIT_REFUSED
     if extensions.max_size_bytes is not None and wire.size_bytes > extensions.max_size_bytes:
         return TOO_LARGE
     return refuse_path(transaction.reverse_path, BAD_REVERSE_PATH)
 
 
-def mail_command(transaction: Transaction, wire: WireMessage, extensions: Extensions) -> bytes:
-    """MAIL with the parameters that the peer offers."""
+def mail_command(transaction: Transaction, wire: WireMessage, extensions: Extensions, *, utf8: bool = False) -> bytes:
+    """MAIL with the parameters that the peer offers. `utf8`: SMTPUTF8 is one of them, and said."""
     command = f"MAIL FROM:<{transaction.reverse_path}>"
     if extensions.size:
         command += f" SIZE={wire.size_bytes}"
-    if extensions.eight_bit_mime and (wire.eight_bit or transaction.body_type is BodyType.EIGHT_BIT_MIME):
+    if wire.binary:
+        command += " BODY=BINARYMIME"
+    elif extensions.eight_bit_mime and (wire.eight_bit or transaction.body_type is BodyType.EIGHT_BIT_MIME):
         command += " BODY=8BITMIME"
     if extensions.dsn:
         if transaction.ret in {"FULL", "HDRS"}:
             command += f" RET={transaction.ret}"
         if _XTEXT.fullmatch(transaction.envid):
             command += f" ENVID={transaction.envid}"
-    return command.encode("ascii") + b"\r\n"
+    if utf8:
+        command += " SMTPUTF8"
+    if transaction.requiretls:
+        command += " REQUIRETLS"
+    return command.encode("utf-8" if utf8 else "ascii") + b"\r\n"
 
 
-def rcpt_command(recipient: Recipient, extensions: Extensions) -> bytes:
-    """RCPT with its DSN parameters where the peer offers DSN."""
+def rcpt_command(recipient: Recipient, extensions: Extensions, *, utf8: bool = False) -> bytes:
+    """RCPT with its DSN parameters where the peer offers DSN. `utf8`: MAIL said SMTPUTF8."""
     command = f"RCPT TO:<{recipient.address}>"
     if extensions.dsn:
         if _NOTIFY.fullmatch(recipient.notify):
             command += f" NOTIFY={recipient.notify}"
-        if _XTEXT.fullmatch(recipient.orcpt):
-            command += f" ORCPT={recipient.orcpt}"
-    return command.encode("ascii") + b"\r\n"
+        orcpt = recipient.orcpt if utf8 else orcpt_in_seven_bit(recipient.orcpt)
+        if _XTEXT.fullmatch(orcpt) or (utf8 and is_orcpt(orcpt)):
+            command += f" ORCPT={orcpt}"
+    return command.encode("utf-8" if utf8 else "ascii") + b"\r\n"
 
 
 def hello_command(verb: str, name: str) -> bytes:

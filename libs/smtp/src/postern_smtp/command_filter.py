@@ -92,8 +92,7 @@ class CommandFilter:
         if what is OnViolation.CLOSE:
             refusal = replies.TOO_LONG_CLOSING if kind is NoticeKind.COMMAND_TOO_LONG else replies.NOT_ALLOWED_CLOSING
             return Violation(kind, verb, octets, True, refusal)
-        # a chunk of message text follows whether its BDAT is taken or not (RFC 3030 section 2): it must not be read as commands
-        return Violation(kind, verb, octets, verb == "BDAT", reply)
+        return Violation(kind, verb, octets, False, reply)
 
 
 def _capped(rule: CommandRule) -> CommandRule:

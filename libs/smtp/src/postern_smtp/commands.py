@@ -1,8 +1,8 @@
 """Commands: one line → one typed command. Pure; knows neither the session nor the policy.
 
-Grammar of RFC 5321 section 4.1, with the parameters SIZE (RFC 1870), BODY (RFC 6152), AUTH (RFC 4954 section 5), and RET, ENVID, NOTIFY
-and ORCPT (RFC 3461 section 4). Commands are ASCII without control characters; anything else is refused, never cleaned up. Tolerated, since
-many clients do it: white space behind `FROM:` and `TO:`, at the end of a line, and parameters after HELO.
+Grammar of RFC 5321 section 4.1; MAIL and RCPT with their parameters are in envelope_commands.py. Commands are ASCII without control
+characters, or UTF-8 where SMTPUTF8 allows it (demands.py); anything else is refused, never cleaned up. Tolerated, since many clients do it:
+white space behind `FROM:` and `TO:`, at the end of a line, and parameters after HELO.
 """
 
 from __future__ import annotations
@@ -13,11 +13,27 @@ from typing import Final
 
 import msgspec
 
-from postern_core.envelope import BodyType
-from postern_core.errors import Reply
+from postern_core.policy import ListenerExtensions
 from postern_smtp import replies
+from postern_smtp.demands import decoded
+from postern_smtp.envelope_commands import CommandRefused, Mail, Rcpt, parse_mail, parse_rcpt
 from postern_smtp.lines import MAX_COMMAND_OCTETS
-from postern_smtp.paths import ForwardPath, ReversePath, parse_forward_path, parse_reverse_path
+
+__all__ = [
+    "NOT_IMPLEMENTED",
+    "Auth",
+    "Bdat",
+    "Command",
+    "CommandRefused",
+    "Hello",
+    "Mail",
+    "Plain",
+    "Rcpt",
+    "Verb",
+    "chunk_of",
+    "parse",
+    "split_verb",
+]
 
 
 class Verb(enum.StrEnum):
@@ -30,6 +46,7 @@ class Verb(enum.StrEnum):
     MAIL = "MAIL"
     RCPT = "RCPT"
     DATA = "DATA"
+    BDAT = "BDAT"
     RSET = "RSET"
     NOOP = "NOOP"
     QUIT = "QUIT"
@@ -41,15 +58,7 @@ class Verb(enum.StrEnum):
 
 _VERBS: Final = dict(Verb.__members__)
 # known to the standards, not to us
-NOT_IMPLEMENTED: Final = frozenset({"EXPN", "ETRN", "ATRN", "TURN", "SEND", "SOML", "SAML", "BDAT", "BURL"})
-
-
-class CommandRefused(Exception):  # noqa: N818  (a reply on its way to the peer, not a fault of the program)
-    """The line is no command that we take; `reply` says why."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(str(reply))
-        self.reply = reply
+NOT_IMPLEMENTED: Final = frozenset({"EXPN", "ETRN", "ATRN", "TURN", "SEND", "SOML", "SAML", "BURL"})
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -57,24 +66,6 @@ class Hello(msgspec.Struct, frozen=True):
 
     host: str
     extended: bool
-
-
-class Mail(msgspec.Struct, frozen=True):
-    """MAIL. `size_bytes` is what the client declared, None when it did not."""
-
-    reverse_path: ReversePath
-    size_bytes: int | None = None
-    body_type: BodyType = BodyType.SEVEN_BIT
-    ret: str = ""
-    envid: str = ""  # in xtext
-
-
-class Rcpt(msgspec.Struct, frozen=True):
-    """RCPT."""
-
-    forward_path: ForwardPath
-    notify: str = ""
-    orcpt: str = ""  # in xtext
 
 
 class Auth(msgspec.Struct, frozen=True):
@@ -87,31 +78,29 @@ class Auth(msgspec.Struct, frozen=True):
         return f"Auth({self.mechanism})"
 
 
+class Bdat(msgspec.Struct, frozen=True):
+    """BDAT (RFC 3030 section 2): so many octets of the message follow behind its line."""
+
+    octets: int
+    last: bool
+
+
 class Plain(msgspec.Struct, frozen=True):
     """A command without parameters that matter."""
 
     verb: Verb
 
 
-Command = Hello | Mail | Rcpt | Auth | Plain
+Command = Hello | Mail | Rcpt | Bdat | Auth | Plain
 
-_XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+"
-_PARAMETER = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[!-<>-~]+))?")
-_SIZE = re.compile(r"[0-9]{1,20}")
-_ENVID = re.compile(_XTEXT)
-_ORCPT = re.compile(rf"[A-Za-z0-9-]+;{_XTEXT}")
-_NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
+_BDAT = re.compile(r"([0-9]{1,20})(?: +(LAST))?", re.IGNORECASE)
 _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}")
 _MAX_HOST_OCTETS = 255
-_MAX_ENVID_OCTETS = 100  # RFC 3461 section 4.4
-_MAX_ORCPT_OCTETS = 500  # RFC 3461 section 4.2
 
 
-def split_verb(line: bytes) -> tuple[Verb, str]:
-    """The verb of a line and the text behind it. CommandRefused when it has none, or is not plain ASCII."""
-    if not line.isascii():
-        raise CommandRefused(_refuse_eight_bit(line))
-    text = line.decode("ascii")
+def split_verb(line: bytes, *, utf8: bool = False) -> tuple[Verb, str]:
+    """The verb of a line and the text behind it. CommandRefused when it has none, or holds what it may not; `utf8`: SMTPUTF8 is offered."""
+    text = decoded(line, utf8=utf8)
     if not text.isprintable():
         raise CommandRefused(replies.STRAY_CONTROL)
     word, _, argument = text.partition(" ")
@@ -124,16 +113,18 @@ def split_verb(line: bytes) -> tuple[Verb, str]:
     return verb, argument.strip(" ")
 
 
-def parse(verb: Verb, argument: str, *, dsn: bool = True) -> Command:
-    """The command. CommandRefused when the argument does not fit; `dsn` says whether RFC 3461 was offered."""
+def parse(verb: Verb, argument: str, offered: ListenerExtensions) -> Command:
+    """The command. CommandRefused when the argument does not fit, or needs an extension that is not `offered`."""
     if verb is Verb.MAIL:
-        return _mail(argument, dsn=dsn)
+        return parse_mail(argument, offered)
     if verb is Verb.RCPT:
-        return _rcpt(argument, dsn=dsn)
+        return parse_rcpt(argument, offered)
     if verb in (Verb.HELO, Verb.EHLO):
         if not argument or " " in argument or len(argument) > _MAX_HOST_OCTETS:
             raise CommandRefused(replies.NEEDS_DOMAIN)
         return Hello(argument, extended=verb is Verb.EHLO)
+    if verb is Verb.BDAT:
+        return _bdat(argument)
     if verb is Verb.AUTH:
         return _auth(argument)
     if argument and verb in (Verb.DATA, Verb.RSET, Verb.QUIT, Verb.STARTTLS):
@@ -143,52 +134,17 @@ def parse(verb: Verb, argument: str, *, dsn: bool = True) -> Command:
     return Plain(verb)
 
 
-def _refuse_eight_bit(line: bytes) -> Reply:
-    if line[:4].upper() in (b"MAIL", b"RCPT"):
-        return replies.NOT_ASCII
-    return replies.EIGHT_BIT_COMMAND
+def chunk_of(line: bytes) -> Bdat | None:
+    """The octets that follow a BDAT line which is refused, whatever is wrong with it; None when nobody can tell how many they are."""
+    found = _BDAT.fullmatch(line[4:].decode("latin-1").strip(" "))
+    return Bdat(int(found[1]), found[2] is not None) if found is not None else None
 
 
-def _mail(argument: str, *, dsn: bool) -> Mail:
-    try:
-        path, rest = parse_reverse_path(_behind("FROM:", argument))
-    except ValueError as error:
-        raise CommandRefused(replies.BAD_SENDER) from error
-    given = _parameters(rest)
-    size, body = given.pop("SIZE", None), given.pop("BODY", "7BIT").upper()
-    if size is not None and not _SIZE.fullmatch(size):
+def _bdat(argument: str) -> Bdat:
+    found = _BDAT.fullmatch(argument)
+    if found is None:
         raise CommandRefused(replies.SYNTAX)
-    if body not in (BodyType.SEVEN_BIT.value, BodyType.EIGHT_BIT_MIME.value):  # BINARYMIME needs CHUNKING (RFC 3030)
-        raise CommandRefused(replies.SYNTAX)
-    ret, envid = "", ""
-    if dsn:
-        ret, envid = given.pop("RET", "").upper(), given.pop("ENVID", "")
-        if ret not in ("", "FULL", "HDRS") or (envid and not (_ENVID.fullmatch(envid) and len(envid) <= _MAX_ENVID_OCTETS)):
-            raise CommandRefused(replies.SYNTAX)
-    # who first handed the message in is not trusted, and ignored as RFC 4954 section 5 asks
-    given.pop("AUTH", None)
-    if given:
-        raise CommandRefused(replies.UNKNOWN_PARAMETER)
-    return Mail(path, int(size) if size is not None else None, BodyType(body), ret, envid)
-
-
-def _rcpt(argument: str, *, dsn: bool) -> Rcpt:
-    try:
-        path, rest = parse_forward_path(_behind("TO:", argument))
-    except ValueError as error:
-        raise CommandRefused(replies.BAD_RECIPIENT) from error
-    given = _parameters(rest)
-    notify, orcpt = "", ""
-    if dsn:
-        notify, orcpt = given.pop("NOTIFY", "").upper(), given.pop("ORCPT", "")
-        wishes = notify.split(",")
-        if notify not in ("", "NEVER") and (not _NOTIFY.issuperset(wishes) or len(set(wishes)) != len(wishes)):
-            raise CommandRefused(replies.SYNTAX)
-        if orcpt and not (_ORCPT.fullmatch(orcpt) and len(orcpt) <= _MAX_ORCPT_OCTETS):
-            raise CommandRefused(replies.SYNTAX)
-    if given:
-        raise CommandRefused(replies.UNKNOWN_PARAMETER)
-    return Rcpt(path, notify, orcpt)
+    return Bdat(int(found[1]), found[2] is not None)
 
 
 def _auth(argument: str) -> Auth:
@@ -196,26 +152,3 @@ def _auth(argument: str) -> Auth:
     if len(words) > 2 or not _MECHANISM.fullmatch(words[0]):
         raise CommandRefused(replies.SYNTAX)
     return Auth(words[0].upper(), words[1] if len(words) == 2 else None)
-
-
-def _behind(keyword: str, argument: str) -> str:
-    if argument[: len(keyword)].upper() != keyword:
-        raise ValueError(f"no {keyword}")
-    return argument[len(keyword) :].lstrip(" ")
-
-
-def _parameters(text: str) -> dict[str, str]:
-    """Parameters by upper-case name; a value that is missing where one is needed is a syntax error, and so is a second one."""
-    given: dict[str, str] = {}
-    for word in text.split():
-        found = _PARAMETER.fullmatch(word)
-        if found is None or found["name"].upper() in given:
-            raise CommandRefused(replies.SYNTAX)
-        name, value = found["name"].upper(), found["value"]
-        if value is None and name in _NEED_VALUE:
-            raise CommandRefused(replies.SYNTAX)
-        given[name] = value or ""
-    return given
-
-
-_NEED_VALUE: Final = frozenset({"SIZE", "BODY", "RET", "ENVID", "NOTIFY", "ORCPT", "AUTH"})

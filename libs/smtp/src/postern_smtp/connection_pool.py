@@ -5,6 +5,8 @@ a connection carries at most `max_messages_per_connection` transactions; a trans
 A kept connection that turns out dead or tired (the peer closed it, or answers 421 to MAIL) is replaced without anybody noticing:
 nothing of the transaction had been accepted. A new one that ends in the same way counts as a next hop that grants no session. In which
 order next hops are tried, and for how long one is waited for while another is left: next_hop_health.py.
+A message that demands more than others (client_demands.py) goes over a session that has it: next hops that lack it are passed over for it, and when
+all of them lack it, the last one's answer counts; when one could not be asked, nothing is decided yet.
 Whoever is cancelled while it waits, connects or sends leaves neither a connection nor a place behind.
 Standards: RFC 5321 sections 3.8 (421), 4.5.3.1.8 and 4.5.3.1.10 (recipients), 5.1 (trying several hosts).
 """
@@ -18,7 +20,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from postern_core.policy import NextHop, Route
+from postern_core.policy import NextHop, Route, RouteTls
 from postern_smtp.client import (
     ClientOptions,
     ConnectionFailed,
@@ -27,6 +29,7 @@ from postern_smtp.client import (
     SmtpClient,
     Transaction,
 )
+from postern_smtp.client_demands import is_short_of_tls, without_tls
 from postern_smtp.next_hop_health import PATIENCE_S, NextHopHealth, Search
 
 _SLOW_FAILURE_S = 1.0  # a connection attempt that fails later than this made mail wait
@@ -113,27 +116,49 @@ class ConnectionPool:
         return [dataclasses.replace(transaction, recipients=recipients[start : start + limit]) for start in starts]
 
     async def _send_one(self, transaction: Transaction) -> tuple[NextHop, Outcomes]:
+        if not transaction.requiretls:
+            return await self._send_over(transaction)
+        try:
+            next_hop, outcomes = await self._send_over(transaction)
+        except ConnectionFailed as failed:
+            if not failed.insecure and (transaction.reverse_path or failed.stage != "starttls"):
+                raise
+            next_hop, outcomes = failed.next_hop or self._route.next_hops[0], without_tls(transaction)
+        if transaction.reverse_path or not is_short_of_tls(outcomes):
+            return next_hop, outcomes
+        # RFC 8689 section 5: what has a null reverse-path is not lost for want of REQUIRETLS
+        return await self._send_over(dataclasses.replace(transaction, requiretls=False))
+
+    async def _send_over(self, transaction: Transaction) -> tuple[NextHop, Outcomes]:
         await self._take_place()
         client: SmtpClient | None = None
         search = Search(self._health)
         try:
             while True:
-                client = self._take_idle()
+                client = self._take_idle(transaction)
                 if client is not None:
                     outcomes = await self._try(client, transaction, None)
                 else:
-                    client = await self._connect(search)
+                    client = await self._connect(search, transaction)
+                    if client.lack(transaction) is not None:
+                        if not search.is_last:
+                            await client.quit()
+                            continue
+                        if search.missed is not None:
+                            raise search.missed
                     outcomes = await self._try(client, transaction, search)
                 if outcomes is not None:
                     return client.next_hop, outcomes
         finally:
             self._give_back(client)
 
-    async def _connect(self, search: Search) -> SmtpClient:
+    async def _connect(self, search: Search, transaction: Transaction) -> SmtpClient:
         """A new session with the first next hop that grants one. ConnectionFailed of the last one otherwise."""
         if self._is_closed:
             raise ConnectionFailed("connect", "the pool is closed", next_hop=self._route.next_hops[0])
         options = await self._options()
+        if transaction.requiretls:
+            options = dataclasses.replace(options, tls=RouteTls.VERIFY)
         loop = asyncio.get_running_loop()
         failure = ConnectionFailed("connect", f"route {self._route.name} has no next hop")
         while (next_hop := search.take(started := loop.time())) is not None:
@@ -142,9 +167,11 @@ class ConnectionPool:
             except ConnectionFailed as failed:
                 _log.info("next_hop.failed", route=self._route.name, host=next_hop.host, stage=failed.stage, reason=failed.reason)
                 failure = failed
+                if not (transaction.requiretls and failed.insecure):
+                    search.missed = failed
                 if loop.time() - started > _SLOW_FAILURE_S:
                     self._was_silent(next_hop)
-        raise failure
+        raise search.missed or failure
 
     async def _open(self, next_hop: NextHop, options: ClientOptions, search: Search) -> SmtpClient:
         patience_s = search.patience_s
@@ -172,12 +199,16 @@ class ConnectionPool:
             hurried = lost.silent and patience_s is not None and patience_s < client.reply_timeout_s
             if lost.stage != "mail" or lost.outcomes or (is_last and not hurried):
                 raise
-            if hurried and search is not None:
-                search.hurried(client.next_hop)
+            if search is not None:
+                search.missed = ConnectionFailed("connect", lost.reason, next_hop=client.next_hop)
+                if hurried:
+                    search.hurried(client.next_hop)
             return None
         if search is not None:  # a kept connection says nothing about new ones
             self._health.answered(client.next_hop)
         if not is_last and not client.usable and all(o.stage == "mail" and o.reply.code == 421 for o in outcomes):
+            if search is not None:
+                search.missed = ConnectionFailed("connect", outcomes[0].reply.text, outcomes[0].reply, client.next_hop)
             return None
         return outcomes
 
@@ -211,13 +242,22 @@ class ConnectionPool:
                 return
         self._in_use -= 1
 
-    def _take_idle(self) -> SmtpClient | None:
-        while self._idle:
-            client, _ = self._idle.pop()
-            if client.usable:
-                return client
-            client.discard()
-        return None
+    def _take_idle(self, transaction: Transaction) -> SmtpClient | None:
+        """The newest one that is alive and can carry it."""
+        lacking: list[tuple[SmtpClient, float]] = []
+        found: SmtpClient | None = None
+        while self._idle and found is None:
+            client, since = self._idle.pop()
+            if not client.usable:
+                client.discard()
+            elif client.lack(transaction) is not None:
+                lacking.append((client, since))
+            else:
+                found = client
+        self._idle.extend(reversed(lacking))
+        if found is None and self._idle and self._in_use + len(self._idle) > self._route.max_connections:
+            self._idle.popleft()[0].discard()  # room for the new one
+        return found
 
     def _drop_idle(self, next_hop: NextHop) -> None:
         """What is kept of a next hop that fell silent would only make the next one wait."""

@@ -1,4 +1,4 @@
-"""Message data: bytes → one message. Finds the end, undoes dot-stuffing, and says what is wrong with the bytes. No socket in it.
+"""Message data behind DATA: bytes → one message. Finds the end, undoes dot-stuffing, and says what is wrong with the bytes. No socket in it.
 
 Promises
 - Only <CR><LF>.<CR><LF> ends the data (RFC 5321 section 4.1.1.4); a bare CR or LF never does (section 2.3.8, CVE-2023-51764 and its kin).
@@ -89,15 +89,7 @@ class DataReader:
         body = b"".join((*self._aside, last)) if self._aside else last
         self._aside.clear()
         self._buffer.clear()
-        if b"\0" in body:
-            return replies.NUL_IN_DATA
-        if not has_only_crlf(body):
-            if self._bare_newline is BareNewline.REJECT:
-                return replies.BARE_NEWLINE
-            body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
-            if self._limit is not None and len(body) > self._limit:
-                return self._over_limit
-        return replies.LONG_LINE if has_long_line(body) else body
+        return sound(body, self._limit, self._bare_newline, self._over_limit)
 
     def _find_end(self) -> int:
         buffer = self._buffer
@@ -154,11 +146,24 @@ class DataReader:
         self._scanned = self._endless = 0
 
 
-def has_long_line(body: bytes) -> bool:
-    """Whether a line of `body` is longer than MAX_LINE_OCTETS. Looks at one place in each stretch of that length only."""
+def sound(body: bytes, limit: int | None, bare_newline: BareNewline, over_limit: Reply) -> bytes | Reply:
+    """`body` as text that may be handed on, made so where `bare_newline` says it; or why it is refused."""
+    if b"\0" in body:
+        return replies.NUL_IN_DATA
+    if not has_only_crlf(body):
+        if bare_newline is BareNewline.REJECT:
+            return replies.BARE_NEWLINE
+        body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+        if limit is not None and len(body) > limit:
+            return over_limit
+    return replies.LONG_LINE if has_long_line(body) else body
+
+
+def has_long_line(body: bytes, most_octets: int = MAX_LINE_OCTETS) -> bool:
+    """Whether a line of `body` is longer than that, its CRLF included. Looks at one place in each stretch of that length only."""
     position = 0
-    while len(body) - position > MAX_LINE_OCTETS:
-        newline = body.rfind(b"\n", position, position + MAX_LINE_OCTETS)
+    while len(body) - position > most_octets:
+        newline = body.rfind(b"\n", position, position + most_octets)
         if newline < 0:
             return True
         position = newline + 1

@@ -11,28 +11,31 @@ What has to be asked of somebody else (checks.py) leaves here as a question, and
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-import msgspec
-
-from postern_core.envelope import Recipient
+from postern_core.envelope import BodyType, Recipient
 from postern_core.errors import Reply
 from postern_core.notices import NoticeKind
-from postern_core.policy import GateLimits
+from postern_core.policy import GateLimits, ListenerExtensions
 from postern_smtp import replies
+from postern_smtp.answers import Answer, Then, brings_data, is_chunk, say
 from postern_smtp.checks import Ask, Question
+from postern_smtp.chunks import ChunkedData
 from postern_smtp.command_filter import Violation
-from postern_smtp.commands import Auth, Command, CommandRefused, Hello, Mail, Plain, Rcpt, Verb, parse, split_verb
+from postern_smtp.commands import Auth, Bdat, Command, CommandRefused, Hello, Mail, Plain, Rcpt, Verb, chunk_of, parse, split_verb
 from postern_smtp.data import DataReader
+from postern_smtp.demands import unmet_demand
 from postern_smtp.extensions import extensions, message_limit, session_left
 from postern_smtp.filters import Filters
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.lines import LineTooLong
 from postern_smtp.reception import TellNotice
 from postern_smtp.session import Session, Transaction
+from postern_smtp.utf8_address import octets
+
+__all__ = ["Answer", "Dialogue", "Then", "brings_data", "say"]
 
 # a transaction's RCPT lines together; the envelope must fit one broker message, whatever max_recipients says
 _MAX_PATH_OCTETS: Final = 1024 * 1024
@@ -40,36 +43,12 @@ _RECIPIENT_OCTETS: Final = 32  # that a recipient takes there beside its address
 # commands that bring no mail, in a row; each further one counts as an error
 _MAX_IDLE_COMMANDS: Final = 100
 _IDLE: Final = frozenset({Verb.HELO, Verb.EHLO, Verb.NOOP, Verb.RSET, Verb.VRFY, Verb.HELP})
+_EMPTY_CHUNK: Final = Bdat(0, last=False)
+_EXTENSIONS: Final = ListenerExtensions()  # while there is no policy
 
 _NO_FILTERS: Final = Filters()  # while there is no policy
 
 _SIMPLE: Final = {Verb.NOOP: replies.OK, Verb.VRFY: replies.CANNOT_VERIFY, Verb.HELP: replies.HELP}
-
-
-class Then(enum.Enum):
-    """What follows an answer."""
-
-    GO_ON = enum.auto()  # read the next command
-    CLOSE = enum.auto()
-    READ_DATA = enum.auto()
-    START_TLS = enum.auto()
-    AUTHENTICATE = enum.auto()  # with `auth`
-    CHECK = enum.auto()  # ask `question`, and say what `checked` makes of the answer
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What to write, and what to do then. `reply` is None where there is more than one line (EHLO), or nothing to say yet."""
-
-    reply: Reply | None
-    wire: bytes
-    then: Then = Then.GO_ON
-    auth: Auth | None = None
-    question: Question | None = None
-
-
-def say(reply: Reply, then: Then = Then.GO_ON) -> Answer:
-    """`reply` as an answer; 421 closes, whoever gives it (RFC 5321 section 4.2.1)."""
-    return Answer(reply, reply.line(), Then.CLOSE if reply.code == 421 else then)
 
 
 def _untold(kind: NoticeKind, about: str, **fields: str | int | float | bool) -> None:
@@ -109,6 +88,12 @@ class Dialogue:
         return rules.filters if rules is not None else _NO_FILTERS
 
     @property
+    def offered(self) -> ListenerExtensions:
+        """The extensions in force: the transaction's, else the newest."""
+        rules = self.session.transaction.rules if self.session.transaction is not None else self._newest_rules()
+        return rules.listener.extensions if rules is not None else _EXTENSIONS
+
+    @property
     def hostname(self) -> str:
         rules = self._newest_rules()
         return rules.hostname if rules is not None else self._profile.fallback_hostname
@@ -138,9 +123,12 @@ class Dialogue:
         # STARTTLS and QUIT are always allowed, they are what we wait for
         if answer.then is Then.GO_ON and self._before_tls and session.commands > self.limits.tls_deadline_commands:
             return say(replies.NO_TLS_IN_TIME)
-        if more_waits and answer.reply is not None and answer.then is Then.GO_ON and _is_data(line):
-            # message text must not be read as commands (RFC 2920 section 3.1: DATA is the last of its group)
-            return say(replies.OUT_OF_STEP if answer.reply.code >= 500 else answer.reply, Then.CLOSE)
+        if answer.then is Then.GO_ON and answer.reply is not None and answer.reply.code >= 400 and brings_data(line):
+            # message text must not be read as commands
+            if is_chunk(line):
+                return self._refused_chunk(line, answer.reply)
+            if more_waits:  # RFC 2920 section 3.1: DATA is the last of its group
+                return say(replies.OUT_OF_STEP if answer.reply.code >= 500 else answer.reply, Then.CLOSE)
         return self.counted(answer)
 
     def counted(self, answer: Answer) -> Answer:
@@ -163,11 +151,22 @@ class Dialogue:
 
     def data_reader(self) -> DataReader:
         """For the message that the transaction waits for."""
+        limit, over_limit = self._room()
+        return DataReader(limit, bare_newline=self.limits.bare_newline, over_limit=over_limit)
+
+    def _chunked_data(self, transaction: Transaction) -> ChunkedData:
+        """As `data_reader`, for BDAT."""
+        limit, over_limit = self._room()
+        binary = transaction.mail.body_type is BodyType.BINARY_MIME
+        return ChunkedData(limit, bare_newline=self.limits.bare_newline, over_limit=over_limit, binary=binary)
+
+    def _room(self) -> tuple[int | None, Reply]:
+        """How large the next message may be, and what to say when it is larger."""
         session, limits = self.session, self.limits
         limit, left = message_limit(limits), session_left(session, limits)
         if left is not None and (limit is None or left < limit):
-            return DataReader(left, bare_newline=limits.bare_newline, over_limit=replies.SESSION_TOO_BIG)
-        return DataReader(limit, bare_newline=limits.bare_newline)
+            return left, replies.SESSION_TOO_BIG
+        return limit, replies.TOO_BIG
 
     @property
     def _before_tls(self) -> bool:
@@ -183,18 +182,20 @@ class Dialogue:
         if isinstance(line, LineTooLong):
             return say(replies.TLS_FIRST if self._before_tls else replies.LINE_TOO_LONG)
         try:
-            verb, argument = split_verb(line)
+            verb, argument = split_verb(line, utf8=self.offered.smtputf8)
         except CommandRefused as refused:
             # RFC 3207 section 4: before TLS all but a few commands get 530, known or not
             raise CommandRefused(replies.TLS_FIRST if self._before_tls else refused.reply) from refused
         # before the argument is looked at: credentials sent too early are never read
-        refusal = self.session.refusal(verb, self._profile)
+        refusal = self.session.refusal(verb, self._profile, self.offered)
         if refusal is not None:
             raise CommandRefused(refusal)
-        self.session.idle_commands = self.session.idle_commands + 1 if verb in _IDLE else 0
         if verb is Verb.MAIL or verb is Verb.RCPT:
             argument = self.filters.completed(argument)
-        return self._obey(parse(verb, argument, dsn=self._profile.dsn))
+        command = parse(verb, argument, self.offered)
+        self.session.idle_commands = self.session.idle_commands + 1 if verb in _IDLE or command == _EMPTY_CHUNK else 0
+        refusal = unmet_demand(command, argument, self.session)
+        return say(refusal) if refusal is not None else self._obey(command)
 
     def _tell(self, violation: Violation) -> None:
         if violation.reply is not None and violation.reply.code == 421:
@@ -207,6 +208,8 @@ class Dialogue:
                 return self._mail(command)
             case Rcpt():
                 return self._rcpt(command)
+            case Bdat():
+                return self._bdat(command)
             case Hello():
                 return self._hello(command)
             case Auth():
@@ -217,8 +220,7 @@ class Dialogue:
     def _plain(self, verb: Verb) -> Answer:
         match verb:
             case Verb.DATA:
-                unavailable = self._unavailable()
-                return say(unavailable) if unavailable else say(replies.START_MAIL, Then.READ_DATA)
+                return self._data()
             case Verb.QUIT:
                 return say(replies.BYE, Then.CLOSE)
             case Verb.STARTTLS:
@@ -229,14 +231,43 @@ class Dialogue:
             case _:
                 return say(_SIMPLE[verb])
 
+    def _data(self) -> Answer:
+        transaction = self.session.transaction
+        if transaction is None or transaction.mail.body_type is BodyType.BINARY_MIME:  # RFC 3030 section 3: by BDAT only
+            return say(replies.BAD_SEQUENCE)
+        unavailable = self._unavailable()
+        return say(unavailable) if unavailable else say(replies.START_MAIL, Then.READ_DATA)
+
+    def _bdat(self, command: Bdat) -> Answer:
+        transaction = self.session.transaction
+        if transaction is None:  # session.refusal saw to it
+            return say(replies.BAD_SEQUENCE)
+        if transaction.chunks is None:
+            unavailable = self._unavailable()
+            if unavailable is not None:
+                return say(unavailable)
+            transaction.chunks = self._chunked_data(transaction)
+        transaction.chunks.begin(command.octets)
+        return Answer(None, b"", Then.READ_CHUNK, chunk=command)
+
+    def _refused_chunk(self, line: bytes | LineTooLong, refusal: Reply) -> Answer:
+        """RFC 3030 section 2: the octets behind a BDAT that is refused are read all the same. What came before them in this transaction, and
+        what comes after, is no message any more."""
+        chunk, transaction = None if isinstance(line, LineTooLong) else chunk_of(line), self.session.transaction
+        if chunk is None:  # where the next command begins, nobody can tell
+            return self.counted(say(refusal, Then.CLOSE))
+        if transaction is not None:
+            transaction.chunks = transaction.chunks or self._chunked_data(transaction)
+            transaction.chunks.discard(refusal)
+        return Answer(refusal, b"", Then.READ_CHUNK, chunk=chunk)
+
     def _hello(self, command: Hello) -> Answer:
         session = self.session
         session.host, session.extended, session.transaction = command.host, command.extended, None
         if not command.extended:
             return say(replies.hello(self.hostname))
-        return Answer(
-            None, replies.ehlo(self.hostname, self.filters.commands.announced(extensions(self._profile, session, self.limits)))
-        )
+        offered = self.filters.commands.announced(extensions(self._profile, session, self.limits, self.offered))
+        return Answer(None, replies.ehlo(self.hostname, offered))
 
     def _mail(self, command: Mail) -> Answer:
         session = self.session
@@ -292,19 +323,25 @@ class Dialogue:
             self._notice(NoticeKind.RECIPIENT_REFUSED, session.client_address, recipient=decided)
             return say(denial)
         limit = transaction.rules.limits.max_recipients
-        octets = len(decided) + len(command.orcpt) + len(command.notify) + _RECIPIENT_OCTETS
+        size = octets(decided) + octets(command.orcpt) + len(command.notify) + _RECIPIENT_OCTETS
         if limit is not None and len(transaction.recipients) >= limit:
             return say(replies.TOO_MANY_RECIPIENTS)
-        if transaction.path_octets + octets > _MAX_PATH_OCTETS:
+        if transaction.path_octets + size > _MAX_PATH_OCTETS:
             return say(replies.TOO_MANY_RECIPIENTS)
+        domain, domains = decided.rpartition("@")[2], session.recipient_domains
+        most = transaction.rules.limits.max_recipient_domains
+        if most is not None and domain not in domains and len(domains) >= most:
+            return say(replies.TOO_MANY_DOMAINS)
         account = transaction.rules.checks.account
         if account is not None and (refusal := account.rcpt(session, transaction)) is not None:
             return say(refusal)
         recipient = Recipient(n=len(transaction.recipients), address=decided, notify=command.notify, orcpt=command.orcpt)
 
         def take() -> Reply:
-            transaction.path_octets += octets
+            transaction.path_octets += size
             transaction.recipients.append(recipient)
+            if most is not None:
+                domains.add(domain)
             return replies.RECIPIENT_OK
 
         return _when_checked(
@@ -314,9 +351,3 @@ class Dialogue:
 
 def _when_checked(asked: Sequence[Ask], go_on: Callable[[], Reply]) -> Answer:
     return Answer(None, b"", Then.CHECK, question=Question(tuple(asked), go_on)) if asked else say(go_on())
-
-
-def _is_data(line: bytes | LineTooLong) -> bool:
-    """Whether message text follows in the mind of a client that does not wait: DATA, and BDAT (RFC 3030), which nobody offered."""
-    start = line.start if isinstance(line, LineTooLong) else line
-    return start[:4].upper() in (b"DATA", b"BDAT")

@@ -51,7 +51,6 @@ class GateProfile:
     tls: ssl.SSLContext | None = None  # None: STARTTLS is not offered
     tls_required: bool = False
     authenticator: Authenticator | None = None
-    dsn: bool = True  # offer RFC 3461
     memory_bytes: int = 256 * 1024 * 1024  # message data of all sessions together, then 452 4.3.1
 
     @property

@@ -73,10 +73,15 @@ class CommandLines:
         """The line that has begun holds a bare LF: its sender may think that it has ended."""
         return b"\n" in self._buffer
 
-    def take(self) -> bytes:
-        """All that is unread, which is then gone from here."""
-        unread = bytes(self._buffer)
-        self._buffer.clear()
+    def take(self, at_most: int | None = None) -> bytes:
+        """All that is unread, or its first octets, which are then gone from here."""
+        if at_most is None or at_most >= len(self._buffer):
+            unread = bytes(self._buffer)
+            self._buffer.clear()
+        else:
+            with memoryview(self._buffer) as view:
+                unread = bytes(view[:at_most])
+            del self._buffer[:at_most]
         self._reset()
         return unread
 

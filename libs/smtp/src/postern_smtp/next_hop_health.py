@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from postern_core.policy import NextHop
+
+if TYPE_CHECKING:
+    from postern_smtp.client_types import ConnectionFailed
 
 PATIENCE_S: Final = 30.0
 _SLOW_S: Final = 5.0
@@ -80,6 +83,7 @@ class Search:
         self._left = list(health.next_hops)
         self._hurried: list[NextHop] = []
         self._patient = False
+        self.missed: ConnectionFailed | None = None  # of a next hop that could not be asked whether it would do
 
     @property
     def patience_s(self) -> float | None:

@@ -2,7 +2,8 @@
 
 The grammar is kept strictly: angle brackets, a dot-string or a quoted-string, a domain of letters, digits, hyphens (and underscores,
 which exist) or an address literal. No trailing dot, no empty label, no all-numeric top level. Sizes: path at most 512 octets; local-parts may
-be longer than the 64 octets of section 4.5.3.1.1, because rewritten senders (VERP, SRS) are. Not known here: which domains are ours.
+be longer than the 64 octets of section 4.5.3.1.1, because rewritten senders (VERP, SRS) are. Where a line may hold UTF-8 at all, so may local-part
+and domain (RFC 6531 section 3.3): the local-part stays as it came, the domain becomes A-labels. Not known here: which domains are ours.
 """
 
 from __future__ import annotations
@@ -15,16 +16,26 @@ from typing import Final
 import msgspec
 
 from postern_core.policy.domains import normalise_domain
+from postern_smtp.utf8_address import octets
 
 MAX_PATH_OCTETS: Final = 512
 _KNOWN_DOMAINS: Final = 4096  # of 253 octets at most: about a megabyte
 
-_ATOM = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+"
-_PATH = re.compile(
-    r"<(?P<route>@[A-Za-z0-9._@,\[\]:-]*:)?"
-    rf"(?P<local>{_ATOM}(?:\.{_ATOM})*|\"(?:[ !\x23-\x5b\x5d-\x7e]|\\[ -~])*\")?"
-    r"(?:@(?P<domain>[A-Za-z0-9._-]+|\[[A-Za-z0-9:.-]+\]))?>"
-)
+_UTF8 = r"\u00a0-\U0010ffff"
+
+
+def _grammar(beyond: str) -> re.Pattern[str]:
+    """Of a path in which `beyond` may stand beside ASCII."""
+    atom = rf"[A-Za-z0-9!#$%&'*+\-/=?^_`{{|}}~{beyond}]+"
+    return re.compile(
+        r"<(?P<route>@[A-Za-z0-9._@,\[\]:-]*:)?"
+        rf"(?P<local>{atom}(?:\.{atom})*|\"(?:[ !\x23-\x5b\x5d-\x7e{beyond}]|\\[ -~])*\")?"
+        rf"(?:@(?P<domain>[A-Za-z0-9._{beyond}-]+|\[[A-Za-z0-9:.-]+\]))?>"
+    )
+
+
+_PATH = _grammar("")
+_UTF8_PATH = _grammar(_UTF8)
 
 
 class ReversePath(msgspec.Struct, frozen=True):
@@ -34,7 +45,7 @@ class ReversePath(msgspec.Struct, frozen=True):
 
 
 class ForwardPath(msgspec.Struct, frozen=True):
-    """One recipient: the local-part as received (with its quotes), the domain in lower case; both never empty but for <Postmaster>."""
+    """One recipient: the local-part as received (with its quotes), the domain in lower case and A-labels; both never empty but for <Postmaster>."""
 
     local_part: str
     domain: str  # "" for <Postmaster> alone (section 4.5.1); "[...]" for an address literal
@@ -75,8 +86,8 @@ def parse_forward_path(text: str) -> tuple[ForwardPath, str]:
 
 
 def _parse(text: str) -> tuple[str, str, bool, str]:
-    found = _PATH.match(text)
-    if found is None or found.end() > MAX_PATH_OCTETS:
+    found = _PATH.match(text) if text.isascii() else _UTF8_PATH.match(text)
+    if found is None or octets(found.group()) > MAX_PATH_OCTETS or not found.group().isprintable():
         raise ValueError("not a path")
     rest = text[found.end() :]
     if rest and not rest.startswith(" "):

@@ -18,7 +18,7 @@ from postern_smtp import replies
 from postern_smtp.arriving import Arriving
 from postern_smtp.checks import Question
 from postern_smtp.conversation import Ended
-from postern_smtp.dialogue import Answer, Then, say
+from postern_smtp.dialogue import Answer, Then, brings_data, say
 from postern_smtp.receiving import Receiving
 from postern_smtp.securing import Securing
 
@@ -49,6 +49,7 @@ class GateConnection(Receiving, Securing, Arriving):
             return
         self._has_left = True
         self._stop_clocks()
+        self._reception.memory.release(self)  # chunks of a message whose last one never came
         self._reception.release(self)
         self._hang_up()
         session = self.session
@@ -76,17 +77,19 @@ class GateConnection(Receiving, Securing, Arriving):
         self._start_clocks(self._dialogue.limits, tls_required=self._reception.profile.tls_required)
         self._write(await self._greeting())
         while True:
+            if self._data is not None:
+                self._forget_ended_data()
             line = await self._next_line()
             if not self.session.commands:
                 self._refuse_header(line)
             self._reset_timeout(self._dialogue.limits.idle_timeout_s)
-            if self._reception.is_draining:
+            if self._reception.is_draining and not self.is_busy:
                 self._write(say(replies.SHUTTING_DOWN))
             more_waits = not self._lines.is_empty
             try:
                 answer = self._dialogue.take(line, more_waits=more_waits)
             except Exception as error:  # a fault of one command ends its transaction, not the session
-                if more_waits:
+                if more_waits or brings_data(line):
                     raise  # but what was sent on the strength of it must not be read as something else
                 self.session.transaction = None
                 self._queue(f"{await self.handle_exception(error)}\r\n".encode("ascii"))
@@ -110,6 +113,8 @@ class GateConnection(Receiving, Securing, Arriving):
             case Then.READ_DATA:
                 self._write(answer)
                 await self._receive_message()
+            case Then.READ_CHUNK if answer.chunk is not None:
+                await self._receive_chunk(answer.chunk, answer.reply)
             case Then.START_TLS:
                 await self._start_tls(answer)
             case Then.AUTHENTICATE if answer.auth is not None:

@@ -9,7 +9,9 @@ from typing import Final
 
 from postern_core.envelope import Client, HostCheck, Recipient
 from postern_core.errors import Reply
+from postern_core.policy import ListenerExtensions
 from postern_smtp import replies
+from postern_smtp.chunks import ChunkedData
 from postern_smtp.commands import Mail, Verb
 from postern_smtp.gate import GateProfile, GateRules
 
@@ -23,6 +25,7 @@ class State(enum.Enum):
     READY = enum.auto()  # between transactions
     MAIL = enum.auto()  # a reverse-path, no recipient
     RCPT = enum.auto()  # at least one recipient
+    CHUNKS = enum.auto()  # part of the message has come by BDAT, or was refused
 
 
 _ANY: Final = frozenset(State)
@@ -40,7 +43,8 @@ LEGAL: Final[Mapping[Verb, frozenset[State]]] = {
     Verb.AUTH: frozenset({State.READY}),  # RFC 4954 section 4
     Verb.MAIL: frozenset({State.READY}),
     Verb.RCPT: frozenset({State.MAIL, State.RCPT}),
-    Verb.DATA: frozenset({State.RCPT}),
+    Verb.DATA: frozenset({State.RCPT}),  # RFC 3030 section 2: not in one transaction with BDAT
+    Verb.BDAT: frozenset({State.RCPT, State.CHUNKS}),
 }
 # RFC 3207 section 4; HELO and RSET do no harm
 BEFORE_TLS: Final = frozenset({Verb.HELO, Verb.EHLO, Verb.NOOP, Verb.RSET, Verb.QUIT, Verb.STARTTLS})
@@ -55,6 +59,7 @@ class Transaction:
     rules: GateRules
     recipients: list[Recipient] = field(default_factory=list)
     path_octets: int = 0
+    chunks: ChunkedData | None = None  # from the first BDAT on
 
 
 @dataclass(slots=True)
@@ -74,6 +79,7 @@ class Session:
     transactions: int = 0
     accepted: int = 0
     received_bytes: int = 0
+    recipient_domains: set[str] = field(default_factory=set)  # of recipients that were taken
     auth_attempts: int = 0
     proxy_address: str = ""  # the load balancer that announced the client
     host_check: HostCheck | None = None  # what DNS says of the client, where the policy asks
@@ -85,6 +91,8 @@ class Session:
             return State.START
         if self.transaction is None:
             return State.READY
+        if self.transaction.chunks is not None:
+            return State.CHUNKS
         return State.RCPT if self.transaction.recipients else State.MAIL
 
     @property
@@ -100,11 +108,13 @@ class Session:
             host_check=self.host_check,
         )
 
-    def refusal(self, verb: Verb, profile: GateProfile) -> Reply | None:
+    def refusal(self, verb: Verb, profile: GateProfile, offered: ListenerExtensions) -> Reply | None:
         """Why `verb` is not legal now; None when it is."""
-        return self._extension_refusal(verb, profile) or self._security_refusal(verb, profile) or self._order_refusal(verb)
+        return (
+            self._extension_refusal(verb, profile, offered) or self._security_refusal(verb, profile) or self._order_refusal(verb)
+        )
 
-    def _extension_refusal(self, verb: Verb, profile: GateProfile) -> Reply | None:
+    def _extension_refusal(self, verb: Verb, profile: GateProfile, offered: ListenerExtensions) -> Reply | None:
         if verb is Verb.STARTTLS:
             if profile.tls is None:
                 return replies.NOT_IMPLEMENTED
@@ -113,6 +123,8 @@ class Session:
             if profile.authenticator is None:
                 return replies.NOT_IMPLEMENTED
             return replies.ALREADY_AUTHENTICATED if self.user else None
+        if verb is Verb.BDAT and not offered.chunking and (self.tls or not profile.tls_required):
+            return replies.NOT_IMPLEMENTED
         return None
 
     def _security_refusal(self, verb: Verb, profile: GateProfile) -> Reply | None:
@@ -125,7 +137,7 @@ class Session:
     def _order_refusal(self, verb: Verb) -> Reply | None:
         if self.state in LEGAL[verb]:
             return None
-        return replies.NO_RECIPIENTS if verb is Verb.DATA and self.state is State.MAIL else replies.BAD_SEQUENCE
+        return replies.NO_RECIPIENTS if verb in (Verb.DATA, Verb.BDAT) and self.state is State.MAIL else replies.BAD_SEQUENCE
 
     def secured(self, tls: str) -> None:
         """TLS has begun: what was said in the clear is forgotten."""

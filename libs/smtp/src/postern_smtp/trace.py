@@ -32,16 +32,19 @@ def received_field(
     *,
     client: Client,
     extended: bool,
+    utf8: bool = False,
     hostname: str,
     queue_id: QueueId,
     at: datetime,
     only_recipient: str = "",
 ) -> bytes:
-    """The whole field with its CRLF. `only_recipient` is shown when it is the only one (else it would tell one recipient of another)."""
-    recipient = f"\r\n\tfor <{only_recipient}>" if only_recipient and len(only_recipient) <= 2 * _MAX_TOKEN else ""
+    """The whole field with its CRLF. `utf8`: the client said SMTPUTF8. `only_recipient` is shown when it is the only one (else it would
+    tell one recipient of another) and in ASCII: the field must not be what keeps a message from a server without SMTPUTF8."""
+    is_shown = only_recipient and len(only_recipient) <= 2 * _MAX_TOKEN and only_recipient.isascii()
+    recipient = f"\r\n\tfor <{only_recipient}>" if is_shown else ""
     tls = f" ({' '.join(map(_clean, client.tls[:_MAX_TOKEN].split(' ')))})" if client.tls else ""
     return (
-        f"Received: from {_from_domain(client)}\r\n\tby {hostname} (Postern) with {_protocol(client, extended=extended)}{tls}\r\n"
+        f"Received: from {_from_domain(client)}\r\n\tby {hostname} (Postern) with {_protocol(client, extended=extended, utf8=utf8)}{tls}\r\n"
         f"\tid {queue_id}{recipient};\r\n\t{_date(at.replace(microsecond=0))}\r\n"
     ).encode("ascii")
 
@@ -74,11 +77,11 @@ def _date(second: datetime) -> str:
     return format_datetime(second)
 
 
-def _protocol(client: Client, *, extended: bool) -> str:
-    """RFC 3848."""
+def _protocol(client: Client, *, extended: bool, utf8: bool) -> str:
+    """RFC 3848; RFC 6531 section 4.3."""
     if not extended:
         return "SMTP"
-    return f"ESMTP{'S' if client.tls else ''}{'A' if client.user else ''}"
+    return f"{'UTF8SMTP' if utf8 else 'ESMTP'}{'S' if client.tls else ''}{'A' if client.user else ''}"
 
 
 def _clean(text: str) -> str:

@@ -93,6 +93,8 @@ class Attempts:
             body_type=envelope.body_type,
             ret=envelope.ret,
             envid=envelope.envid,
+            smtputf8=envelope.smtputf8,
+            requiretls=envelope.requiretls,
         )
         try:
             async with asyncio.timeout(None) as limit:

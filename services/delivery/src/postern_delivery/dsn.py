@@ -1,15 +1,15 @@
 """Writes delivery status notifications: NDRs (action failed), delay notices (delayed), notices of relaying (relayed). Pure.
 
 A multipart/report of three parts: text that a person understands, the machine-readable message/delivery-status, and the original message
-or its header. Everything is 7-bit with CRLF line ends and short lines, whatever the original holds: what is not ASCII in an address is
-escaped as utf-8-addr-xtext, an 8-bit message is returned as its header only.
-Standards: RFC 3464 (delivery-status), RFC 6522 (multipart/report), RFC 3461 section 4 (ENVID, ORCPT, RET), RFC 6533 section 3
-(utf-8-addr-xtext), RFC 3834 section 5 (Auto-Submitted), RFC 5322. Known gap: no RFC 6533 types for SMTPUTF8 originals.
+or its header. Everything is 7-bit with CRLF line ends and short lines, whatever the original holds; an 8-bit message is returned as its header only.
+About international mail the parts are those of RFC 6533 where they hold UTF-8: encoded, so that the notice is 7-bit all the same, unless it goes to an
+address that is not ASCII, and so with SMTPUTF8.
+Standards: RFC 3464 (delivery-status), RFC 6522 (multipart/report), RFC 3461 section 4 (ENVID, ORCPT, RET), RFC 6533 (international reports),
+RFC 8689 section 5 (REQUIRETLS), RFC 3834 section 5 (Auto-Submitted), RFC 5322.
 """
 
 from __future__ import annotations
 
-import binascii
 import enum
 import re
 import textwrap
@@ -20,10 +20,11 @@ from typing import Final
 
 from postern_core.envelope import Envelope, Recipient
 from postern_core.ids import QueueId
+from postern_delivery.dsn_fields import ascii_line, field, line, part
+from postern_delivery.dsn_original import header_of, original_part
 from postern_delivery.outcome import RecipientResult, Results
+from postern_smtp.utf8_address import from_unitext, from_xtext, to_seven_bit
 
-_MAX_HEADER_BYTES: Final = 64 * 1024  # of the original that are returned
-_XTEXT: Final = re.compile(r"\+([0-9A-F]{2})")
 _MESSAGE_ID: Final = re.compile(rb"^message-id:[ \t]*(?:\r\n[ \t]+)?(<[!-;=?-~]{1,250}>)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 
 
@@ -57,6 +58,17 @@ class Notice:
     retry_until: datetime | None = None  # for delays
     full_limit_bytes: int = 50_000  # larger messages are returned as their header
 
+    @property
+    def utf8(self) -> bool:
+        """Whether it may hold UTF-8: it is about international mail."""
+        addresses = (self.to, self.envelope.reverse_path, *(result.recipient.address for result in self.results))
+        return self.envelope.smtputf8 or not all(address.isascii() for address in addresses)
+
+    @property
+    def seven_bit(self) -> bool:
+        """Whether it must go without SMTPUTF8."""
+        return self.to.isascii()
+
 
 def build(notice: Notice, body: bytes | memoryview) -> bytes:
     """The notice as it goes on the wire, before dot-stuffing. `body` is the message that it is about; empty when it is lost."""
@@ -64,13 +76,22 @@ def build(notice: Notice, body: bytes | memoryview) -> bytes:
     boundary = f"=_{notice.queue_id}"
     parts = [_text_part(notice), _status_part(notice)]
     if original:
-        parts.append(_original_part(notice, original))
+        parts.append(
+            original_part(
+                notice.envelope,
+                original,
+                failed=notice.action is Action.FAILED,
+                utf8=notice.utf8,
+                seven_bit=notice.seven_bit,
+                full_limit_bytes=notice.full_limit_bytes,
+            )
+        )
     head = _head(notice, original, boundary)
     return b"".join(
         (
-            "".join(f"{line}\r\n" for line in head).encode("ascii"),
+            "".join(f"{each}\r\n" for each in head).encode("utf-8"),
             b"\r\nThis is a delivery status notification in MIME form (RFC 3464).\r\n",
-            *(f"\r\n--{boundary}\r\n".encode("ascii") + part for part in parts),
+            *(f"\r\n--{boundary}\r\n".encode("ascii") + each for each in parts),
             f"\r\n--{boundary}--\r\n".encode("ascii"),
         )
     )
@@ -78,26 +99,25 @@ def build(notice: Notice, body: bytes | memoryview) -> bytes:
 
 def xtext_decoded(text: str) -> str:
     """`text` without its xtext encoding (RFC 3461 section 4), and without anything that could end a header field."""
-    return _line(_XTEXT.sub(lambda match: chr(int(match.group(1), 16)), text))
+    return line(from_xtext(text))
 
 
 def _head(notice: Notice, original: bytes, boundary: str) -> list[str]:
     lines = [
-        *_field("From", f"Mail Delivery System <{_ascii(notice.postmaster)}>"),
-        # an address that is not ASCII cannot stand in a 7-bit header; the envelope has it
-        *_field("To", f"<{notice.to}>" if notice.to.isascii() else "undisclosed-recipients:;"),
-        *_field("Subject", _SUBJECTS[notice.action]),
-        *_field("Date", format_datetime(notice.at.astimezone(UTC))),
-        *_field("Message-ID", f"<{notice.queue_id}@{notice.hostname}>"),
+        *field("From", f"Mail Delivery System <{ascii_line(notice.postmaster)}>"),
+        *field("To", f"<{notice.to}>", utf8=not notice.seven_bit),
+        *field("Subject", _SUBJECTS[notice.action]),
+        *field("Date", format_datetime(notice.at.astimezone(UTC))),
+        *field("Message-ID", f"<{notice.queue_id}@{notice.hostname}>"),
     ]
-    found = _MESSAGE_ID.search(_header_of(original))
+    found = _MESSAGE_ID.search(header_of(original))
     if found is not None:
         about = found.group(1).decode("ascii")
-        lines += [*_field("In-Reply-To", about), *_field("References", about)]
+        lines += [*field("In-Reply-To", about), *field("References", about)]
     return [
         *lines,
-        *_field("Auto-Submitted", "auto-replied"),  # RFC 3834 section 5: no vacation program answers this
-        *_field("MIME-Version", "1.0"),
+        *field("Auto-Submitted", "auto-replied"),  # RFC 3834 section 5: no vacation program answers this
+        *field("MIME-Version", "1.0"),
         "Content-Type: multipart/report; report-type=delivery-status;",
         f'\tboundary="{boundary}"',
     ]
@@ -127,18 +147,20 @@ def _text_part(notice: Notice) -> bytes:
         then,
     ]
     text = "\n\n".join(paragraphs) + "\n"
-    return b"Content-Type: text/plain; charset=us-ascii\r\n\r\n" + text.replace("\n", "\r\n").encode("ascii")
+    content = text.replace("\n", "\r\n").encode("utf-8")
+    return part("text/plain; charset=us-ascii", "text/plain; charset=utf-8", content, seven_bit=notice.seven_bit)
 
 
 def _about(notice: Notice, result: RecipientResult) -> str:
+    clean = line if notice.utf8 else ascii_line
     if result.code:
-        said = f"{result.next_hop or 'the next mail server'} said: {_ascii(result.reply)}"
+        said = f"{result.next_hop or 'the next mail server'} said: {clean(result.reply)}"
     else:
-        said = _ascii(result.text) or "no mail server answered"
+        said = clean(result.text) or "no mail server answered"
     if notice.action is Action.FAILED and result.is_open:
         said = f"not delivered in time; at the last attempt {said}"
     wrapped = textwrap.fill(said, 72, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
-    return f"<{_ascii(result.recipient.address)}>:\n{wrapped}"
+    return f"<{clean(result.recipient.address)}>:\n{wrapped}"
 
 
 # -- second part: for programs
@@ -146,31 +168,32 @@ def _about(notice: Notice, result: RecipientResult) -> str:
 
 def _status_part(notice: Notice) -> bytes:
     envelope = notice.envelope
-    message = _field("Reporting-MTA", f"dns; {notice.hostname}")
+    message = field("Reporting-MTA", f"dns; {notice.hostname}")
     if envelope.envid:
-        message += _field("Original-Envelope-Id", xtext_decoded(envelope.envid))
-    message += _field("X-Postern-Queue-ID", envelope.id)
-    message += _field("Arrival-Date", format_datetime(envelope.accepted_at.astimezone(UTC)))
+        message += field("Original-Envelope-Id", xtext_decoded(envelope.envid))
+    message += field("X-Postern-Queue-ID", envelope.id)
+    message += field("Arrival-Date", format_datetime(envelope.accepted_at.astimezone(UTC)))
     groups = [message, *(_recipient_fields(notice, result) for result in notice.results)]
-    fields = "\r\n".join("".join(f"{line}\r\n" for line in group) for group in groups)
-    return b"Content-Type: message/delivery-status\r\n\r\n" + fields.encode("ascii")
+    fields = "\r\n".join("".join(f"{each}\r\n" for each in group) for group in groups)
+    return part("message/delivery-status", "message/global-delivery-status", fields.encode("utf-8"), seven_bit=notice.seven_bit)
 
 
 def _recipient_fields(notice: Notice, result: RecipientResult) -> list[str]:
-    lines = _original_recipient(result.recipient)
-    lines += _field("Final-Recipient", _typed_address(result.recipient.address))
-    lines += _field("Action", notice.action.value)
-    lines += _field("Status", status_of(notice.action, result))
+    utf8 = notice.utf8
+    lines = _original_recipient(result.recipient, utf8=utf8)
+    lines += field("Final-Recipient", _typed_address(result.recipient.address), utf8=utf8)
+    lines += field("Action", notice.action.value)
+    lines += field("Status", status_of(notice.action, result))
     if result.code:
         host = result.next_hop.rpartition(":")[0]
         if host:
-            lines += _field("Remote-MTA", f"dns; {_domain_or_literal(host)}")
-        lines += _field("Diagnostic-Code", f"smtp; {_ascii(result.reply)}")
+            lines += field("Remote-MTA", f"dns; {_domain_or_literal(host)}")
+        lines += field("Diagnostic-Code", f"smtp; {result.reply}", utf8=utf8)
     elif result.text:
-        lines += _field("Diagnostic-Code", f"x-postern; {_ascii(result.text)}")
-    lines += _field("Last-Attempt-Date", format_datetime(result.at.astimezone(UTC)))
+        lines += field("Diagnostic-Code", f"x-postern; {result.text}", utf8=utf8)
+    lines += field("Last-Attempt-Date", format_datetime(result.at.astimezone(UTC)))
     if notice.action is Action.DELAYED and notice.retry_until is not None:
-        lines += _field("Will-Retry-Until", format_datetime(notice.retry_until.astimezone(UTC)))
+        lines += field("Will-Retry-Until", format_datetime(notice.retry_until.astimezone(UTC)))
     return lines
 
 
@@ -184,18 +207,21 @@ def status_of(action: Action, result: RecipientResult) -> str:
     return "4.4.1" if action is Action.DELAYED else "5.4.7" if result.is_open else "5.0.0"
 
 
-def _original_recipient(recipient: Recipient) -> list[str]:
+def _original_recipient(recipient: Recipient, *, utf8: bool) -> list[str]:
     kind, semicolon, address = recipient.orcpt.partition(";")
     if not semicolon or not re.fullmatch(r"[A-Za-z0-9-]{1,40}", kind):
         return []
-    return _field("Original-Recipient", f"{kind}; {xtext_decoded(address)}")
+    if kind.lower() != "utf-8":
+        return field("Original-Recipient", f"{kind}; {xtext_decoded(address)}")
+    original = from_unitext(address)
+    if original is None:
+        return []
+    # RFC 6533 section 3: as it is only where UTF-8 may stand
+    return field("Original-Recipient", f"{kind}; {original if utf8 else to_seven_bit(original)}", utf8=utf8)
 
 
 def _typed_address(address: str) -> str:
-    if address.isascii():
-        return f"rfc822; {_line(address)}"
-    escaped = "".join(c if c.isascii() and c not in "+=\\" else f"\\x{{{ord(c):X}}}" for c in address)
-    return f"utf-8; {_line(escaped)}"
+    return f"{'rfc822' if address.isascii() else 'utf-8'}; {line(address)}"
 
 
 def _domain_or_literal(host: str) -> str:
@@ -203,61 +229,3 @@ def _domain_or_literal(host: str) -> str:
     if host.startswith("["):
         return f"[IPv6:{host[1:]}"
     return f"[{host}]" if re.fullmatch(r"[0-9.]+", host) else host
-
-
-# -- third part: the message, or its header
-
-
-def _original_part(notice: Notice, original: bytes) -> bytes:
-    # RET says FULL, HDRS or nothing, and speaks of failures only (RFC 3461 section 4.3)
-    wanted = notice.action is Action.FAILED and notice.envelope.ret.upper() != "HDRS"
-    if wanted and len(original) <= notice.full_limit_bytes and _is_plain(original):
-        return b"Content-Type: message/rfc822\r\n\r\n" + original
-    header = _header_of(original)
-    if _is_plain(header):
-        return b"Content-Type: text/rfc822-headers\r\n\r\n" + header
-    encoded = b"\r\n".join(binascii.b2a_qp(line, istext=False) for line in header.split(b"\r\n"))
-    kind = b"Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
-    return kind + re.sub(rb"(?<!\r)\n", b"\r\n", encoded)
-
-
-def _header_of(original: bytes) -> bytes:
-    """The header with the CRLF of its last field, cut at a line end when it is very long."""
-    end = original.find(b"\r\n\r\n", 0, _MAX_HEADER_BYTES)
-    if end >= 0:
-        return original[: end + 2]
-    cut = original[:_MAX_HEADER_BYTES]
-    return cut if len(cut) == len(original) else cut[: cut.rfind(b"\r\n") + 2]
-
-
-def _is_plain(content: bytes) -> bool:
-    """Whether it can stand in a 7-bit part as it is (RFC 2045 section 2.7)."""
-    if not content.isascii() or b"\0" in content:
-        return False
-    lines = content.split(b"\r\n")
-    return all(len(line) <= 998 and b"\r" not in line and b"\n" not in line for line in lines)
-
-
-# -- header fields
-
-
-def _field(name: str, value: str) -> list[str]:
-    """The lines of a header field, folded at blanks (RFC 5322 section 2.2.3)."""
-    whole = f"{name}: {_ascii(value)}"
-    if len(whole) <= 78:
-        return [whole]
-    lines = textwrap.wrap(whole, 76, subsequent_indent=" ", break_long_words=False, break_on_hyphens=False)
-    # a fold right behind the name would leave a line of nothing but the name
-    if len(lines) > 1 and lines[0] == f"{name}:":
-        lines[0:2] = [lines[0] + lines[1]]
-    return lines
-
-
-def _line(text: str) -> str:
-    """`text` without characters that could end the line or fool a reader."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _ascii(text: str) -> str:
-    """`text` in printable ASCII; what is not becomes a question mark."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text)

@@ -17,7 +17,7 @@ import structlog
 
 from postern_core.bus import BodyStore, Bus, EventSink
 from postern_core.bus.topology import OUTBOUND, outbound_subject
-from postern_core.envelope import Client, Envelope, Gate, Recipient, frame
+from postern_core.envelope import BodyType, Client, Envelope, Gate, Recipient, frame
 from postern_core.events import EventKind
 from postern_core.ids import QueueId, derived_queue_id
 from postern_core.job import Job
@@ -121,6 +121,9 @@ class Notices:
             size_bytes=len(content),
             accepted_at=at,
             client=Client(address="127.0.0.1", helo=table.policy.hostname),
+            body_type=BodyType.SEVEN_BIT if content.isascii() else BodyType.EIGHT_BIT_MIME,
+            smtputf8=not to.isascii(),
+            requiretls=job.envelope.requiretls,  # RFC 8689 section 5
         )
         # a repeat differs in its date, and a stored body cannot be overwritten: the digest keeps their bodies apart
         name = f"{queue_id}-{hashlib.sha256(content).hexdigest()[:8]}"

@@ -2,5 +2,5 @@
 
 Trusts nobody who connects, and the bus no further than to store. It never relays: what is not for a relay domain is refused at RCPT.
 Standards: RFC 5321, 1870 (SIZE), 2034 and 3463 (enhanced codes), 2920 (PIPELINING), 3207 (STARTTLS, when it has a certificate), 3461 (DSN
-parameters are carried on), 6152 (8BITMIME).
+parameters are carried on), 6152 (8BITMIME), 3030 (CHUNKING, BINARYMIME), 9422 (LIMITS).
 """

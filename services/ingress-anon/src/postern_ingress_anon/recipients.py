@@ -8,6 +8,7 @@ names may relay: what it sends is taken for any domain, as at the authenticated 
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 from postern_core.errors import Reply
@@ -42,9 +43,14 @@ class RelayRecipients:
             if not self.postmaster_domain:
                 return replies.NO_SUCH_MAILBOX
             return f"{path.local_part}@{self.postmaster_domain}"
-        if not _ROUTING.isdisjoint(path.unquoted_local_part):
+        if not _ROUTING.isdisjoint(_plain(path.unquoted_local_part)):
             return replies.RELAY_DENIED
         return path.address if self.domains.find(path.domain) else replies.RELAY_DENIED
+
+
+def _plain(local_part: str) -> str:
+    """As a mail server may read it that takes fullwidth `％`, `！` and `＠` for what they look like."""
+    return local_part if local_part.isascii() else unicodedata.normalize("NFKC", local_part)
 
 
 def compile_rules(policy: GatePolicy, *, resolver: Resolver) -> GateRules:

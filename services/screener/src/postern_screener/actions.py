@@ -198,6 +198,7 @@ def forwarded_envelope(envelope: Envelope, forward_to: str, size_bytes: int) -> 
         client=envelope.client,
         body_type=envelope.body_type,
         smtputf8=envelope.smtputf8 or not forward_to.isascii(),
+        requiretls=envelope.requiretls,  # RFC 8689 section 6
     )
 
 

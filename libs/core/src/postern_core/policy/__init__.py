@@ -16,6 +16,7 @@ from postern_core.policy.accounts import Rates, SenderRules, SendingRates, Throt
 from postern_core.policy.codec import Section, SectionStruct, decode_section, encode_section
 from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule, Route, RouteTls
 from postern_core.policy.domains import DomainTable, RelayDomain
+from postern_core.policy.extensions import ListenerExtensions
 from postern_core.policy.gates import BareNewline, GateLimits, GatePolicy, ListenerIdentity, ListenerPolicy
 from postern_core.policy.screening import (
     AttachmentCondition,
@@ -40,6 +41,7 @@ __all__ = [
     "KeywordCondition",
     "KeywordScope",
     "ListenerAccess",
+    "ListenerExtensions",
     "ListenerIdentity",
     "ListenerPolicy",
     "ListenerProxy",

@@ -11,6 +11,7 @@ from postern_core.policy.access import ListenerAccess, ListenerProxy, ListenerRe
 from postern_core.policy.accounts import Rates, SenderRules, Throttling
 from postern_core.policy.commands import ListenerCommands
 from postern_core.policy.domains import RelayDomain
+from postern_core.policy.extensions import ListenerExtensions
 from postern_core.policy.filters import ListenerAddresses, ListenerRecipients, ListenerRelaying, ListenerSenders
 
 
@@ -28,6 +29,7 @@ class GateLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_session_bytes: int | None = 10240 * 1024  # sum of message bytes of a session, 5.02
     max_messages: int | None = 20  # transactions a connection, 5.03
     max_recipients: int | None = 100  # a transaction, 5.04; RFC 5321 section 4.5.3.1.8 asks for 100 at least
+    max_recipient_domains: int | None = None  # different ones a session, then 452 4.5.3; RCPTDOMAINMAX of RFC 9422
     max_errors: int | None = 10  # rejected commands a session, then 421
     max_connections: int | None = 1000
     max_connections_per_client: int | None = 100  # an IPv4 address, or an IPv6 /64
@@ -64,6 +66,7 @@ class ListenerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     recipient_filter: ListenerRecipients = ListenerRecipients()
     relaying: ListenerRelaying = ListenerRelaying()
     addresses: ListenerAddresses = ListenerAddresses()
+    extensions: ListenerExtensions = ListenerExtensions()
 
 
 class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):

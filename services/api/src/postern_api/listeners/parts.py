@@ -13,6 +13,7 @@ from postern_api.fields import Body, examples
 from postern_api.listeners.access import AccessBody, ProxyBody, ReverseDnsBody
 from postern_api.listeners.accounts import RatesBody, SenderRulesBody, ThrottlingBody
 from postern_api.listeners.commands import CommandsBody
+from postern_api.listeners.extensions import ExtensionsBody
 from postern_api.listeners.filters import AddressesBody, RecipientFilterBody, RelayingBody, SenderFilterBody
 from postern_api.listeners.schemas import IdentityBody, LimitsBody
 from postern_api.policy.objects import Snapshot
@@ -72,6 +73,7 @@ PARTS: Final[tuple[Part, ...]] = (
     Part("access", AccessBody, "Connection control: who may connect, by address, network or verified name."),
     Part("reverse_dns", ReverseDnsBody, "Whether the name of each client is looked up, and what follows."),
     Part("proxy", ProxyBody, "The load balancers that are trusted to say whose connection it is."),
+    Part("extensions", ExtensionsBody, "Which ESMTP extensions the gate offers."),
     _Limits("limits", LimitsBody, "Sizes, numbers and times; null switches one off."),
     Part("throttling", ThrottlingBody, "Failed logins (authenticated gate)."),
     Part("senders", SenderRulesBody, "Whose reverse-paths are whose (authenticated gate)."),

@@ -28,6 +28,10 @@ class LimitsBody(Body):
         default=_DEFAULTS.max_recipients,
         description="A transaction, then 452 4.5.3. RFC 5321 section 4.5.3.1.8 asks for 100 at least.",
     )
+    max_recipient_domains: Count | None = Field(
+        default=_DEFAULTS.max_recipient_domains,
+        description="Different ones a session, then 452 4.5.3; told as RCPTDOMAINMAX (RFC 9422).",
+    )
     max_errors: Count | None = Field(default=_DEFAULTS.max_errors, description="Rejected commands a session, then 421.")
     max_connections: Count | None = Field(default=_DEFAULTS.max_connections, description="At once, each replica.")
     max_connections_per_client: Count | None = Field(

@@ -58,6 +58,7 @@ def forward_job(held: HeldMessage, to: str, size_bytes: int, policy: DeliveryPol
         client=original.client,
         body_type=original.body_type,
         smtputf8=original.smtputf8 or not to.isascii(),
+        requiretls=original.requiretls,  # RFC 8689 section 6
     )
     return Job(
         route=_routes(policy).find(recipient.domain) or policy.default_route,

@@ -2,7 +2,8 @@
 
 `a@example.com` is that address, `example.com` all its addresses, `*.example.com` those of every domain below it and not its own.
 Domains are compared caseless and in A-label form (RFC 5890). Local-parts are caseless too: RFC 5321 section 2.4 lets their owner decide,
-but no owner in use distinguishes them, and a rule that a capital letter evades is none.
+but no owner in use distinguishes them, and a rule that a capital letter evades is none. Nor does it matter of which code points a letter is
+made (NFC, RFC 6532 section 3.1).
 From: is read generously: whatever looks like an address in it counts, display names and comments included, because clients show those;
 so do quoted local-parts and the blanks and comments that RFC 5322 section 4.4 allows around `@` and dots. Each `@` is looked at once,
 within bounds, so that the time is linear in the field.
@@ -11,6 +12,7 @@ within bounds, so that the time is linear in the field.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -105,4 +107,6 @@ def _normalise(local_part: str, domain: str) -> str:
         local_part = re.sub(
             r"\\(.)", r"\1", local_part.strip('"')
         )  # RFC 5321 section 4.1.2: the same mailbox without the quoting
+    if not local_part.isascii():
+        local_part = unicodedata.normalize("NFC", unicodedata.normalize("NFC", local_part).casefold())
     return local_part.casefold() + "@" + domain
