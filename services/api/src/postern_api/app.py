@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -37,7 +37,7 @@ from postern_api.quarantine.repository import QuarantineIndex
 from postern_api.quarantine.service import QuarantineService
 from postern_api.queue.badmail import BadmailService
 from postern_api.queue.service import QueueService
-from postern_api.recorder import Recorder
+from postern_api.recorder import Recorder, ToldNotices
 from postern_api.settings import Settings
 from postern_api.status.board import StatusBoard
 from postern_api.status.service import StatusService
@@ -87,7 +87,7 @@ class Api:
         self.events = EventSink(bus, "api")
         self.indexer = QuarantineIndexer(bus, index)
         self.board = StatusBoard(bus)
-        self.recorder = Recorder(bus, trace, trace_days=settings.trace_days, on_held=self.indexer.poke)
+        self.recorder = Recorder(bus, trace, trace_days=settings.trace_days, on_held=self.indexer.poke, take_notices=_log_notices)
         bodies = BodyStore(bus, "api", settings.inline_limit_bytes)
         queue, ledger = QueueService(bus), LedgerRepository(self.database)
         verifier = Verifier(bus, ledger, queue)
@@ -184,6 +184,18 @@ class Api:
             "in_flight": self.recorder.in_flight,
             "detail": "; ".join(reasons),
         }
+
+
+async def _log_notices(told: Sequence[ToldNotices]) -> None:
+    for notice in (notice for each in told for notice in each.notices):
+        log.info(
+            "notice.told",
+            kind=notice.kind,
+            about=notice.about,
+            service=notice.service,
+            count=notice.count,
+            fields=notice.fields,
+        )
 
 
 class _Server(uvicorn.Server):
