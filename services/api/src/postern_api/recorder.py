@@ -231,6 +231,8 @@ def _notices(delivered: Delivered) -> ToldNotices:
     """ValueError when they cannot be read."""
     service = delivered.subject.split(".")[1]  # the broker lets each service tell under its own name only
     told = decode(delivered.data, NoticeBatch).notices
+    if any(notice.at.tzinfo is None for notice in told):
+        raise ValueError("a notice's time has no zone")
     return ToldNotices(
         hashlib.sha256(delivered.data).digest(), tuple(msgspec.structs.replace(notice, service=service) for notice in told)
     )
