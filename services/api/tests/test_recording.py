@@ -166,13 +166,13 @@ async def test_notices_are_no_trace_and_none_of_them_is_unreadable(api: RunningA
         payload = msgspec.json.encode(NoticeBatch(notices=(claimed,)))
         await gate.publish("EVENTS", "event.ingress-anon.notice", payload, "notices")
 
-        async def told() -> bool:
-            return any(entry["event"] == "notice.told" for entry in logs)
+        async def counted() -> Any:
+            return (await api.get("/alerts/command-unknown"))["subjects"]
 
-        await eventually(told)
+        [subject] = await eventually(counted)
     assert not [entry for entry in logs if entry["event"].startswith("trace.")]
     # whoever holds a gate's password tells under its name only
-    assert [entry["service"] for entry in logs if entry["event"] == "notice.told"] == ["ingress-anon"]
+    assert (subject["about"], subject["service"]) == ("192.0.2.7", "ingress-anon/one")
     await gate.close()
 
 
