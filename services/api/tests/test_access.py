@@ -13,6 +13,7 @@ from postern_core.errors import ConfigurationError
 READ, OPERATE, ADMINISTER = 1, 2, 3
 LEVEL = {"auditor": READ, "operator": OPERATE, "admin": ADMINISTER}
 OPERATIONS = ("/queue/", "/quarantine/", "/badmail/", "/auth-failures")
+ACKNOWLEDGEMENTS = ("/acknowledge", "/reset")
 
 
 def needed(method: str, path: str) -> int:
@@ -23,7 +24,7 @@ def needed(method: str, path: str) -> int:
         return OPERATE
     if method == "get":
         return READ
-    return OPERATE if path.startswith(OPERATIONS) else ADMINISTER
+    return OPERATE if path.startswith(OPERATIONS) or path.endswith(ACKNOWLEDGEMENTS) else ADMINISTER
 
 
 async def endpoints(api: RunningApi) -> list[tuple[str, str]]:
@@ -37,7 +38,14 @@ async def endpoints(api: RunningApi) -> list[tuple[str, str]]:
 
 
 def concrete(path: str) -> str:
-    for name, value in {"queue_id": "0" * 26, "gate": "anon", "number": "9", "before": "9", "after": "9"}.items():
+    for name, value in {
+        "queue_id": "0" * 26,
+        "gate": "anon",
+        "number": "9",
+        "before": "9",
+        "after": "9",
+        "kind": "overloaded",
+    }.items():
         path = path.replace(f"{{{name}}}", value)
     return path.replace("{", "").replace("}", "")
 
@@ -73,7 +81,17 @@ async def test_what_a_scope_may_read_it_reads(api: RunningApi) -> None:
             "/quarantine",
         ):
             assert (await api.client.get(path, headers=headers)).status_code == 200, (scope, path)
-        for path in ("/messages", "/ledger", "/ledger/hours", "/alarms", "/status", "/audit"):
+        for path in (
+            "/messages",
+            "/ledger",
+            "/ledger/hours",
+            "/alerts",
+            "/alerts/history",
+            "/alerts/channels",
+            "/alarms",
+            "/status",
+            "/audit",
+        ):
             assert (await api.client.get(path, headers=headers)).status_code == 200, (scope, path)
 
 

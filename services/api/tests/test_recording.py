@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from nats.aio.msg import Msg
 from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, an_end, an_envelope, eventually, hold
 from postern_core.bus import DispositionLog, EventSink, StatusReporter
@@ -30,6 +31,7 @@ from postern_core.control import (
 from postern_core.disposition import DispositionKind
 from postern_core.envelope import frame
 from postern_core.events import EventKind
+from postern_core.notices import Notice, NoticeBatch, NoticeKind
 
 
 async def test_a_message_is_traced_to_its_end(api: RunningApi) -> None:
@@ -152,6 +154,26 @@ async def test_what_can_never_be_stored_is_let_go(api: RunningApi) -> None:
     assert (await api.get("/ledger"))["total"]["delivered"] == 1
     assert (await api.get("/messages"))["rows"][0]["id"] == good.id
     await delivery.close()
+
+
+async def test_notices_are_no_trace_and_none_of_them_is_unreadable(api: RunningApi) -> None:
+    """Was: every message of EVENTS was taken for trace events, and notices were let go as unreadable."""
+    gate = await api.broker.connect("ingress-anon")
+    claimed = Notice(
+        kind=NoticeKind.COMMAND_UNKNOWN, about="192.0.2.7", at=datetime.now(UTC), service="ingress-auth", instance="one"
+    )
+    with capture_logs() as logs:
+        payload = msgspec.json.encode(NoticeBatch(notices=(claimed,)))
+        await gate.publish("EVENTS", "event.ingress-anon.notice", payload, "notices")
+
+        async def counted() -> Any:
+            return (await api.get("/alerts/command-unknown"))["subjects"]
+
+        [subject] = await eventually(counted)
+    assert not [entry for entry in logs if entry["event"].startswith("trace.")]
+    # whoever holds a gate's password tells under its name only
+    assert (subject["about"], subject["service"]) == ("192.0.2.7", "ingress-anon/one")
+    await gate.close()
 
 
 async def test_an_api_that_was_away_catches_up(start_api: ApiStarter) -> None:

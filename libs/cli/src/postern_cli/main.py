@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from postern_cli import books, handling, observing
+from postern_cli import alerting, books, handling, observing
 from postern_cli.addresses import Addresses, read_remembered, remember, settle_addresses, split_address
 from postern_cli.control import DEFAULT_STATE, State, ended, read_endpoints
 from postern_cli.layout import locked
@@ -25,6 +25,7 @@ app.add_typer(handling.quarantine, name="quarantine")
 app.command()(observing.trace)
 app.command()(observing.status)
 app.command()(observing.alarms)
+app.add_typer(alerting.alerts, name="alerts")
 app.add_typer(books.ledger, name="ledger")
 
 

@@ -1,7 +1,7 @@
 """Notices: what a service noticed that is no step of a message (stream EVENTS, `event.<service>.notice`): intrusions, refusals, failures.
 
 Notices are told, not promised, and counted where they are noticed: an attacker who causes a thousand a second makes one with a count.
-The api makes alerts of them. The catalogue is closed: a kind that is not in it cannot be told.
+The api makes alerts of them (its alerts/catalogue.py names each of these kinds, too). The catalogue is closed: a kind that is not in it cannot be told.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -20,6 +21,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from postern_api import web
 from postern_api.alarms.look import Observer
 from postern_api.alarms.watch import Watch
+from postern_api.alerts.repository import AlertRepository
+from postern_api.alerts.sending import AlertSender
+from postern_api.alerts.service import AlertService
+from postern_api.alerts.webhook import Poster
 from postern_api.audit.repository import AuditRepository
 from postern_api.auth_failures.service import AccountService
 from postern_api.bootstrap import bootstrap
@@ -87,7 +92,9 @@ class Api:
         self.events = EventSink(bus, "api")
         self.indexer = QuarantineIndexer(bus, index)
         self.board = StatusBoard(bus)
-        self.recorder = Recorder(bus, trace, trace_days=settings.trace_days, on_held=self.indexer.poke)
+        alert_repository = AlertRepository(self.database)
+        alerts = AlertService(self.database, alert_repository, policy, audit)
+        self.recorder = Recorder(bus, trace, trace_days=settings.trace_days, on_held=self.indexer.poke, take_notices=alerts.take)
         bodies = BodyStore(bus, "api", settings.inline_limit_bytes)
         queue, ledger = QueueService(bus), LedgerRepository(self.database)
         verifier = Verifier(bus, ledger, queue)
@@ -95,9 +102,21 @@ class Api:
             Observer(bus, settings),
             verifier,
             publisher,
+            self.board,
             every_s=settings.alarms_every_s,
             verify_every_s=settings.verify_every_s,
+            after_look=alerts.take_alarms,
         )
+        self.alert_sender = AlertSender(
+            bus,
+            alert_repository,
+            editor,
+            self.events,
+            bodies,
+            Poster(settings.webhook_secret(), settings.webhook_ca_file),
+            keep=timedelta(days=settings.alert_days),
+        )
+        alerts.on_raised = self.alert_sender.poke
         self.context = Context(
             bus=bus,
             database=self.database,
@@ -118,6 +137,8 @@ class Api:
             verifier=verifier,
             watch=watch,
             accounts=AccountService(bus, policy.app_passwords),
+            alerts=alerts,
+            alert_repository=alert_repository,
             status=StatusService(bus, self.board, editor, publisher, watch.board),
             health=Health(bus, self.database),
         )
@@ -159,6 +180,7 @@ class Api:
             tasks.create_task(self.context.health.run(released), name="health")
             tasks.create_task(self.context.watch.run(released), name="alarms")
             tasks.create_task(self.context.accounts.run(released), name="password-uses")
+            tasks.create_task(self.alert_sender.run(released), name="alerts")
             tasks.create_task(self.reporter.run(released), name="status-reporter")
             tasks.create_task(self.recorder.run(released, self._settings.drain_s / 2), name="recorder")
             serving = tasks.create_task(server.serve(sockets=[listening]), name="http")

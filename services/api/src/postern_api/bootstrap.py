@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from postern_api.alerts.objects import AlertPolicy
+from postern_api.alerts.schemas import AlertsBody
 from postern_api.domains.schemas import DomainBody
 from postern_api.errors import ApiError
 from postern_api.general.schemas import SettingsBody
@@ -42,6 +44,7 @@ class BootstrapFile(BaseModel):
     users: list[UserBody] = Field(default=[])
     listeners: dict[GateName, dict[str, JsonValue]] = Field(default={})  # a body for each part that is not to have its defaults
     schedule: ScheduleBody | None = None
+    alerts: AlertsBody | None = None
 
 
 async def bootstrap(editor: Editor, repository: PolicyRepository, file: Path | None, hostname: str) -> None:
@@ -80,6 +83,7 @@ async def _first(parsed: BootstrapFile, hostname: str) -> tuple[Snapshot, list[C
         rules=tuple(rules.rule_from(body, rules.checked_rule_id(body.id or rules.new_rule_id())) for body in parsed.rules),
         users=tuple(body.to_object() for body in parsed.users),
         schedule=parsed.schedule.to_object() if parsed.schedule else RetrySchedule(),
+        alerts=parsed.alerts.to_object() if parsed.alerts else AlertPolicy(),
     )
     parts = {part.name: part for part in PARTS}
     for gate, bodies in parsed.listeners.items():

@@ -8,6 +8,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from postern_api.alarms.watch import Watch
+from postern_api.alerts.repository import AlertRepository
+from postern_api.alerts.service import AlertService
 from postern_api.audit.repository import AuditRepository
 from postern_api.auth_failures.service import AccountService
 from postern_api.health.service import Health
@@ -48,6 +50,8 @@ class Context:
     ledger: LedgerRepository
     verifier: Verifier
     watch: Watch
+    alerts: AlertService
+    alert_repository: AlertRepository
     status: StatusService
     health: Health
     accounts: AccountService

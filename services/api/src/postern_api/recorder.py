@@ -1,5 +1,7 @@
 """Reads DISPOSITIONS and EVENTS into the database: many messages a transaction, acknowledged after its commit.
 
+EVENTS holds trace events, which become the trace, and notices, which are handed to whoever makes alerts of them.
+
 Writing is idempotent, so that a crash between commit and acknowledgement costs nothing but the work. While the database is away nothing
 is acknowledged, and the streams keep what has not been read. What can never be read or stored is let go with an error in the log, so
 that it does not come again for ever; it stays in its stream for its days.
@@ -9,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,6 +29,7 @@ from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER
 from postern_core.contract import UnknownVersionError, decode
 from postern_core.disposition import Disposition, DispositionKind, read_dispositions
 from postern_core.events import EventBatch, TraceEvent
+from postern_core.notices import Notice, NoticeBatch
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -40,6 +45,22 @@ _PRUNE_EVERY_S: Final = 3600.0
 _AGAIN_S: Final = 5.0  # until what could not be recorded is offered again
 _NEWER_S: Final = 600.0  # until a record of a version that we do not know is offered again
 _PRUNE_BATCH: Final = 1000
+_NOTICE: Final = "notice"  # last token of the subject
+
+
+@dataclass(frozen=True, slots=True)
+class ToldNotices:
+    """What one message of the bus tells. `key` is the same when it is told again."""
+
+    key: bytes
+    notices: tuple[Notice, ...]
+
+
+TakeNotices = Callable[[Sequence[ToldNotices]], Awaitable[None]]
+
+
+async def _heard_by_nobody(_: Sequence[ToldNotices]) -> None:
+    """Where no alerts are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +71,29 @@ class _Told:
     delivered: Delivered
     events: Sequence[TraceEvent] = ()
     ends: Sequence[Disposition] = ()
+    notices: ToldNotices | None = None
     unreadable: ValueError | None = None
 
     @property
     def rows(self) -> int:
-        return len(self.events) + len(self.ends)
+        return len(self.events) + len(self.ends) + (len(self.notices.notices) if self.notices else 0)
 
 
 class Recorder:
-    """`on_held` is called for every `held` disposition that was recorded (the quarantine index follows it)."""
+    """`on_held` is called for every `held` disposition that was recorded (the quarantine index follows it). `take_notices` may be given the
+    same notices again, and raises what a database raises."""
 
-    def __init__(self, bus: Bus, repository: TraceRepository, *, trace_days: int, on_held: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        repository: TraceRepository,
+        *,
+        trace_days: int,
+        on_held: Callable[[], None],
+        take_notices: TakeNotices = _heard_by_nobody,
+    ) -> None:
         self._repository = repository
+        self._take_notices = take_notices
         self._keep = timedelta(days=trace_days)
         self._on_held = on_held
         self._waiting: deque[_Told] = deque()
@@ -98,7 +130,10 @@ class Recorder:
 
     def _take_events(self, delivered: Delivered) -> None:
         try:
-            self._add(_Told(self._events, delivered, events=decode(delivered.data, EventBatch).events))
+            if delivered.subject.endswith(f".{_NOTICE}"):
+                self._add(_Told(self._events, delivered, notices=_notices(delivered)))
+            else:
+                self._add(_Told(self._events, delivered, events=decode(delivered.data, EventBatch).events))
         except ValueError as error:
             self._add(_Told(self._events, delivered, unreadable=error))
 
@@ -149,13 +184,19 @@ class Recorder:
     async def _try(self, batch: Sequence[_Told]) -> Exception | None:
         events = [event for told in batch for event in told.events]
         ends = [end for told in batch for end in told.ends]
-        if not events and not ends:
-            return None
+        notices = [told.notices for told in batch if told.notices is not None]
         try:
-            await self._repository.record(events, ends)
+            if events or ends:
+                await self._repository.record(events, ends)
+            if notices:
+                await self._take_notices(notices)
         except (SQLAlchemyError, OSError, ValueError, OverflowError) as error:
             log.warning(
-                "trace.record_failed", events=len(events), dispositions=len(ends), reason=f"{type(error).__name__}: {error}"[:500]
+                "trace.record_failed",
+                events=len(events),
+                dispositions=len(ends),
+                notices=len(notices),
+                reason=f"{type(error).__name__}: {error}"[:500],
             )
             return error
         return None
@@ -184,6 +225,17 @@ class Recorder:
                 log.warning("trace.prune_failed", reason=type(error).__name__)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _PRUNE_EVERY_S)
+
+
+def _notices(delivered: Delivered) -> ToldNotices:
+    """ValueError when they cannot be read."""
+    service = delivered.subject.split(".")[1]  # the broker lets each service tell under its own name only
+    told = decode(delivered.data, NoticeBatch).notices
+    if any(notice.at.tzinfo is None for notice in told):
+        raise ValueError("a notice's time has no zone")
+    return ToldNotices(
+        hashlib.sha256(delivered.data).digest(), tuple(msgspec.structs.replace(notice, service=service) for notice in told)
+    )
 
 
 async def _unreadable(delivered: Delivered, error: ValueError) -> None:

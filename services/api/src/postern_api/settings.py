@@ -36,6 +36,14 @@ class Settings(BusSettings):
         default_factory=socket.getfqdn, description="Name of the relay in the first policy, when no bootstrap file gives one."
     )
     trace_days: int = Field(default=30, ge=1, le=3650, description="Days that the trace of settled mail is kept.")
+    alert_days: int = Field(default=30, ge=1, le=3650, description="Days that raised alerts are kept; ten thousand at most.")
+    webhook_secret_file: ExistingFile | None = Field(
+        default=None,
+        description="File with the secret by which alerts that are posted to webhooks are signed; none: they are not.",
+    )
+    webhook_ca_file: ExistingFile | None = Field(
+        default=None, description="CA certificates by which webhooks are verified; none: the public ones."
+    )
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
     alarms_every_s: float = Field(
         default=15.0,
@@ -89,6 +97,10 @@ class Settings(BusSettings):
     def admin_token(self) -> str:
         """The token in `admin_token_file`, "" without one."""
         return _text(self.admin_token_file)
+
+    def webhook_secret(self) -> bytes:
+        """The secret in `webhook_secret_file`, b"" without one."""
+        return _text(self.webhook_secret_file).encode()
 
     def bus_limits(self) -> BusLimits:
         """What consumers of new routes are created with."""

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from postern_api import rendering
 from postern_api.alarms import endpoints as alarms
+from postern_api.alerts import endpoints as alerts
 from postern_api.audit import endpoints as audit
 from postern_api.auth_failures import endpoints as auth_failures
 from postern_api.context import Context
@@ -65,6 +66,10 @@ _TAGS = [
     {"name": "quarantine", "description": "Held mail: read, release, forward, delete."},
     {"name": "messages", "description": "The trace of every message."},
     {"name": "ledger", "description": "accepted = dispositions + in flight."},
+    {
+        "name": "alerts",
+        "description": "What happened that an administrator may have to know, counted, raised and told by thresholds.",
+    },
     {"name": "alarms", "description": "What an administrator has to look at."},
     {"name": "status", "description": "Replicas, revisions, streams."},
     {"name": "tokens", "description": "Tokens of this API."},
@@ -93,7 +98,7 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
     api.include_router(listeners.presets)
     api.include_router(queue.queue)
     api.include_router(queue.badmail)
-    for noun in (quarantine, messages, ledger, alarms, status, auth_failures, tokens, audit):
+    for noun in (quarantine, messages, ledger, alerts, alarms, status, auth_failures, tokens, audit):
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(health.router)

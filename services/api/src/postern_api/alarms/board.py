@@ -29,6 +29,7 @@ LOOKS: Final[Mapping[Kind, int]] = {
     Kind.REPLICA_BEHIND: 2,
     Kind.REPLICAS_DIFFER: 2,
     Kind.LEDGER_DISCREPANCIES: 1,
+    Kind.POLICY_STALE: 4,  # a large policy takes a while to compile, and replicas are replaced one after another
 }
 
 
@@ -56,6 +57,10 @@ class AlarmBoard:
     @property
     def severities(self) -> dict[Key, Severity]:
         return {key: alarm.condition.severity for key, alarm in self._up.items()}
+
+    def is_seen(self, key: Key) -> bool:
+        """Whether the last look that could tell found it, be it an alarm yet or not."""
+        return key in self._seen
 
     def count(self, severity: Severity) -> int:
         return sum(alarm.condition.severity is severity for alarm in self._up.values())

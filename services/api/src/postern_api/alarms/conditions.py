@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from postern_api.alarms.look import Look, StreamSeen
+from postern_api.alarms.look import Look, Stale, StreamSeen
 from postern_api.ledger.comparison import Fault
 from postern_api.ledger.verification import Verified
 from postern_core.bus.topology import BADMAIL, BODIES, DEFERRED, DISPOSITIONS, INTAKE, OUTBOUND, QUARANTINE
@@ -32,6 +32,7 @@ class Kind(enum.StrEnum):
     REPLICA_BEHIND = "replica_behind"  # a server that is away, or does not keep up
     REPLICAS_DIFFER = "replicas_differ"  # two servers' copies of a stream
     LEDGER_DISCREPANCIES = "ledger_discrepancies"
+    POLICY_STALE = "policy_stale"  # of one replica
 
 
 class Severity(enum.StrEnum):
@@ -41,7 +42,7 @@ class Severity(enum.StrEnum):
     CRITICAL = "critical"  # now: mail is lost, stands still, or soon will
 
 
-Key = tuple[Kind, str]  # and what it is about: a stream, `<stream>/<consumer>`, a server, or ""
+Key = tuple[Kind, str]  # and what it is about: a stream, `<stream>/<consumer>`, a server, `<service>/<instance>`, or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ def conditions(look: Look, past: Past, verified: Verified | None, up: Mapping[Ke
                 {"used_bytes": store.used_bytes, "limit_bytes": store.limit_bytes},
             )
     found |= _behind(look, past.before)
+    found |= {(Kind.POLICY_STALE, replica): _stale(replica, stale) for replica, stale in look.stale.items()}
     return found
 
 
@@ -147,7 +149,7 @@ def covers(look: Look, before: Look | None, key: Key) -> bool:
             return differing(look, before, about) is not None
         case Kind.STRANDED_MESSAGES | Kind.CONSUMER_MISSING | Kind.CONSUMER_UNEXPECTED:
             return stream in look.consumers
-        case Kind.STREAM_UNREADABLE:
+        case Kind.STREAM_UNREADABLE | Kind.POLICY_STALE:
             return True
         case _:
             return stream in look.streams
@@ -297,6 +299,16 @@ def differing(look: Look, before: Look | None, stream: str) -> bool | None:
         return False
     then = {server: store.copies[stream] for server, store in before.stores.items() if stream in store.copies} if before else {}
     return True if now == then else None
+
+
+def _stale(replica: str, stale: Stale) -> Condition:
+    why = f": it refused the newest ({stale.refused})" if stale.refused else ""
+    return Condition(
+        Severity.WARNING,
+        f"{replica} runs revision {stale.revision} of the policy, {stale.newest} is on the bus{why}",
+        "what it refused it goes on refusing until the policy is changed; else see whether it reaches the broker, and start it anew",
+        {"revision": stale.revision, "newest": stale.newest},
+    )
 
 
 # -- the books

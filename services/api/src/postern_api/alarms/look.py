@@ -14,6 +14,7 @@ from postern_core.bus import Bus
 from postern_core.bus.publishing import unavailable
 from postern_core.bus.stores import Store, read_stores
 from postern_core.bus.topology import OUTBOUND, BusLimits, checked_route_name, consumers, delivery_consumer, streams
+from postern_core.control import ServiceStatus
 from postern_core.errors import TransientError
 from postern_core.settings import BusSettings
 
@@ -69,6 +70,24 @@ class Consumers:
     unclaimed: int = 0  # messages of a work queue that no consumer has before it: the least of several counts
 
 
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """What a replica runs instead of the policy that is on the bus."""
+
+    revision: int
+    newest: int
+    refused: str  # why it does not run the newest, where it said so
+
+
+def stale_replicas(reports: Iterable[ServiceStatus], live: int) -> dict[str, Stale]:
+    """Those that report an older revision than `live`, by `<service>/<instance>`; the api itself runs none."""
+    return {
+        f"{report.service}/{report.instance}": Stale(report.revision, live, report.policy_error)
+        for report in reports
+        if report.service != "api" and report.revision < live
+    }
+
+
 @dataclass(slots=True)
 class Look:
     """Everything that was seen. `silent` says why nothing could be."""
@@ -78,6 +97,7 @@ class Look:
     unreadable: dict[str, str] = field(default_factory=dict)  # stream → why
     consumers: dict[str, Consumers] = field(default_factory=dict)  # by stream; absent: not known
     stores: dict[str, Store] = field(default_factory=dict)  # by server
+    stale: dict[str, Stale] = field(default_factory=dict)  # by `<service>/<instance>`
     unseen: tuple[str, ...] = ()  # what else could not be looked at, for people
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,11 +16,12 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from postern_api.alarms.board import AlarmBoard
-from postern_api.alarms.conditions import Kind, Past, conditions, covers
-from postern_api.alarms.look import Observer
+from postern_api.alarms.conditions import Key, Kind, Past, conditions, covers
+from postern_api.alarms.look import Observer, stale_replicas
 from postern_api.errors import ApiError
 from postern_api.ledger.verification import PROOF_GRACE_S, Verifier
 from postern_api.policy.publishing import Publisher
+from postern_api.status.board import StatusBoard
 from postern_core.errors import TransientError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -27,6 +29,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _SPREAD: Final = 0.1  # of each pause, so that replicas do not look in step
 _SOON_S: Final = 60.0  # after the start, when what a crash or a disk did is to be found
 _AGAIN_S: Final = 300.0  # while the books do not balance, or could not be compared
+
+# what is done with the board after each look, and of which conditions that look could tell
+AfterLook = Callable[[AlarmBoard, Callable[[Key], bool]], Awaitable[None]]
 
 
 class Watch:
@@ -37,10 +42,14 @@ class Watch:
         observer: Observer,
         verifier: Verifier,
         publisher: Publisher,
+        status: StatusBoard,
         *,
         every_s: float,
         verify_every_s: float,
+        after_look: AfterLook,
     ) -> None:
+        self._status = status
+        self._after_look = after_look
         self._observer = observer
         self._verifier = verifier
         self._publisher = publisher
@@ -66,14 +75,17 @@ class Watch:
     async def look(self) -> None:
         """One look, and what follows from it."""
         look = await self._observer.look(self._publisher.live_routes)
-        up = self.board.severities
+        now = datetime.now(UTC)
+        look.stale = stale_replicas(self._status.reports(now), self._publisher.live)
+        before, up = self._past.before, self.board.severities
         found = conditions(look, self._past, self._verifier.last, up)
-        self.board.take(found, lambda key: covers(look, self._past.before, key), datetime.now(UTC))
+        self.board.take(found, lambda key: covers(look, before, key), now)
         if any(key[0] is Kind.STREAM_DAMAGED and key not in up for key in found):
             self._suspicious.set()
         self._past.remember(look)
         self.looked_at = datetime.now(UTC)
         self.unseen = look.unseen if not look.silent else ("the broker",)
+        await self._after_look(self.board, lambda key: covers(look, before, key))
 
     async def _look_on(self) -> None:
         while True:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from postern_api.alerts.objects import AlertPolicy
 from postern_core.policy import (
     AttachmentCondition,
     GateLimits,
@@ -82,6 +83,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     anon_listener: ListenerPolicy = ListenerPolicy()
     auth_listener: ListenerPolicy = ListenerPolicy()
     schedule: RetrySchedule = RetrySchedule()
+    alerts: AlertPolicy = AlertPolicy()
 
     @property
     def default_route(self) -> str:

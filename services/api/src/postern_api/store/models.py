@@ -160,3 +160,61 @@ quarantine = Table(
     Column("client", Text, nullable=False),
     Index("ix_quarantine_sequence", "sequence"),
 )
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("state", Text, nullable=False),  # JSON of alerts.thresholds.AlertState; whoever counts holds this row's lock
+)
+
+# What was counted already: the bus may tell it again.
+alert_batches = Table(
+    "alert_batches",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),  # sha256 of the message
+    Column("at", UtcDateTime, nullable=False),
+    Index("ix_alert_batches_at", "at"),
+)
+
+# Alarms that were counted and are not over: each replica of the api sees them.
+alert_alarms = Table(
+    "alert_alarms",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("about", Text, primary_key=True),
+    Column("severity", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+alert_raises = Table(
+    "alert_raises",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),
+    Column("raised_at", UtcDateTime, nullable=False),  # by the clock of whoever told
+    Column("recorded_at", UtcDateTime, nullable=False),  # by ours
+    Column("first_at", UtcDateTime, nullable=False),
+    Column("events", BigInteger, nullable=False),  # how many
+    Column("subjects", Text, nullable=False),  # JSON list of alerts.thresholds.Subject
+    Index("ix_alert_raises_recorded_at", "recorded_at"),
+)
+
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    Column("id", _Serial, primary_key=True, autoincrement=True),
+    Column("raise_id", BigInteger, nullable=False),
+    Column("channel", Text, nullable=False),  # "mail" or "webhook"
+    Column("target", Text, nullable=False),  # an address, or a URL
+    Column("state", Text, nullable=False),  # alerts.repository.DeliveryState
+    Column("attempts", Integer, nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+    Column(
+        "due_at", UtcDateTime, nullable=False
+    ),  # of the next attempt; while one is made, when another replica may take it over
+    Column("last_error", Text, nullable=False),
+    Index("ix_alert_deliveries_raise_id", "raise_id"),
+    Index("ix_alert_deliveries_state_due_at", "state", "due_at"),
+    Index("ix_alert_deliveries_target_made_at", "target", "made_at"),
+)

@@ -9,7 +9,7 @@ class Scope(enum.StrEnum):
     """What a token is for."""
 
     ADMIN = "admin"  # everything
-    OPERATOR = "operator"  # reads; works on queue, badmail and quarantine, mail content included
+    OPERATOR = "operator"  # reads; works on queue, badmail and quarantine, mail content included; acknowledges alerts
     AUDITOR = "auditor"  # reads what is not the content of mail
 
 
@@ -17,7 +17,7 @@ class Right(enum.StrEnum):
     """What an endpoint asks for."""
 
     READ = "read"  # policy, queue, quarantine lists, traces, ledger, status, audit log
-    OPERATE = "operate"  # retry, hold, release, forward, delete mail; read its content
+    OPERATE = "operate"  # retry, hold, release, forward, delete mail; read its content; acknowledge and reset alerts
     ADMINISTER = "administer"  # change the policy; tokens
 
 
