@@ -17,6 +17,7 @@ from postern_core.policy.codec import Section, SectionStruct, decode_section, en
 from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule, Route, RouteTls
 from postern_core.policy.domains import DomainTable, RelayDomain
 from postern_core.policy.gates import BareNewline, GateLimits, GatePolicy, ListenerIdentity, ListenerPolicy
+from postern_core.policy.operating import GateState, ListenerState, SessionLogging, SessionLogLevel
 from postern_core.policy.screening import (
     AttachmentCondition,
     AttachmentMatch,
@@ -37,6 +38,7 @@ __all__ = [
     "DomainTable",
     "GateLimits",
     "GatePolicy",
+    "GateState",
     "KeywordCondition",
     "KeywordScope",
     "ListenerAccess",
@@ -44,6 +46,7 @@ __all__ = [
     "ListenerPolicy",
     "ListenerProxy",
     "ListenerReverseDns",
+    "ListenerState",
     "NextHop",
     "Rates",
     "RelayDomain",
@@ -58,6 +61,8 @@ __all__ = [
     "SenderCondition",
     "SenderRules",
     "SendingRates",
+    "SessionLogLevel",
+    "SessionLogging",
     "Throttling",
     "decode_section",
     "encode_section",

@@ -10,6 +10,7 @@ from postern_core.contract import Version, written
 from postern_core.policy.access import ListenerAccess, ListenerProxy, ListenerReverseDns
 from postern_core.policy.accounts import Rates, SenderRules, Throttling
 from postern_core.policy.domains import RelayDomain
+from postern_core.policy.operating import ListenerState, SessionLogging
 
 
 class BareNewline(enum.StrEnum):
@@ -57,6 +58,8 @@ class ListenerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     throttling: Throttling = Throttling()
     senders: SenderRules = SenderRules()
     rates: Rates = Rates()
+    state: ListenerState = ListenerState()
+    logging: SessionLogging = SessionLogging()
 
 
 class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):
