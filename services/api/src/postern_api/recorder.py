@@ -19,12 +19,14 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from postern_api.messages.repository import TraceRepository
+from postern_api.session_log.recording import read_sessions
 from postern_api.store.database import is_away, refuses_value
 from postern_core.bus import Bus, Collector, Delivered
 from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER
 from postern_core.contract import UnknownVersionError, decode
 from postern_core.disposition import Disposition, DispositionKind, read_dispositions
 from postern_core.events import EventBatch, TraceEvent
+from postern_core.session_log import SessionBatch
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -50,11 +52,12 @@ class _Told:
     delivered: Delivered
     events: Sequence[TraceEvent] = ()
     ends: Sequence[Disposition] = ()
+    sessions: SessionBatch | None = None
     unreadable: ValueError | None = None
 
     @property
     def rows(self) -> int:
-        return len(self.events) + len(self.ends)
+        return len(self.events) + len(self.ends) + (len(self.sessions.records) if self.sessions is not None else 0)
 
 
 class Recorder:
@@ -98,6 +101,9 @@ class Recorder:
 
     def _take_events(self, delivered: Delivered) -> None:
         try:
+            if delivered.subject.endswith(".session"):
+                self._add(_Told(self._events, delivered, sessions=read_sessions(delivered.subject, delivered.data)))
+                return
             self._add(_Told(self._events, delivered, events=decode(delivered.data, EventBatch).events))
         except ValueError as error:
             self._add(_Told(self._events, delivered, unreadable=error))
@@ -149,10 +155,11 @@ class Recorder:
     async def _try(self, batch: Sequence[_Told]) -> Exception | None:
         events = [event for told in batch for event in told.events]
         ends = [end for told in batch for end in told.ends]
-        if not events and not ends:
+        sessions = [told.sessions for told in batch if told.sessions is not None]
+        if not events and not ends and not sessions:
             return None
         try:
-            await self._repository.record(events, ends)
+            await self._repository.record(events, ends, sessions)
         except (SQLAlchemyError, OSError, ValueError, OverflowError) as error:
             log.warning(
                 "trace.record_failed", events=len(events), dispositions=len(ends), reason=f"{type(error).__name__}: {error}"[:500]

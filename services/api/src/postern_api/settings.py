@@ -36,6 +36,13 @@ class Settings(BusSettings):
         default_factory=socket.getfqdn, description="Name of the relay in the first policy, when no bootstrap file gives one."
     )
     trace_days: int = Field(default=30, ge=1, le=3650, description="Days that the trace of settled mail is kept.")
+    session_log_days: int = Field(default=14, ge=1, le=3650, description="Days that the session log is kept.")
+    session_log_rows: int = Field(
+        default=5_000_000,
+        ge=1000,
+        le=1_000_000_000,
+        description="Records of the session log that are kept, about 250 bytes each; the oldest go first.",
+    )
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
     alarms_every_s: float = Field(
         default=15.0,

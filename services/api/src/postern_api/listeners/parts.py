@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue
 from postern_api.fields import Body, examples
 from postern_api.listeners.access import AccessBody, ProxyBody, ReverseDnsBody
 from postern_api.listeners.accounts import RatesBody, SenderRulesBody, ThrottlingBody
+from postern_api.listeners.operating import LoggingBody, StateBody
 from postern_api.listeners.schemas import IdentityBody, LimitsBody
 from postern_api.policy.objects import Snapshot
 
@@ -74,6 +75,8 @@ PARTS: Final[tuple[Part, ...]] = (
     Part("throttling", ThrottlingBody, "Failed logins (authenticated gate)."),
     Part("senders", SenderRulesBody, "Whose reverse-paths are whose (authenticated gate)."),
     Part("rates", RatesBody, "How much users may send (authenticated gate)."),
+    Part("logging", LoggingBody, "What the session log has."),
+    Part("state", StateBody, "Open, paused or drained."),
 )
 
 
