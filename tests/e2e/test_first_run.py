@@ -131,6 +131,20 @@ def test_the_administrators_commands(stack: Stack) -> None:
     assert "exactly one of" in stack.postern("queue", "delete", check=False)
 
 
+def test_sessions_are_listed_and_ended(stack: Stack) -> None:
+    with stack.client("anon") as client:
+        client.ehlo("a.client.example")
+        listed = stack.postern("sessions", "list", "--gate", "anon", "--client", "127.0.0.0/8")
+        line = next(line for line in listed.splitlines() if "a.client.example" in line)
+        assert "ready" in line
+        session = line.split()[0]
+        assert "1 ended" in stack.postern("sessions", "end", session)
+        assert client.noop()[0] == 421
+    assert "there is no session" in stack.postern("sessions", "end", session, check=False)
+    assert "0 ended" in stack.postern("sessions", "end", "--gate", "auth", "--client", "192.0.2.7")
+    assert "give a session, or --gate" in stack.postern("sessions", "end", check=False)
+
+
 def test_send_through_the_authenticated_gate_and_what_the_gate_refuses(stack: Stack, tmp_path: Path) -> None:
     attached = tmp_path / "notes.txt"
     attached.write_text("attached")

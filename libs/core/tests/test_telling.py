@@ -19,6 +19,7 @@ from postern_core.bus.permissions import PROVISIONER, SERVICES
 from postern_core.bus.topology import EVENTS
 from postern_core.control import ServiceStatus
 from postern_core.events import EventBatch, EventKind, TraceEvent
+from postern_core.healthcheck import mark_ready
 from postern_core.ids import new_queue_id
 from postern_core.notices import NoticeBatch, NoticeKind
 
@@ -156,6 +157,23 @@ def test_the_health_check_believes_a_fresh_file_only(tmp_path: Path) -> None:
     assert healthy()
     os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 21))
     assert not healthy()
+
+
+def test_the_health_check_of_a_service_that_is_paused_is_good_and_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "ready"
+    for detail in ("paused", ""):
+        mark_ready(file, ready=True, detail=detail)
+        check = subprocess.run(
+            [sys.executable, "-m", "postern_core.healthcheck"],
+            env={**os.environ, "POSTERN_READY_FILE": str(file)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert check.stdout.strip() == detail
+    os.utime(file, (0, 0))
+    mark_ready(file, ready=True)
+    assert file.stat().st_mtime > 0
 
 
 def test_the_brokers_files_are_private_keep_their_passwords_and_hold_every_user(tmp_path: Path) -> None:

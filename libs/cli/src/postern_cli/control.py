@@ -62,8 +62,10 @@ class Control:
         """The decoded answer."""
         return self._call("POST", path, json=body).json()
 
-    def delete(self, path: str) -> None:
-        self._call("DELETE", path)
+    def delete(self, path: str, **query: str) -> Any:
+        """The decoded answer, None when it has no body; empty values of `query` are left out."""
+        answer = self._call("DELETE", path, params={name: value for name, value in query.items() if value != ""})
+        return answer.json() if answer.content else None
 
     def _call(self, method: str, path: str, *, absent_ok: bool = False, **more: Any) -> httpx.Response:
         import httpx

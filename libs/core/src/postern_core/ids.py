@@ -1,4 +1,4 @@
-"""Queue ids: what our 250 tells the client, and what every log line, event and trace repeats.
+"""Queue ids: what our 250 tells the client, and what every log line, event and trace repeats. And ids of sessions, made in the same way.
 
 A queue id is a UUIDv7 (RFC 9562 section 5.7) written as 26 characters of Crockford's base32 in lower case: it sorts by
 the time of acceptance, reads well aloud and fits a NATS subject token.
@@ -13,11 +13,15 @@ from datetime import UTC, datetime, timedelta
 from typing import NewType
 
 QueueId = NewType("QueueId", str)
+SessionId = NewType(
+    "SessionId", str
+)  # `s-` and what would be a queue id: unique over all replicas, sorts by the time of connecting
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _AS_BASE_32 = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # the digits of int()
 _TIME_DIGITS = 10  # 50 bits: two that are always 0, and the 48 of the milliseconds
+_SESSION = "s-"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PATTERN = re.compile(r"[0-7][0-9abcdefghjkmnpqrstvwxyz]{25}")
 
@@ -35,6 +39,18 @@ def derived_queue_id(accepted: datetime, seed: bytes) -> QueueId:
     if len(seed) < 16:
         raise ValueError("seed must have at least 16 bytes")
     return _format(int(accepted.timestamp() * 1000), seed[:10])
+
+
+def new_session_id() -> SessionId:
+    """A fresh id for a connection that comes now."""
+    return SessionId(_SESSION + new_queue_id())
+
+
+def connected_at(session: SessionId) -> datetime:
+    """When the session began, to the millisecond. ValueError for what is no session id."""
+    if not session.startswith(_SESSION):
+        raise ValueError(f"{session!r} is not a session id")
+    return accepted_at(QueueId(session.removeprefix(_SESSION)))
 
 
 def _format(milliseconds: int, tail: bytes) -> QueueId:

@@ -46,6 +46,7 @@ from postern_core.policy import (
     DeliveryPolicy,
     GateLimits,
     GatePolicy,
+    GateState,
     KeywordCondition,
     KeywordScope,
     ListenerAccess,
@@ -53,6 +54,7 @@ from postern_core.policy import (
     ListenerPolicy,
     ListenerProxy,
     ListenerReverseDns,
+    ListenerState,
     NextHop,
     Rates,
     RelayDomain,
@@ -65,10 +67,21 @@ from postern_core.policy import (
     SenderCondition,
     SenderRules,
     SendingRates,
+    SessionLogging,
+    SessionLogLevel,
     Throttling,
 )
 from postern_core.policy.commands import CommandRule, ListenerCommands, OnViolation
 from postern_core.policy.filters import DeniedAs, ListenerAddresses, ListenerRecipients, ListenerRelaying, ListenerSenders
+from postern_core.session_log import SessionBatch, SessionRecord
+from postern_core.sessions import (
+    SessionPage,
+    SessionQuery,
+    SessionRow,
+    SessionSelection,
+    SessionsEnded,
+    SessionState,
+)
 from postern_core.verdict import Action, Decision, Finding, HeldMessage, HoldReason, Verdict
 
 ID = QueueId("01m872jv7bexwrfkmpb6w2jh6c")
@@ -242,6 +255,16 @@ PLAIN: dict[str, msgspec.Struct] = {
         hostname="mx.relay.example",
         anon_listener=ListenerPolicy(extensions=ListenerExtensions(dsn=False, smtputf8=False, requiretls=False)),
     ),
+    "gate-policy-1-operated.json": GatePolicy(
+        revision=43,
+        hostname="mx.relay.example",
+        anon_listener=ListenerPolicy(
+            state=ListenerState(state=GateState.DRAINED), logging=SessionLogging(level=SessionLogLevel.COMMANDS)
+        ),
+        auth_listener=ListenerPolicy(
+            state=ListenerState(state=GateState.PAUSED), logging=SessionLogging(level=SessionLogLevel.OFF)
+        ),
+    ),
     "screening-policy-1.json": ScreeningPolicy(
         revision=42,
         rules=(
@@ -373,4 +396,63 @@ PLAIN: dict[str, msgspec.Struct] = {
         total=1,
     ),
     "control-error-1.json": ControlError(message="no such verb"),
+    "session-query-1.json": SessionQuery(client="192.0.2.0/24", after=f"s-{ID}", limit=5),
+    "session-page-1.json": SessionPage(
+        rows=(
+            SessionRow(
+                id=f"s-{ID}",
+                client="192.0.2.7",
+                state=SessionState.STORING,
+                age_s=12.5,
+                idle_s=0.25,
+                server="[2001:db8::1]:25",
+                host="mx.example.org",
+                tls="TLSv1.3 TLS_AES_256_GCM_SHA384",
+                user="ann",
+                received_bytes=100,
+                sent_bytes=50,
+                commands=5,
+                errors=1,
+                messages=2,
+                recipients=3,
+            ),
+        ),
+        total=7,
+    ),
+    "session-selection-1.json": SessionSelection(id=f"s-{ID}", client="192.0.2.7/32", actor="ops"),
+    "sessions-ended-1.json": SessionsEnded(ended=3),
+    "session-batch-1.json": SessionBatch(
+        gate=Gate.AUTH,
+        instance="one",
+        records=(
+            SessionRecord(
+                session=f"s-{ID}",
+                n=4,
+                at=LATER,
+                client="192.0.2.7",
+                server="192.0.2.1:465",
+                host="mx.example.org",
+                user="ann",
+                tls="TLSv1.3 TLS_AES_256_GCM_SHA384",
+                verb="DATA",
+                argument=ID,
+                code=250,
+                received_bytes=100,
+                sent_bytes=50,
+                taken_ms=12,
+            ),
+            SessionRecord(
+                session=f"s-{ID}",
+                at=LATER,
+                client="192.0.2.7",
+                verb="SESSION",
+                argument="closing the connection",
+                commands=5,
+                errors=1,
+                messages=2,
+                recipients=3,
+            ),
+        ),
+        dropped=2,
+    ),
 }

@@ -108,6 +108,10 @@ OPERATIONS = (
     row("ask delivery about its queue", "control.delivery.queue-list", API, answered=False),
     row("ask the authenticated gate about failed logins", "control.ingress-auth.failures-list.+", API, answered=False),
     row("tell the other replicas about accounts", "peers.ingress-auth", AUTH, answered=False),
+    *(
+        row(f"ask {gate} about its sessions", f"control.{gate}.sessions-list.<instance>", API, answered=False)
+        for gate in (ANON, AUTH)
+    ),
 )
 
 FORBIDDEN = (
@@ -167,7 +171,8 @@ SUBSCRIPTIONS = (
     row("hear of changes to the policy of delivery", "policy.changed.delivery", DELIVERY),
     row("hear of status reports", "status.changed.*.*", API),
     row("answer about the queue", "control.delivery.*", DELIVERY),
-    row("answer about failed logins", "control.ingress-auth.*.*", AUTH),
+    row("answer about its sessions", "control.ingress-anon.*.*", ANON),
+    row("answer about its sessions and failed logins", "control.ingress-auth.*.*", AUTH),
     row("hear what other replicas tell about accounts", "peers.ingress-auth", AUTH),
     *(row(f"hear answers to {service}", f"_INBOX_{service.replace('-', '_')}.>", service) for service in SERVICES),
 )

@@ -15,6 +15,7 @@ import structlog
 from aiosmtpd.smtp import SMTP
 
 from postern_core.errors import Reply
+from postern_core.ids import new_session_id
 from postern_core.policy import GateLimits
 from postern_core.policy.networks import plain_address
 from postern_smtp import replies
@@ -47,7 +48,7 @@ class SmtpConnection(SMTP):
         self._expired: Reply | None = None  # a clock that ran out while a message was being stored
         self.is_storing = False
         self._is_in_handshake = False
-        self.quiet_since = loop.time()
+        self.opened_at = self.quiet_since = loop.time()
         self._end = ""  # how the session ended, for the log
         self.session: Session = Session("")  # type: ignore[assignment]  # ours, not aiosmtpd's
 
@@ -65,6 +66,9 @@ class SmtpConnection(SMTP):
         asyncio.StreamReaderProtocol.connection_made(self, transport)
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
+        own = transport.get_extra_info("sockname")
+        self.session.id = new_session_id()
+        self.session.server_address = _host_and_port(own) if own else ""
         if not self.session.client_address:  # else a load balancer announced it
             self.session.client_address = plain_address(str(peer[0])) if peer else ""
         self.session.tls = tls_of(transport)
@@ -131,7 +135,9 @@ class SmtpConnection(SMTP):
 
     def _flush(self) -> None:
         if self._unsent:
-            self._writer.write(b"".join(self._unsent))
+            wire = b"".join(self._unsent)
+            self.session.octets_out += len(wire)
+            self._writer.write(wire)
             self._unsent.clear()
 
     async def _send(self) -> None:
@@ -169,3 +175,7 @@ def tls_of(transport: asyncio.BaseTransport) -> str:
     """Protocol and cipher, "" without TLS."""
     cipher = transport.get_extra_info("cipher")
     return f"{cipher[1]} {cipher[0]}" if cipher else ""
+
+
+def _host_and_port(address: tuple[str, int]) -> str:
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"

@@ -11,6 +11,7 @@ from typing import Final
 from postern_smtp import replies
 from postern_smtp.connection import SmtpConnection
 from postern_smtp.dialogue import Answer, Dialogue, Then, say
+from postern_smtp.journal import Journal
 from postern_smtp.lines import CommandLines, LineTooLong
 from postern_smtp.reception import Reception
 
@@ -31,6 +32,7 @@ class Conversation(SmtpConnection):
         self._reception = reception
         self._lines = CommandLines()
         self._has_left = False
+        self._journal: Journal | None = None  # where the session log has every command
         self._dialogue = Dialogue(
             self.session, reception.profile, reception.newest_rules, reception.unavailable, reception.notice
         )
@@ -38,6 +40,8 @@ class Conversation(SmtpConnection):
     def _write(self, answer: Answer) -> None:
         """Say it, with what else is said before the next wait, and leave when it was the last word."""
         self._queue(answer.wire)
+        if self._journal is not None:
+            self._journal.replied(answer)
         if answer.then is Then.CLOSE:
             self._end = self._end or (answer.reply.text if answer.reply is not None else "")
             raise Ended
@@ -58,6 +62,7 @@ class Conversation(SmtpConnection):
             if not block:
                 self._end = "closed by client"
                 raise Ended
+            self.session.octets_in += len(block)
             lines.feed(block)
         if self._line_clock is not None:
             self._line_clock.cancel()

@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from postern_core.bus import BodyStore, Bus, EventSink, NoticeSink, PolicyWatch, StatusReporter
+from postern_core.bus import BodyStore, Bus, EventSink, NoticeSink, PolicyWatch, SessionLogSink, StatusReporter
 from postern_core.heap import keep_large_blocks
-from postern_core.policy import GatePolicy, Section
+from postern_core.policy import GatePolicy, GateState, Section
 from postern_core.settings import BusSettings
 from postern_smtp.acceptance import Acceptance
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.listener import ListenAddress, Listener
+from postern_smtp.live_sessions import LiveSessions
 
 # of the drain time: for the last events and the status, after the last session
 _FAREWELL_S: Final = 2.0
@@ -46,13 +47,17 @@ async def serve_gate(
     """
     settings = gate.settings
     events, notices = EventSink(bus, gate.name), NoticeSink(bus, gate.name, settings.instance)
+    session_log = SessionLogSink(bus, gate.name, settings.instance, gate.profile.gate)
     bodies = BodyStore(bus, gate.name, settings.inline_limit_bytes)
 
-    def on_change(_: GateRules) -> None:
+    def on_change(rules: GateRules) -> None:
+        listener.follow(rules.listener.state.state)
         status.poke()
 
     policy = PolicyWatch(bus, Section.GATES, GatePolicy, gate.compile_rules, state_dir=settings.state_dir, on_change=on_change)
-    listener = Listener(gate.profile, lambda: policy.current, Acceptance(bus, bodies, events, gate.profile.gate), notices.tell)
+    acceptance = Acceptance(bus, bodies, events, gate.profile.gate)
+    listener = Listener(gate.profile, lambda: policy.current, acceptance, notices.tell, session_log.tell)
+    sessions = LiveSessions(bus, gate.name, settings.instance, lambda: listener.open_connections)
 
     gate.attach(listener)
 
@@ -63,6 +68,8 @@ async def serve_gate(
             "policy_error": policy.error,
             "in_flight": listener.connections,
             "listens": () if listener.is_draining else listener.told_addresses,
+            # a gate that an administrator paused is ready all the same: a supervisor must not restart it
+            "detail": "" if listener.state is GateState.OPEN else listener.state.value,
         }
 
     status = StatusReporter(bus, gate.name, settings.instance, probe, ready_file=settings.ready_file)
@@ -75,6 +82,8 @@ async def serve_gate(
         tasks.create_task(policy.run(drained), name="policy")
         tasks.create_task(events.run(drained), name="events")
         tasks.create_task(notices.run(drained), name="notices")
+        tasks.create_task(session_log.run(drained), name="session-log")
+        tasks.create_task(sessions.run(drained), name="sessions")
         tasks.create_task(status.run(drained), name="status")
         tasks.create_task(keep_large_blocks(drained), name="heap")
         for run in gate.background:

@@ -14,15 +14,16 @@ import structlog
 from postern_core.envelope import Client
 from postern_core.errors import ConfigurationError, Reply
 from postern_core.notices import NoticeKind
-from postern_core.policy import GateLimits
+from postern_core.policy import GateLimits, GateState
 from postern_smtp import replies
 from postern_smtp.acceptance import Acceptance
 from postern_smtp.admission import Crowd, denial, overcrowding
 from postern_smtp.gate import GateProfile, GateRules
+from postern_smtp.journal import TellSession
 from postern_smtp.memory import Memory
 from postern_smtp.reception import Connection, TellNotice
 from postern_smtp.server import GateConnection
-from postern_smtp.session import Transaction
+from postern_smtp.session import Session, Transaction
 from postern_smtp.tls_door import TlsDoor, open_sockets
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -59,12 +60,19 @@ class Listener:
     """Takes connections for one gate until `drain`. `newest_rules` gives the policy in force, None while there is none."""
 
     def __init__(
-        self, profile: GateProfile, newest_rules: Callable[[], GateRules | None], acceptance: Acceptance, notice: TellNotice
+        self,
+        profile: GateProfile,
+        newest_rules: Callable[[], GateRules | None],
+        acceptance: Acceptance,
+        notice: TellNotice,
+        tell_session: TellSession,
     ) -> None:
         self.profile = profile
         self.notice = notice
+        self.tell_session = tell_session
         self.memory = Memory(profile.memory_bytes)
         self.is_draining = False
+        self.state = GateState.OPEN  # that an administrator wants: `follow`
         self.newest_rules = newest_rules
         self._acceptance = acceptance
         self._ports: list[asyncio.Server | TlsDoor] = []
@@ -79,6 +87,11 @@ class Listener:
     def connections(self) -> int:
         """How many sessions are open."""
         return len(self._connections)
+
+    @property
+    def open_connections(self) -> tuple[Connection, ...]:
+        """The sessions that are open."""
+        return tuple(self._connections)
 
     @property
     def addresses(self) -> tuple[ListenAddress, ...]:
@@ -116,6 +129,14 @@ class Listener:
 
     # --- what a connection asks
 
+    def farewell(self, session: Session) -> Reply | None:
+        """Why the session is sent home now: the service ends, or an administrator drained the gate, which lets a transaction be finished."""
+        if self.is_draining:
+            return replies.SHUTTING_DOWN
+        if self.state is GateState.DRAINED and session.transaction is None:
+            return replies.NOT_TAKING_MAIL
+        return None
+
     def unavailable(self) -> Reply | None:
         return self._acceptance.unavailable()
 
@@ -140,6 +161,8 @@ class Listener:
         refusal = self._refusal(address, self._crowd)
         if refusal is replies.TOO_MANY_CONNECTIONS and self._make_room():
             refusal = None
+        if refusal is None and self.state is not GateState.OPEN:
+            refusal = replies.NOT_TAKING_MAIL  # also inside TLS from the first octet, where it can be said only now
         if refusal is not None:
             log.warning("connection.refused", client=address, reply=str(refusal))
         return refusal
@@ -207,6 +230,19 @@ class Listener:
             self._connections.remove(connection)
             self._crowd.remove(connection.session.client_address)
         self._fewer.set()
+
+    # --- what an administrator wants
+
+    def follow(self, state: GateState) -> None:
+        """Be open, paused or drained from now on."""
+        if state is self.state:
+            return
+        log.info("gate.state_changed", before=self.state.value, after=state.value, sessions=self.connections)
+        self.state = state
+        if state is GateState.DRAINED:
+            for connection in tuple(self._connections):
+                if not connection.is_busy and connection.session.transaction is None:
+                    connection.expire(replies.NOT_TAKING_MAIL)
 
     # --- the end
 

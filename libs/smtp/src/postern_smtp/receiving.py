@@ -74,8 +74,9 @@ class Receiving(Conversation):
         self._write(answer)
         if self._expired is not None:
             self._write(say(self._expired))
-        if self._reception.is_draining:
-            self._write(say(replies.SHUTTING_DOWN))
+        farewell = self._reception.farewell(self.session)
+        if farewell is not None:
+            self._write(say(farewell))
 
     def _end_transaction(self) -> None:
         self.session.transaction = self._data = None
@@ -104,6 +105,7 @@ class Receiving(Conversation):
                 fresh = 0
             await self._send()
             block = await self._reader.read(BLOCK_OCTETS)
+            self.session.octets_in += len(block)
             if not block:
                 self._end = "closed by client in DATA"
                 raise Ended
@@ -150,7 +152,10 @@ class Receiving(Conversation):
         finally:
             self.is_storing = False
         if self._has_left:
+            if self._journal is not None:
+                self._journal.replied(say(reply))  # nobody hears it, and the message is ours all the same
             raise Ended
         if reply.code == 250:
             session.accepted += 1
+            session.recipients += len(transaction.recipients)
         return reply

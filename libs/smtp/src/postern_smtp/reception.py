@@ -9,6 +9,7 @@ from postern_core.envelope import Client
 from postern_core.errors import Reply
 from postern_core.notices import NoticeKind
 from postern_smtp.gate import GateProfile, GateRules
+from postern_smtp.journal import TellSession
 from postern_smtp.memory import Memory
 from postern_smtp.session import Session, Transaction
 
@@ -25,6 +26,7 @@ class Connection(Protocol):
     session: Session
     is_busy: bool  # message data is being read or stored
     is_storing: bool
+    opened_at: float  # the loop's time
     quiet_since: float  # the loop's time of the last line, or of the last kilobytes of data
 
     def expire(self, reply: Reply) -> None:
@@ -44,9 +46,14 @@ class Reception(Protocol):
     is_draining: bool
 
     notice: TellNotice
+    tell_session: TellSession
 
     def newest_rules(self) -> GateRules | None:
         """The policy in force, None while there is none."""
+        ...
+
+    def farewell(self, session: Session) -> Reply | None:
+        """The reply with which the session is sent home now, None when it may go on."""
         ...
 
     def unavailable(self) -> Reply | None:

@@ -26,6 +26,10 @@ AUTHENTICATED: Final = Reply(235, "2.7.0", "authentication succeeded")  # RFC 49
 
 # --- 4yz: not now
 SHUTTING_DOWN: Final = Reply(421, "4.3.2", "service is shutting down, try again later")  # RFC 5321 section 3.8
+NOT_TAKING_MAIL: Final = Reply(
+    421, "4.3.2", "not taking mail now, try again later"
+)  # an administrator paused the gate: section 3.8
+SESSION_ENDED: Final = Reply(421, "4.3.2", "session ended, connect again")  # by an administrator
 TOO_MANY_CONNECTIONS: Final = Reply(421, "4.3.2", "too many connections, try again later")  # section 4.2.1: 421 to anything
 TOO_MANY_OF_YOURS: Final = Reply(421, "4.7.0", "too many connections from your address, try again later")
 TOO_MANY_OF_NETWORK: Final = Reply(421, "4.7.0", "too many connections from your network, try again later")
@@ -99,6 +103,9 @@ MAIL_LOOP: Final = Reply(554, "5.4.6", "this message was here twice before, mail
 OUT_OF_STEP: Final = Reply(554, "5.5.0", "message data sent before the go-ahead")  # RFC 2920 section 3.1
 
 
+QUEUED_AS: Final = "OK: queued as "
+
+
 def greeting(hostname: str) -> Reply:
     """The opening line (RFC 5321 section 4.2.4: it names the host)."""
     return Reply(220, "", f"{hostname} ESMTP Postern")
@@ -111,7 +118,7 @@ def hello(hostname: str) -> Reply:
 
 def queued(queue_id: QueueId) -> Reply:
     """The answer to a message that is stored: from here on it is ours (RFC 5321 section 4.2.5)."""
-    return Reply(250, "2.0.0", f"OK: queued as {queue_id}")
+    return Reply(250, "2.0.0", f"{QUEUED_AS}{queue_id}")
 
 
 def challenge(encoded: str) -> Reply:

@@ -14,11 +14,13 @@ import structlog
 
 from postern_core.errors import Reply
 from postern_core.notices import NoticeKind
+from postern_core.policy import SessionLogLevel
 from postern_smtp import replies
 from postern_smtp.arriving import Arriving
 from postern_smtp.checks import Question
 from postern_smtp.conversation import Ended
 from postern_smtp.dialogue import Answer, Then, brings_data, say
+from postern_smtp.journal import Journal, whole_session
 from postern_smtp.receiving import Receiving
 from postern_smtp.securing import Securing
 
@@ -29,6 +31,8 @@ _CHECKS_S: Final = 60.0  # all checks of one command; each has a time-out of its
 
 class GateConnection(Receiving, Securing, Arriving):
     """See the module. One for each connection; made by the listener."""
+
+    _log_level = SessionLogLevel.OFF  # until it is admitted: who is turned away makes no session
 
     async def _handle_client(self) -> None:
         try:
@@ -53,8 +57,11 @@ class GateConnection(Receiving, Securing, Arriving):
         self._reception.release(self)
         self._hang_up()
         session = self.session
+        if self._log_level is not SessionLogLevel.OFF:
+            self._reception.tell_session(whole_session(session, self._end, self.loop.time() - self.opened_at))
         log.info(
             "session.closed",
+            session=session.id,
             client=session.client_address,
             user=session.user,
             tls=session.tls,
@@ -74,6 +81,7 @@ class GateConnection(Receiving, Securing, Arriving):
         refusal = self._reception.admit(self)
         if refusal is not None:
             self._write(say(refusal, Then.CLOSE))
+        self._start_journal()
         self._start_clocks(self._dialogue.limits, tls_required=self._reception.profile.tls_required)
         self._write(await self._greeting())
         while True:
@@ -83,8 +91,12 @@ class GateConnection(Receiving, Securing, Arriving):
             if not self.session.commands:
                 self._refuse_header(line)
             self._reset_timeout(self._dialogue.limits.idle_timeout_s)
-            if self._reception.is_draining and not self.is_busy:
-                self._write(say(replies.SHUTTING_DOWN))
+            journal = self._journal
+            if journal is not None:
+                journal.begun(line)
+            farewell = self._reception.farewell(self.session) if not self.is_busy else None
+            if farewell is not None:
+                self._write(say(farewell))
             more_waits = not self._lines.is_empty
             try:
                 answer = self._dialogue.take(line, more_waits=more_waits)
@@ -93,11 +105,21 @@ class GateConnection(Receiving, Securing, Arriving):
                     raise  # but what was sent on the strength of it must not be read as something else
                 self.session.transaction = None
                 self._queue(f"{await self.handle_exception(error)}\r\n".encode("ascii"))
+                if journal is not None:
+                    journal.over(replies.LOCAL_ERROR.code)
                 continue
             if answer.then is Then.GO_ON or answer.then is Then.CLOSE:
                 self._write(answer)
             else:
                 await self._obey(answer)
+
+    def _start_journal(self) -> None:
+        rules = self._reception.newest_rules()
+        if rules is None:
+            return
+        self._log_level = rules.listener.logging.level
+        if self._log_level is SessionLogLevel.COMMANDS:
+            self._journal = Journal(self.session, self._reception.tell_session, self.loop.time)
 
     async def _greeting(self) -> Answer:
         """The greeting, or what a check of the connection says in its place."""

@@ -67,6 +67,8 @@ class Session:
     """One connection. Counters are for its whole life; TLS makes it forget all else that the client said (RFC 3207 section 4.2)."""
 
     client_address: str
+    server_address: str = ""  # ours, with the port
+    id: str = ""  # a SessionId, from the moment of connecting
     tls: str = ""  # protocol and cipher
     host: str = ""  # what the client called itself
     extended: bool = False
@@ -78,7 +80,10 @@ class Session:
     errors: int = 0
     transactions: int = 0
     accepted: int = 0
-    received_bytes: int = 0
+    recipients: int = 0  # of what was accepted
+    received_bytes: int = 0  # of message data
+    octets_in: int = 0  # of everything, without what TLS adds
+    octets_out: int = 0
     recipient_domains: set[str] = field(default_factory=set)  # of recipients that were taken
     auth_attempts: int = 0
     proxy_address: str = ""  # the load balancer that announced the client

@@ -43,6 +43,9 @@ from postern_api.quarantine.service import QuarantineService
 from postern_api.queue.badmail import BadmailService
 from postern_api.queue.service import QueueService
 from postern_api.recorder import Recorder
+from postern_api.session_log.repository import SessionLogRepository
+from postern_api.session_log.retention import keep_session_log
+from postern_api.sessions.service import SessionService
 from postern_api.settings import Settings
 from postern_api.status.board import StatusBoard
 from postern_api.status.service import StatusService
@@ -140,6 +143,8 @@ class Api:
             alerts=alerts,
             alert_repository=alert_repository,
             status=StatusService(bus, self.board, editor, publisher, watch.board),
+            sessions=SessionService(bus, self.board),
+            session_log=SessionLogRepository(self.database),
             health=Health(bus, self.database),
         )
         self.web: FastAPI = web.build(self.context, max_body_bytes=settings.max_body_bytes)
@@ -183,6 +188,10 @@ class Api:
             tasks.create_task(self.alert_sender.run(released), name="alerts")
             tasks.create_task(self.reporter.run(released), name="status-reporter")
             tasks.create_task(self.recorder.run(released, self._settings.drain_s / 2), name="recorder")
+            keeping = keep_session_log(
+                self.context.session_log, released, days=self._settings.session_log_days, rows=self._settings.session_log_rows
+            )
+            tasks.create_task(keeping, name="session-log-retention")
             serving = tasks.create_task(server.serve(sockets=[listening]), name="http")
             host, port = listening.getsockname()[:2]
             log.info("http.listening", host=host, port=port)

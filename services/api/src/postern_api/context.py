@@ -23,6 +23,8 @@ from postern_api.policy.repository import PolicyRepository
 from postern_api.quarantine.service import QuarantineService
 from postern_api.queue.badmail import BadmailService
 from postern_api.queue.service import QueueService
+from postern_api.session_log.repository import SessionLogRepository
+from postern_api.sessions.service import SessionService
 from postern_api.status.service import StatusService
 from postern_api.store.database import Database
 from postern_api.tokens.repository import TokenRepository
@@ -53,6 +55,8 @@ class Context:
     alerts: AlertService
     alert_repository: AlertRepository
     status: StatusService
+    sessions: SessionService
+    session_log: SessionLogRepository
     health: Health
     accounts: AccountService
 

@@ -23,6 +23,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from postern_api.messages.repository import TraceRepository
+from postern_api.session_log.recording import read_sessions
 from postern_api.store.database import is_away, refuses_value
 from postern_core.bus import Bus, Collector, Delivered
 from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER
@@ -30,6 +31,7 @@ from postern_core.contract import UnknownVersionError, decode
 from postern_core.disposition import Disposition, DispositionKind, read_dispositions
 from postern_core.events import EventBatch, TraceEvent
 from postern_core.notices import Notice, NoticeBatch
+from postern_core.session_log import SessionBatch
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -72,11 +74,14 @@ class _Told:
     events: Sequence[TraceEvent] = ()
     ends: Sequence[Disposition] = ()
     notices: ToldNotices | None = None
+    sessions: SessionBatch | None = None
     unreadable: ValueError | None = None
 
     @property
     def rows(self) -> int:
-        return len(self.events) + len(self.ends) + (len(self.notices.notices) if self.notices else 0)
+        told = len(self.notices.notices) if self.notices else 0
+        told += len(self.sessions.records) if self.sessions else 0
+        return len(self.events) + len(self.ends) + told
 
 
 class Recorder:
@@ -132,6 +137,8 @@ class Recorder:
         try:
             if delivered.subject.endswith(f".{_NOTICE}"):
                 self._add(_Told(self._events, delivered, notices=_notices(delivered)))
+            elif delivered.subject.endswith(".session"):
+                self._add(_Told(self._events, delivered, sessions=read_sessions(delivered.subject, delivered.data)))
             else:
                 self._add(_Told(self._events, delivered, events=decode(delivered.data, EventBatch).events))
         except ValueError as error:
@@ -185,9 +192,10 @@ class Recorder:
         events = [event for told in batch for event in told.events]
         ends = [end for told in batch for end in told.ends]
         notices = [told.notices for told in batch if told.notices is not None]
+        sessions = [told.sessions for told in batch if told.sessions is not None]
         try:
-            if events or ends:
-                await self._repository.record(events, ends)
+            if events or ends or sessions:
+                await self._repository.record(events, ends, sessions)
             if notices:
                 await self._take_notices(notices)
         except (SQLAlchemyError, OSError, ValueError, OverflowError) as error:

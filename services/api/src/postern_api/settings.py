@@ -44,6 +44,13 @@ class Settings(BusSettings):
     webhook_ca_file: ExistingFile | None = Field(
         default=None, description="CA certificates by which webhooks are verified; none: the public ones."
     )
+    session_log_days: int = Field(default=14, ge=1, le=3650, description="Days that the session log is kept.")
+    session_log_rows: int = Field(
+        default=5_000_000,
+        ge=1000,
+        le=1_000_000_000,
+        description="Records of the session log that are kept, about 250 bytes each; the oldest go first.",
+    )
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, description="Largest request body, in bytes.")
     alarms_every_s: float = Field(
         default=15.0,

@@ -34,6 +34,8 @@ from postern_api.revisions import endpoints as revisions
 from postern_api.routes import endpoints as routes
 from postern_api.rules import endpoints as rules
 from postern_api.schedule import endpoints as schedule
+from postern_api.session_log import endpoints as session_log
+from postern_api.sessions import endpoints as sessions
 from postern_api.status import endpoints as status
 from postern_api.tokens import endpoints as tokens
 from postern_api.users import app_passwords
@@ -58,6 +60,7 @@ _TAGS = [
     {"name": "users", "description": "SMTP users of the authenticated gate (passwords write-only)."},
     {"name": "auth-failures", "description": "Failed logins at the authenticated gate, and who is blocked for them."},
     {"name": "listeners", "description": "The two gates: a resource for each property sheet."},
+    {"name": "sessions", "description": "Who is connected to the gates now, and the log of who was."},
     {"name": "settings", "description": "What concerns the relay as a whole."},
     {"name": "schedule", "description": "When deferred mail is tried again, told of, and returned."},
     {"name": "revisions", "description": "Every state that the policy ever had; differences; rollback."},
@@ -98,7 +101,7 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
     api.include_router(listeners.presets)
     api.include_router(queue.queue)
     api.include_router(queue.badmail)
-    for noun in (quarantine, messages, ledger, alerts, alarms, status, auth_failures, tokens, audit):
+    for noun in (sessions, session_log, quarantine, messages, ledger, alerts, alarms, status, auth_failures, tokens, audit):
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(health.router)

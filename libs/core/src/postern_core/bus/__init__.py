@@ -14,7 +14,8 @@ from postern_core.bus.event_sink import EventSink
 from postern_core.bus.group_commit import GroupCommit
 from postern_core.bus.notice_sink import NoticeSink
 from postern_core.bus.policy import PolicyWatch
-from postern_core.bus.status import StatusReporter
+from postern_core.bus.session_log_sink import SessionLogSink
+from postern_core.bus.status import StatusReporter, instance_token
 
 __all__ = [
     "BodyMissing",
@@ -28,6 +29,8 @@ __all__ = [
     "GroupCommit",
     "NoticeSink",
     "PolicyWatch",
+    "SessionLogSink",
     "StatusReporter",
     "connect",
+    "instance_token",
 ]

@@ -25,8 +25,12 @@ PROVISIONER: Final = "provisioner"
 SERVICES: Final = ("ingress-anon", "ingress-auth", "screener", "delivery", "api")
 STREAMS_ACCOUNT: Final = "POSTERN"
 
-# requests that a service answers, and the api may make
-_CONTROL: Final[Mapping[str, str]] = {"delivery": "control.delivery.*", "ingress-auth": "control.ingress-auth.*.*"}
+# the requests that a service answers, and that the api alone may make; those to a gate name the replica, or none
+_CONTROL: Final[Mapping[str, str]] = {
+    "delivery": "control.delivery.*",
+    "ingress-anon": "control.ingress-anon.*.*",
+    "ingress-auth": "control.ingress-auth.*.*",
+}
 # what the replicas of a service tell each other: it does not leave their account
 _PEERS: Final[Mapping[str, str]] = {"ingress-auth": PEERS_SUBJECT}
 _PULLS: Final = "$JS.API.CONSUMER.MSG.NEXT."  # many answers to one request

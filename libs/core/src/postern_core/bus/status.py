@@ -32,7 +32,7 @@ class StatusReporter:
     ) -> None:
         self._bus = bus
         self._service = service
-        self._instance = "".join(c if c.isalnum() or c in "-_" else "-" for c in instance)
+        self._instance = instance_token(instance)
         self._probe = probe
         self._ready_file = ready_file
         self._started_at = datetime.now(UTC)
@@ -65,7 +65,7 @@ class StatusReporter:
         } | self._probe()
         status = msgspec.convert(fields, ServiceStatus)
         if self._ready_file is not None:
-            mark_ready(self._ready_file, ready=status.ready and self._bus.connected)
+            mark_ready(self._ready_file, ready=status.ready and self._bus.connected, detail=status.detail)
         try:
             await self._bus.kv_put(KV_STATUS, f"{self._service}.{self._instance}", msgspec.json.encode(status))
         except TransientError as error:
@@ -74,3 +74,8 @@ class StatusReporter:
             self._failing = True
         else:
             self._failing = False
+
+
+def instance_token(instance: str) -> str:
+    """An instance's name as it stands in subjects and reports."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in instance)

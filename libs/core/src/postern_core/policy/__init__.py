@@ -18,6 +18,7 @@ from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule,
 from postern_core.policy.domains import DomainTable, RelayDomain
 from postern_core.policy.extensions import ListenerExtensions
 from postern_core.policy.gates import BareNewline, GateLimits, GatePolicy, ListenerIdentity, ListenerPolicy
+from postern_core.policy.operating import GateState, ListenerState, SessionLogging, SessionLogLevel
 from postern_core.policy.screening import (
     AttachmentCondition,
     AttachmentMatch,
@@ -38,6 +39,7 @@ __all__ = [
     "DomainTable",
     "GateLimits",
     "GatePolicy",
+    "GateState",
     "KeywordCondition",
     "KeywordScope",
     "ListenerAccess",
@@ -46,6 +48,7 @@ __all__ = [
     "ListenerPolicy",
     "ListenerProxy",
     "ListenerReverseDns",
+    "ListenerState",
     "NextHop",
     "Rates",
     "RelayDomain",
@@ -60,6 +63,8 @@ __all__ = [
     "SenderCondition",
     "SenderRules",
     "SendingRates",
+    "SessionLogLevel",
+    "SessionLogging",
     "Throttling",
     "decode_section",
     "encode_section",

@@ -13,6 +13,7 @@ from postern_core.policy.commands import ListenerCommands
 from postern_core.policy.domains import RelayDomain
 from postern_core.policy.extensions import ListenerExtensions
 from postern_core.policy.filters import ListenerAddresses, ListenerRecipients, ListenerRelaying, ListenerSenders
+from postern_core.policy.operating import ListenerState, SessionLogging
 
 
 class BareNewline(enum.StrEnum):
@@ -67,6 +68,8 @@ class ListenerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     relaying: ListenerRelaying = ListenerRelaying()
     addresses: ListenerAddresses = ListenerAddresses()
     extensions: ListenerExtensions = ListenerExtensions()
+    state: ListenerState = ListenerState()
+    logging: SessionLogging = SessionLogging()
 
 
 class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from postern_api.listeners.accounts import RatesBody, SenderRulesBody, Throttlin
 from postern_api.listeners.commands import CommandsBody
 from postern_api.listeners.extensions import ExtensionsBody
 from postern_api.listeners.filters import AddressesBody, RecipientFilterBody, RelayingBody, SenderFilterBody
+from postern_api.listeners.operating import LoggingBody, StateBody
 from postern_api.listeners.schemas import IdentityBody, LimitsBody
 from postern_api.policy.objects import Snapshot
 
@@ -83,6 +84,8 @@ PARTS: Final[tuple[Part, ...]] = (
     Part("recipient_filter", RecipientFilterBody, "Recipients that are refused at RCPT."),
     Part("relaying", RelayingBody, "Who may send to any domain: networks at the anonymous gate, users at the other."),
     Part("addresses", AddressesBody, "How an address without a domain is completed; authenticated gate only."),
+    Part("logging", LoggingBody, "What the session log has."),
+    Part("state", StateBody, "Open, paused or drained."),
 )
 
 

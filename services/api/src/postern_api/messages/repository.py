@@ -13,10 +13,12 @@ from sqlalchemy import ColumnElement, Table, and_, delete, exists, func, select
 
 from postern_api.messages.recording import HISTORY, Writer, read_steps
 from postern_api.messages.records import DispositionRow, EventRow, MessageRow, Trace
+from postern_api.session_log.recording import SessionLogWriter
 from postern_api.store.database import Database
 from postern_api.store.models import dispositions, messages, steps
 from postern_core.disposition import Disposition, DispositionKind
 from postern_core.events import TraceEvent
+from postern_core.session_log import SessionBatch
 
 
 class TraceRepository:
@@ -25,12 +27,16 @@ class TraceRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._writer = Writer(database)
+        self._session_log = SessionLogWriter(database)
 
-    async def record(self, told: Sequence[TraceEvent], ends: Sequence[Disposition]) -> None:
-        """Write all of it in one transaction. SQLAlchemyError, OSError, ValueError or OverflowError when that fails: then nothing was
+    async def record(
+        self, told: Sequence[TraceEvent], ends: Sequence[Disposition], sessions: Sequence[SessionBatch] = ()
+    ) -> None:
+        """Write all of it in one transaction, the session log with the trace. SQLAlchemyError, OSError, ValueError or OverflowError when that fails: then nothing was
         written."""
         async with self._database.write() as connection:
             await self._writer.write(connection, told, ends)
+            await self._session_log.write(connection, sessions)
 
     async def trace(self, queue_id: str) -> Trace:
         """All that is known of one message."""

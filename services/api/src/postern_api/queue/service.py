@@ -7,11 +7,13 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from postern_api.asking import decode_answer
 from postern_api.errors import ConflictError, UnavailableError
 from postern_core.bus import Bus
 from postern_core.control import (
     CONTROL_TIMEOUT_S,
     BadmailPage,
+    ControlError,
     DeliveryVerb,
     QueueAction,
     QueueChanged,
@@ -23,13 +25,6 @@ from postern_core.errors import TransientError
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 A = TypeVar("A", bound=msgspec.Struct)
-
-
-class _Refusal(msgspec.Struct):
-    """The fields of `control.ControlError`, absent in every other answer."""
-
-    error: str = ""
-    message: str = ""
 
 
 class QueueService:
@@ -63,9 +58,9 @@ class QueueService:
                 "no delivery service answers: the queue cannot be shown or changed now; its mail is kept, and moves on by itself",
             ) from error
         try:
-            refusal = msgspec.json.decode(answer, type=_Refusal)
-            if refusal.error:
-                raise ConflictError("delivery_refused", refusal.message)
-            return msgspec.json.decode(answer, type=kind)
+            decoded = decode_answer(answer, kind)
         except msgspec.DecodeError as error:
             raise UnavailableError("delivery_unreadable", f"delivery's answer to {verb.value} cannot be read: {error}") from error
+        if isinstance(decoded, ControlError):
+            raise ConflictError("delivery_refused", decoded.message)
+        return decoded

@@ -141,6 +141,33 @@ dispositions = Table(
     sqlite_with_rowid=False,
 )
 
+# One record of postern_core.session_log a row, in the order of time. The key makes a batch that comes twice count once.
+session_log = Table(
+    "session_log",
+    metadata,
+    Column("at", UtcDateTime, primary_key=True),
+    Column("session", Text, primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("gate", Text, nullable=False),
+    Column("instance", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("server", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("tls", Text, nullable=False),
+    Column("verb", Text, nullable=False),
+    Column("argument", Text, nullable=False),
+    Column("code", Integer, nullable=False),
+    Column("received_bytes", BigInteger, nullable=False),
+    Column("sent_bytes", BigInteger, nullable=False),
+    Column("taken_ms", BigInteger, nullable=False),
+    Column("commands", Integer, nullable=False),
+    Column("errors", Integer, nullable=False),
+    Column("messages", Integer, nullable=False),
+    Column("recipients", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 quarantine = Table(
     "quarantine",
     metadata,

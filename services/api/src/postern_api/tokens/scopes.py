@@ -9,15 +9,17 @@ class Scope(enum.StrEnum):
     """What a token is for."""
 
     ADMIN = "admin"  # everything
-    OPERATOR = "operator"  # reads; works on queue, badmail and quarantine, mail content included; acknowledges alerts
+    OPERATOR = "operator"  # reads; works on queue, badmail, quarantine and sessions, mail content included; acknowledges alerts
     AUDITOR = "auditor"  # reads what is not the content of mail
 
 
 class Right(enum.StrEnum):
     """What an endpoint asks for."""
 
-    READ = "read"  # policy, queue, quarantine lists, traces, ledger, status, audit log
-    OPERATE = "operate"  # retry, hold, release, forward, delete mail; read its content; acknowledge and reset alerts
+    READ = "read"  # policy, queue, quarantine lists, traces, ledger, sessions, status, audit log
+    OPERATE = (
+        "operate"  # retry, hold, release, forward, delete mail; read its content; end sessions; acknowledge and reset alerts
+    )
     ADMINISTER = "administer"  # change the policy; tokens
 
 
