@@ -73,7 +73,7 @@ async def test_what_a_scope_may_read_it_reads(api: RunningApi) -> None:
             "/quarantine",
         ):
             assert (await api.client.get(path, headers=headers)).status_code == 200, (scope, path)
-        for path in ("/messages", "/ledger", "/ledger/hours", "/alarms", "/status", "/audit"):
+        for path in ("/messages", "/ledger", "/ledger/hours", "/alarms", "/status", "/metrics", "/audit"):
             assert (await api.client.get(path, headers=headers)).status_code == 200, (scope, path)
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from fixtures.broker import Broker
+from fixtures.certificates import server_certificate
 from fixtures.gates import GateUnderTest, gate_under_test
 from postern_core.envelope import Gate
 from postern_ingress_anon.app import gate_of
@@ -25,18 +21,8 @@ MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n"
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     """Self-signed, for localhost; and its key."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
-    signed = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False).sign(
-        key, hashes.SHA256()
-    )
     certificate_file, key_file = tmp_path / "cert.pem", tmp_path / "key.pem"
-    certificate_file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    server_certificate(certificate_file, key_file, "localhost")
     return certificate_file, key_file
 
 

@@ -67,7 +67,7 @@ class SmtpConnection(SMTP):
         peer = transport.get_extra_info("peername")
         if not self.session.client_address:  # else a load balancer announced it
             self.session.client_address = plain_address(str(peer[0])) if peer else ""
-        self.session.tls = tls_of(transport)
+        self.session.tls, self.session.certificate_names = tls_of(transport), certificate_names_of(transport)
         self._handler_coroutine = self.loop.create_task(self._handle_client(), name="smtp-session")
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -169,3 +169,13 @@ def tls_of(transport: asyncio.BaseTransport) -> str:
     """Protocol and cipher, "" without TLS."""
     cipher = transport.get_extra_info("cipher")
     return f"{cipher[1]} {cipher[0]}" if cipher else ""
+
+
+def certificate_names_of(transport: asyncio.BaseTransport) -> tuple[str, ...]:
+    """The mail addresses in the client's certificate, or else its common names, in lower case; none when there is none that was verified."""
+    certificate = transport.get_extra_info("peercert")
+    if not certificate:
+        return ()
+    addresses = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "email"]
+    common = [value for name in certificate.get("subject", ()) for kind, value in name if kind == "commonName"]
+    return tuple(dict.fromkeys(name.casefold() for name in addresses or common))

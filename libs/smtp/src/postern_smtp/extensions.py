@@ -15,8 +15,9 @@ def extensions(profile: GateProfile, session: Session, limits: GateLimits) -> li
         offered.append("DSN")
     if profile.tls is not None and not session.tls:
         offered.append("STARTTLS")
-    if profile.authenticator is not None and (session.tls or not profile.tls_required):
-        offered.append(f"AUTH {' '.join(profile.authenticator.mechanisms)}")
+    mechanisms = session.mechanisms(profile)
+    if mechanisms:
+        offered.append(f"AUTH {' '.join(mechanisms)}")
     return offered
 
 

@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 from postern_core.bus import BodyStore, Bus, EventSink, NoticeSink, PolicyWatch, StatusReporter
@@ -19,6 +20,7 @@ from postern_core.settings import BusSettings
 from postern_smtp.acceptance import Acceptance
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.listener import ListenAddress, Listener
+from postern_smtp.tls import ServerTls
 
 # of the drain time: for the last events and the status, after the last session
 _FAREWELL_S: Final = 2.0
@@ -33,6 +35,7 @@ class GateService:
     profile: GateProfile
     compile_rules: Callable[[GatePolicy], GateRules]  # ValueError for a policy that it cannot use
     ports: Sequence[tuple[ListenAddress, ssl.SSLContext | None]]  # with a context: TLS from the first octet
+    tls: ServerTls | None = None  # whose context the profile has
     attach: Callable[[Listener], None] = lambda _: None  # called with the listener before its ports open
     background: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = field(default=())  # run until their event is set
 
@@ -48,10 +51,17 @@ async def serve_gate(
     events, notices = EventSink(bus, gate.name), NoticeSink(bus, gate.name, settings.instance)
     bodies = BodyStore(bus, gate.name, settings.inline_limit_bytes)
 
-    def on_change(_: GateRules) -> None:
+    def compile_rules(section: GatePolicy) -> GateRules:
+        rules = gate.compile_rules(section)
+        gate.profile.under(rules.listener)  # ValueError when it cannot be
+        return rules
+
+    def on_change(rules: GateRules) -> None:
+        if gate.tls is not None:
+            gate.tls.follow(rules.listener.tls, rules.hostname)
         status.poke()
 
-    policy = PolicyWatch(bus, Section.GATES, GatePolicy, gate.compile_rules, state_dir=settings.state_dir, on_change=on_change)
+    policy = PolicyWatch(bus, Section.GATES, GatePolicy, compile_rules, state_dir=settings.state_dir, on_change=on_change)
     listener = Listener(gate.profile, lambda: policy.current, Acceptance(bus, bodies, events, gate.profile.gate), notices.tell)
 
     gate.attach(listener)
@@ -63,6 +73,7 @@ async def serve_gate(
             "policy_error": policy.error,
             "in_flight": listener.connections,
             "listens": () if listener.is_draining else listener.told_addresses,
+            "certificates": gate.tls.status(datetime.now(UTC)) if gate.tls is not None else (),
         }
 
     status = StatusReporter(bus, gate.name, settings.instance, probe, ready_file=settings.ready_file)
@@ -77,6 +88,9 @@ async def serve_gate(
         tasks.create_task(notices.run(drained), name="notices")
         tasks.create_task(status.run(drained), name="status")
         tasks.create_task(keep_large_blocks(drained), name="heap")
+        if gate.tls is not None:
+            gate.tls.notice = notices.tell
+            tasks.create_task(gate.tls.watch(drained), name="certificates")
         for run in gate.background:
             tasks.create_task(_run(run, drained), name="background")
         await stop.wait()

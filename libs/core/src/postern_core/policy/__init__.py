@@ -26,6 +26,7 @@ from postern_core.policy.screening import (
     ScreeningPolicy,
     SenderCondition,
 )
+from postern_core.policy.security import CipherFloor, ListenerAuthentication, ListenerTls, Mechanism, TlsUse, TlsVersion
 
 __all__ = [
     "AccessAction",
@@ -33,6 +34,7 @@ __all__ = [
     "AttachmentCondition",
     "AttachmentMatch",
     "BareNewline",
+    "CipherFloor",
     "DeliveryPolicy",
     "DomainTable",
     "GateLimits",
@@ -40,10 +42,13 @@ __all__ = [
     "KeywordCondition",
     "KeywordScope",
     "ListenerAccess",
+    "ListenerAuthentication",
     "ListenerIdentity",
     "ListenerPolicy",
     "ListenerProxy",
     "ListenerReverseDns",
+    "ListenerTls",
+    "Mechanism",
     "NextHop",
     "Rates",
     "RelayDomain",
@@ -59,6 +64,8 @@ __all__ = [
     "SenderRules",
     "SendingRates",
     "Throttling",
+    "TlsUse",
+    "TlsVersion",
     "decode_section",
     "encode_section",
 ]

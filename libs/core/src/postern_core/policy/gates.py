@@ -12,6 +12,7 @@ from postern_core.policy.accounts import Rates, SenderRules, Throttling
 from postern_core.policy.commands import ListenerCommands
 from postern_core.policy.domains import RelayDomain
 from postern_core.policy.filters import ListenerAddresses, ListenerRecipients, ListenerRelaying, ListenerSenders
+from postern_core.policy.security import ListenerAuthentication, ListenerTls
 
 
 class BareNewline(enum.StrEnum):
@@ -56,6 +57,8 @@ class ListenerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     access: ListenerAccess = ListenerAccess()
     reverse_dns: ListenerReverseDns = ListenerReverseDns()
     proxy: ListenerProxy = ListenerProxy()
+    tls: ListenerTls = ListenerTls()
+    authentication: ListenerAuthentication = ListenerAuthentication()
     throttling: Throttling = Throttling()
     senders: SenderRules = SenderRules()
     rates: Rates = Rates()
