@@ -21,6 +21,7 @@ from postern_cli.log_watch import LogWatch, condensed
 from postern_cli.programs import STOP_ORDER, programs
 from postern_core.bus.permissions import SERVICES
 from postern_core.errors import ConfigurationError
+from postern_smtp.certificate_facts import facts_of
 
 
 @pytest.fixture
@@ -75,6 +76,8 @@ def test_the_certificate_is_kept_until_it_ends_or_does_not_fit_its_key(tmp_path:
     certificate, key = ensure_certificate(tmp_path)
     ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
     assert key.stat().st_mode & 0o077 == 0
+    # else the gate would say that no certificate names it
+    assert demo_policy("127.0.0.1:25", "a password")["hostname"] in facts_of(certificate).names
     first = certificate.read_bytes()
     assert ensure_certificate(tmp_path)[0].read_bytes() == first
     second = ensure_certificate(tmp_path, now=datetime.now(UTC) + timedelta(days=390))[0].read_bytes()

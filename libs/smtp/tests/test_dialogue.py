@@ -32,7 +32,6 @@ ANON = GateProfile(gate=Gate.ANON, fallback_hostname="fallback.example")
 
 
 class EverybodyIsIn:
-    mechanisms = ("PLAIN", "LOGIN")
     max_attempts = 3
 
     async def verify(self, name: str, password: str, client_address: str) -> str | Reply:

@@ -42,7 +42,6 @@ OF_THE_BUS = (Reply(452, "4.3.1", "mail system full, try again later"),)
 
 
 class Anybody:
-    mechanisms = ("PLAIN", "LOGIN")
     max_attempts = 3
 
     async def verify(self, name: str, password: str, client_address: str) -> str | Reply:

@@ -90,6 +90,7 @@ async def test_what_a_scope_may_read_it_reads(api: RunningApi) -> None:
             "/alerts/channels",
             "/alarms",
             "/status",
+            "/metrics",
             "/audit",
         ):
             assert (await api.client.get(path, headers=headers)).status_code == 200, (scope, path)

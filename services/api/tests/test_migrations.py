@@ -15,6 +15,7 @@ from fixtures.api import an_end, an_envelope
 from postern_api.ledger.repository import LedgerRepository
 from postern_api.ledger.service import balances
 from postern_api.messages.repository import TraceRepository
+from postern_api.policy.repository import PolicyRepository
 from postern_api.store import migrating
 from postern_api.store.database import Database
 from postern_api.store.migrating import migrate
@@ -69,6 +70,16 @@ def columns(end: Disposition) -> dict[str, Any]:
         "detail": "",
         "successor_id": "",
     }
+
+
+async def test_a_password_that_was_set_before_there_were_verifiers_has_none(old: Database) -> None:
+    await insert(old, "smtp_credentials", name="alice", password_hash="a hash", at=AT)
+    await migrate(old)
+    policy = PolicyRepository(old)
+    assert (await policy.password_hashes(), await policy.scram_verifiers()) == ({"alice": "a hash"}, {})
+    async with old.write() as connection:
+        await policy.set_password_hash(connection, "Alice", "another", "a verifier")
+    assert (await policy.password_hashes(), await policy.scram_verifiers()) == ({"alice": "another"}, {"alice": "a verifier"})
 
 
 async def test_the_trace_of_the_first_schema_is_told_as_before(old: Database) -> None:

@@ -10,6 +10,7 @@ import argon2
 import pytest
 
 from fixtures.gates import GateUnderTest, Wire
+from postern_core.notices import NoticeKind
 from postern_ingress_auth.credentials import UserCredentials
 
 
@@ -98,6 +99,19 @@ async def test_handshakes_that_nobody_finishes_count_as_connections(gate: GateUn
     assert await (await gate.connect(1)).is_closed()
     for wire in (first, second):
         await wire.expect("NOOP", "250")
+
+
+async def test_a_handshake_that_fails_is_told_and_one_that_is_only_begun_is_not(
+    gate: GateUnderTest, client_tls: ssl.SSLContext
+) -> None:
+    for sent in (b"", b"\x16\x03\x01\x02\x00\x01\x00", b"EHLO plain.example\r\n"):
+        wire = await gate.connect(1)
+        await gate.wait_for(lambda: gate.listener._in_handshake.total() == 1)
+        await wire.send(sent)
+        wire.writer.close()
+        await gate.wait_for(lambda: gate.listener._in_handshake.total() == 0)
+    notice = await gate.notice(NoticeKind.TLS_FAILED)
+    assert (notice.about, notice.count, notice.fields) == ("127.0.0.1", 1, {"reason": "wrong version number"})
 
 
 async def test_draining_gives_up_handshakes(gate: GateUnderTest) -> None:

@@ -16,10 +16,14 @@ import msgspec
 import pytest
 
 from fixtures.broker import Broker
+from fixtures.certificates import Authority, server_certificate
 from fixtures.gates import RELAY_DOMAINS, Wire
 from fixtures.ports import free_port
+from fixtures.scram_client import ScramClient
+from postern_core.control import ServiceStatus
 from postern_core.credentials import SmtpUser, user_key
 from postern_core.policy import GatePolicy, encode_section
+from postern_core.scram import verifier_of
 
 MESSAGE = b"Subject: hello\r\n\r\n" + (b"x" * 70 + b"\r\n") * 20_000
 CREDENTIALS = base64.b64encode(b"\0anna\0secret").decode()
@@ -38,12 +42,27 @@ class Program:
 
 
 @pytest.fixture
-async def program(broker: Broker, certificate: tuple[Path, Path], tmp_path: Path) -> AsyncIterator[Program]:
+def certificates(tmp_path: Path) -> Path:
+    """A folder with a further certificate of the gate's."""
+    server_certificate(tmp_path / "more" / "other.crt", tmp_path / "more" / "other.key", "other.example")
+    return tmp_path / "more"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+async def program(
+    broker: Broker, certificate: tuple[Path, Path], certificates: Path, authority: Authority, tmp_path: Path
+) -> AsyncIterator[Program]:
     api, ready = await broker.connect("api"), tmp_path / "ready"
     await api.kv_put(
         "POLICY", "gates", encode_section(GatePolicy(revision=1, hostname="mx.example", relay_domains=RELAY_DOMAINS))
     )
-    user = SmtpUser(name="anna", password_hash=argon2.PasswordHasher().hash("secret"))
+    password_hash, scram = argon2.PasswordHasher().hash("secret"), verifier_of("secret").text()
+    user = SmtpUser(name="anna", password_hash=password_hash, scram=scram, certificates=("anna@example.com",))
     await api.kv_put("USERS", user_key(user.name), msgspec.json.encode(user))
     await api.close()
     starttls, implicit = free_port(), free_port()
@@ -61,6 +80,8 @@ async def program(broker: Broker, certificate: tuple[Path, Path], tmp_path: Path
             "POSTERN_LISTEN_TLS": f"127.0.0.1:{implicit}",
             "POSTERN_TLS_CERT_FILE": str(certificate[0]),
             "POSTERN_TLS_KEY_FILE": str(certificate[1]),
+            "POSTERN_TLS_CERTIFICATES_DIR": str(certificates),
+            "POSTERN_TLS_CLIENT_CA_FILE": str(authority.file),
             "POSTERN_READY_FILE": str(ready),
         },
         stdout=asyncio.subprocess.DEVNULL,
@@ -135,3 +156,38 @@ async def test_handshakes_that_hang_on_the_tls_port_do_not_hold_up_the_end(progr
         assert await program.process.wait() == 0
     for writer in (raw[1], wire.writer):
         writer.close()
+
+
+async def test_certificates_scram_and_external(
+    program: Program, broker: Broker, authority: Authority, certificate: tuple[Path, Path], certificates: Path
+) -> None:
+    api = await broker.connect("api")
+    subject = next(iter(await api.subjects("KV_STATUS", "$KV.STATUS.ingress-auth.*")))
+    report = await api.kv_get("STATUS", subject.removeprefix("$KV.STATUS."))
+    await api.close()
+    assert report is not None
+    shown = msgspec.json.decode(report, type=ServiceStatus).certificates
+    assert [each.names for each in shown] == [("localhost",), ("other.example",)]
+
+    other = authority.client(certificates / "other.crt", subject="nobody")
+    starttls = await program.session()
+    await starttls.expect("STARTTLS", "220 ")
+    await starttls.writer.start_tls(other, server_hostname="other.example")
+    implicit = await asyncio.open_connection("127.0.0.1", program.implicit, ssl=other, server_hostname="other.example")
+    for wire in (starttls, Wire(*implicit)):
+        if wire is not starttls:
+            assert (await wire.reply()).startswith("220 ")
+        await wire.expect("EHLO client.example", "250 ")
+        await wire.expect("AUTH EXTERNAL =", "535 5.7.8")  # nobody's certificate
+        client = ScramClient("anna", "secret")
+        challenge = await wire.expect(f"AUTH SCRAM-SHA-256 {base64.b64encode(client.first()).decode()}", "334 ")
+        final = client.final(base64.b64decode(challenge[4:]))
+        confirmation = await wire.expect(base64.b64encode(final), "334 ")
+        assert client.accepts(base64.b64decode(confirmation[4:]))
+        await wire.expect("", "235 2.7.0")
+        wire.writer.close()
+    wire = await program.session()
+    await wire.start_tls(authority.client(certificate[0], emails=("anna@example.com",)))
+    await wire.expect("EHLO client.example", "250 ")
+    await wire.expect(f"AUTH EXTERNAL {base64.b64encode(b'anna').decode()}", "235 2.7.0")
+    wire.writer.close()

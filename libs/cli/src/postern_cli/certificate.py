@@ -22,12 +22,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from postern_core.bus.broker_files import write_private
 
 _VALID: Final = timedelta(days=397)  # the longest that common mail programs accept is 825
-_RENEW: Final = timedelta(days=14)
+_RENEW: Final = timedelta(days=31)  # before the gate tells that it expires
 _LABELS: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(\.(?!-)[a-z0-9-]{1,63})*", re.IGNORECASE)
 
 
 def ensure_certificate(folder: Path, *, now: datetime | None = None) -> tuple[Path, Path]:
-    """`cert.pem` and `key.pem` in `folder`, made anew when they are missing, do not belong together, or end within two weeks of `now`."""
+    """`cert.pem` and `key.pem` in `folder`, made anew when they are missing, do not belong together, or end within a month of `now`."""
     certificate, key = folder / "cert.pem", folder / "key.pem"
     now = now or datetime.now(UTC)
     if not _usable(certificate, key, now):
@@ -47,7 +47,8 @@ def _usable(certificate: Path, key: Path, now: datetime) -> bool:
 def _make(certificate: Path, key: Path, now: datetime) -> None:
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    hosts = dict.fromkeys(host for host in ("localhost", socket.gethostname(), socket.getfqdn()) if _LABELS.fullmatch(host))
+    own = ("localhost", "postern.localhost", socket.gethostname(), socket.getfqdn())  # the second is the demo policy's hostname
+    hosts = dict.fromkeys(host for host in own if _LABELS.fullmatch(host))
     names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
     names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
     made = (

@@ -101,6 +101,15 @@ class ControlError(msgspec.Struct, frozen=True, kw_only=True, tag_field="error",
     message: str
 
 
+class CertificateStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A certificate of a gate's, as it is in use."""
+
+    file: str
+    names: tuple[str, ...] = ()
+    not_after: datetime | None = None  # None: it is not in use, or could not be read
+    problem: str = ""  # what is wrong with it, in a sentence; "" when nothing is
+
+
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a running instance says of itself every few seconds (KV STATUS, key `<service>.<instance>`)."""
 
@@ -115,3 +124,4 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     in_flight: int = 0
     detail: str = ""
     listens: tuple[str, ...] = ()  # of a gate: host:port, and " (TLS)" behind it where TLS starts at once
+    certificates: tuple[CertificateStatus, ...] = ()  # of a gate that has TLS; the default one first

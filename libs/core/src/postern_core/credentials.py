@@ -32,6 +32,15 @@ class SmtpUser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     app_passwords: tuple[AppPassword, ...] = ()
     senders: tuple[str, ...] = ()  # addresses, domains, `*.domain`; none: as the listener says
     rates: SendingRates | None = None  # None: the listener's
+    scram: str = ""  # verifier of the password (postern_core.scram); "" where it was set before there were any
+    certificates: tuple[str, ...] = ()  # names in client certificates that are his, lower case (SASL EXTERNAL)
+
+
+class CertificateOwner(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whose certificate it is, KV USERS key `certificate_key(name in the certificate)`."""
+
+    version: Version = 1  # left out while it is 1
+    user: str
 
 
 class RouteSecret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,6 +55,15 @@ def user_key(name: str) -> str:
     """KV key of an SMTP user: names are caseless, and may hold characters that a key may not."""
     encoded = base64.b32encode(name.casefold().encode()).decode("ascii").rstrip("=").lower()
     return f"user.{encoded}"
+
+
+# below the users, so that who may read one may read all; the digits 0 and 1 begin no user's key
+DECOY_KEY: Final = "user.0"  # 32 random octets: what salts of users who do not exist are made from (postern_core.scram.decoy)
+
+
+def certificate_key(name: str) -> str:
+    """KV key under which the owner of a client certificate stands, by a name in it."""
+    return user_key(name).replace("user.", "user.1", 1)
 
 
 def route_secret_key(route: str) -> str:

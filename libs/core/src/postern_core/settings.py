@@ -34,7 +34,14 @@ def _existing_file(path: Path | None) -> Path | None:
     return path
 
 
+def _existing_folder(path: Path | None) -> Path | None:
+    if path is not None and not path.is_dir():
+        raise ValueError(f"no folder at {path}")
+    return path
+
+
 ExistingFile = Annotated[Path, AfterValidator(_existing_file)]
+ExistingFolder = Annotated[Path, AfterValidator(_existing_folder)]
 
 
 class BusSettings(BaseSettings):

@@ -21,6 +21,7 @@ from postern_core.accounts import (
 from postern_core.control import (
     BadmailPage,
     BadmailRow,
+    CertificateStatus,
     ControlError,
     QueueAction,
     QueueChanged,
@@ -30,7 +31,7 @@ from postern_core.control import (
     QueueState,
     ServiceStatus,
 )
-from postern_core.credentials import AppPassword, RouteSecret, SmtpUser
+from postern_core.credentials import AppPassword, CertificateOwner, RouteSecret, SmtpUser
 from postern_core.disposition import Disposition, DispositionBatch, DispositionKind
 from postern_core.envelope import BodyRef, BodyType, Client, Envelope, Gate, HostCheck, Recipient
 from postern_core.events import EventBatch, EventKind, TraceEvent
@@ -43,6 +44,7 @@ from postern_core.policy import (
     AttachmentCondition,
     AttachmentMatch,
     BareNewline,
+    CipherFloor,
     DeliveryPolicy,
     GateLimits,
     GatePolicy,
@@ -50,11 +52,14 @@ from postern_core.policy import (
     KeywordCondition,
     KeywordScope,
     ListenerAccess,
+    ListenerAuthentication,
     ListenerExtensions,
     ListenerPolicy,
     ListenerProxy,
     ListenerReverseDns,
     ListenerState,
+    ListenerTls,
+    Mechanism,
     NextHop,
     Rates,
     RelayDomain,
@@ -70,6 +75,8 @@ from postern_core.policy import (
     SessionLogging,
     SessionLogLevel,
     Throttling,
+    TlsUse,
+    TlsVersion,
 )
 from postern_core.policy.commands import CommandRule, ListenerCommands, OnViolation
 from postern_core.policy.filters import DeniedAs, ListenerAddresses, ListenerRecipients, ListenerRelaying, ListenerSenders
@@ -203,6 +210,14 @@ PLAIN: dict[str, msgspec.Struct] = {
         relay_domains=DOMAINS,
         anon=GateLimits(max_message_bytes=1000, max_recipients=None, bare_newline=BareNewline.NORMALISE),
     ),
+    "gate-policy-1-security.json": GatePolicy(
+        revision=42,
+        hostname="mx.relay.example",
+        anon_listener=ListenerPolicy(
+            tls=ListenerTls(use=TlsUse.REQUIRED, min_version=TlsVersion.TLS_1_3, ciphers=CipherFloor.BITS_256)
+        ),
+        auth_listener=ListenerPolicy(authentication=ListenerAuthentication(mechanisms=(Mechanism.SCRAM_SHA_256,))),
+    ),
     "gate-policy-1-accounts.json": GatePolicy(
         revision=43,
         hostname="mx.relay.example",
@@ -317,6 +332,13 @@ PLAIN: dict[str, msgspec.Struct] = {
         ndr_copy_to="copies@relay.example",
     ),
     "smtp-user-1.json": SmtpUser(name="Ann", password_hash="$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA", enabled=False),
+    "smtp-user-1-scram.json": SmtpUser(
+        name="Ann",
+        password_hash="$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA",
+        scram="SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=",
+        certificates=("ann@example.org",),
+    ),
+    "certificate-owner-1.json": CertificateOwner(user="Ann"),
     "smtp-user-1-more.json": SmtpUser(
         name="Ann",
         password_hash="$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA",
@@ -358,6 +380,18 @@ PLAIN: dict[str, msgspec.Struct] = {
     ),
     "service-status-1-listening.json": ServiceStatus(
         service="ingress-auth", instance="one", started_at=ACCEPTED, at=LATER, ready=True, listens=("[::]:587", "[::]:465 (TLS)")
+    ),
+    "service-status-1-certificates.json": ServiceStatus(
+        service="ingress-anon",
+        instance="one",
+        started_at=ACCEPTED,
+        at=LATER,
+        ready=True,
+        certificates=(
+            CertificateStatus(
+                file="/tls/cert.pem", names=("mx.relay.example", "*.far.example"), not_after=LATER, problem="it has expired"
+            ),
+        ),
     ),
     "queue-query-1.json": QueueQuery(route="main", after="x", limit=5),
     "queue-action-1.json": QueueAction(job_id=f"{ID}-main-0", queue_id=ID, route="main", with_ndr=True, actor="ops"),

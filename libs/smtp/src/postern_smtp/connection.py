@@ -71,7 +71,7 @@ class SmtpConnection(SMTP):
         self.session.server_address = _host_and_port(own) if own else ""
         if not self.session.client_address:  # else a load balancer announced it
             self.session.client_address = plain_address(str(peer[0])) if peer else ""
-        self.session.tls = tls_of(transport)
+        self.session.tls, self.session.certificate_names = tls_of(transport), certificate_names_of(transport)
         self._handler_coroutine = self.loop.create_task(self._handle_client(), name="smtp-session")
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -179,3 +179,13 @@ def tls_of(transport: asyncio.BaseTransport) -> str:
 
 def _host_and_port(address: tuple[str, int]) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
+def certificate_names_of(transport: asyncio.BaseTransport) -> tuple[str, ...]:
+    """The mail addresses in the client's certificate, or else its common names, in lower case; none when there is none that was verified."""
+    certificate = transport.get_extra_info("peercert")
+    if not certificate:
+        return ()
+    addresses = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "email"]
+    common = [value for name in certificate.get("subject", ()) for kind, value in name if kind == "commonName"]
+    return tuple(dict.fromkeys(name.casefold() for name in addresses or common))

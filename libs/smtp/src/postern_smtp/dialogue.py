@@ -68,8 +68,9 @@ class Dialogue:
         notice: TellNotice = _untold,
     ) -> None:
         self.session = session
-        self._profile = profile
+        self._gate_profile = profile
         self._newest_rules = newest_rules
+        self._under: tuple[GateRules | None, GateProfile] = (None, profile)
         self._unavailable = unavailable
         self._notice = notice
 
@@ -94,9 +95,30 @@ class Dialogue:
         return rules.listener.extensions if rules is not None else _EXTENSIONS
 
     @property
+    def _profile(self) -> GateProfile:
+        """The gate with TLS and AUTH as the rules in force have them: the transaction's, else the newest."""
+        transaction = self.session.transaction
+        rules = transaction.rules if transaction is not None else self._newest_rules()
+        if rules is None:
+            return self._gate_profile
+        if rules is not self._under[0]:
+            self._under = (rules, self._gate_profile.under(rules.listener))
+        return self._under[1]
+
+    @property
+    def tls_required(self) -> bool:
+        """Whether nothing goes before TLS."""
+        return self._profile.tls_required
+
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """Those of AUTH that the client may use now."""
+        return self.session.mechanisms(self._profile)
+
+    @property
     def hostname(self) -> str:
         rules = self._newest_rules()
-        return rules.hostname if rules is not None else self._profile.fallback_hostname
+        return rules.hostname if rules is not None else self._gate_profile.fallback_hostname
 
     def opening(self) -> Question | None:
         """What has to be asked before the greeting."""

@@ -27,8 +27,9 @@ def extensions(profile: GateProfile, session: Session, limits: GateLimits, offer
         lines.append(f"LIMITS {told}")
     if profile.tls is not None and not session.tls:
         lines.append("STARTTLS")
-    if profile.authenticator is not None and (session.tls or not profile.tls_required):
-        lines.append(f"AUTH {' '.join(profile.authenticator.mechanisms)}")
+    mechanisms = session.mechanisms(profile)
+    if mechanisms:
+        lines.append(f"AUTH {' '.join(mechanisms)}")
     return lines
 
 

@@ -6,14 +6,15 @@ Import this to build a gate; the sessions ask nothing else of it.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from postern_core.envelope import Gate
 from postern_core.errors import Reply
-from postern_core.policy import GateLimits, GatePolicy, ListenerAccess, ListenerPolicy
+from postern_core.policy import GateLimits, GatePolicy, ListenerAccess, ListenerPolicy, Mechanism, TlsUse
 from postern_core.policy.networks import NetworkSet
+from postern_core.scram import Verifier
 from postern_smtp.access import AccessList
 from postern_smtp.checks import Checks
 from postern_smtp.filters import Filters
@@ -32,30 +33,59 @@ class Login:
 
 
 class Authenticator(Protocol):
-    """Checks a name and a password."""
+    """Finds out who somebody is. Replies refuse: 535 for anything wrong, 454 when it cannot be checked now."""
 
-    mechanisms: tuple[str, ...]
     max_attempts: int  # a session
 
     async def verify(self, name: str, password: str, client_address: str) -> Login | Reply:
-        """Who it is, or the reply that refuses: 535 for anything wrong, 454 when it cannot be checked."""
+        """Who it is, or the refusal."""
+        ...
+
+    async def verifier(self, name: str, client_address: str) -> Verifier | Reply:
+        """What to check this user's proof against: a decoy where there is no such user, or he has none."""
+        ...
+
+    async def proven(self, name: str, is_right: bool, client_address: str) -> Login | Reply:
+        """Who it is, or the refusal, when a proof was checked: also one against a decoy."""
+        ...
+
+    async def certified(self, names: Sequence[str], user: str, client_address: str) -> Login | Reply:
+        """The user who owns a verified certificate with these names in it, or the refusal. `user` is whom the client says
+        he is, "" when it says nothing."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateProfile:
-    """What does not change while the service runs."""
+    """What does not change while the service runs; and, by `under`, what a policy makes of it."""
 
     gate: Gate
     fallback_hostname: str  # while there is no policy
     tls: ssl.SSLContext | None = None  # None: STARTTLS is not offered
     tls_required: bool = False
     authenticator: Authenticator | None = None
+    mechanisms: tuple[str, ...] = (Mechanism.PLAIN, Mechanism.LOGIN)  # of AUTH, where there is an authenticator
     memory_bytes: int = 256 * 1024 * 1024  # message data of all sessions together, then 452 4.3.1
 
     @property
     def auth_required(self) -> bool:
         return self.authenticator is not None
+
+    def under(self, policy: ListenerPolicy) -> GateProfile:
+        """This profile with TLS and AUTH as `policy` has them. ValueError when that cannot be."""
+        use, mechanisms = policy.tls.use, policy.authentication.mechanisms
+        if self.auth_required and use is TlsUse.OFF:
+            raise ValueError("TLS cannot be off where AUTH is needed: it goes inside TLS only")
+        if self.auth_required and not mechanisms:
+            raise ValueError("no mechanism is left to authenticate by")
+        if self.tls is None and use is TlsUse.REQUIRED:
+            raise ValueError("TLS is required, and this gate has no certificate")
+        return replace(
+            self,
+            tls=None if use is TlsUse.OFF else self.tls,
+            tls_required=self.tls_required if use is TlsUse.AUTO else use is TlsUse.REQUIRED,
+            mechanisms=mechanisms,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 from postern_core.bus import BodyStore, Bus, EventSink, NoticeSink, PolicyWatch, SessionLogSink, StatusReporter
@@ -20,6 +21,7 @@ from postern_smtp.acceptance import Acceptance
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.listener import ListenAddress, Listener
 from postern_smtp.live_sessions import LiveSessions
+from postern_smtp.tls import ServerTls
 
 # of the drain time: for the last events and the status, after the last session
 _FAREWELL_S: Final = 2.0
@@ -34,6 +36,7 @@ class GateService:
     profile: GateProfile
     compile_rules: Callable[[GatePolicy], GateRules]  # ValueError for a policy that it cannot use
     ports: Sequence[tuple[ListenAddress, ssl.SSLContext | None]]  # with a context: TLS from the first octet
+    tls: ServerTls | None = None  # whose context the profile has
     attach: Callable[[Listener], None] = lambda _: None  # called with the listener before its ports open
     background: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = field(default=())  # run until their event is set
 
@@ -50,11 +53,18 @@ async def serve_gate(
     session_log = SessionLogSink(bus, gate.name, settings.instance, gate.profile.gate)
     bodies = BodyStore(bus, gate.name, settings.inline_limit_bytes)
 
+    def compile_rules(section: GatePolicy) -> GateRules:
+        rules = gate.compile_rules(section)
+        gate.profile.under(rules.listener)  # ValueError when it cannot be
+        return rules
+
     def on_change(rules: GateRules) -> None:
+        if gate.tls is not None:
+            gate.tls.follow(rules.listener.tls, rules.hostname)
         listener.follow(rules.listener.state.state)
         status.poke()
 
-    policy = PolicyWatch(bus, Section.GATES, GatePolicy, gate.compile_rules, state_dir=settings.state_dir, on_change=on_change)
+    policy = PolicyWatch(bus, Section.GATES, GatePolicy, compile_rules, state_dir=settings.state_dir, on_change=on_change)
     acceptance = Acceptance(bus, bodies, events, gate.profile.gate)
     listener = Listener(gate.profile, lambda: policy.current, acceptance, notices.tell, session_log.tell)
     sessions = LiveSessions(bus, gate.name, settings.instance, lambda: listener.open_connections)
@@ -70,6 +80,7 @@ async def serve_gate(
             "listens": () if listener.is_draining else listener.told_addresses,
             # a gate that an administrator paused is ready all the same: a supervisor must not restart it
             "detail": "" if listener.state is GateState.OPEN else listener.state.value,
+            "certificates": gate.tls.status(datetime.now(UTC)) if gate.tls is not None else (),
         }
 
     status = StatusReporter(bus, gate.name, settings.instance, probe, ready_file=settings.ready_file)
@@ -86,6 +97,9 @@ async def serve_gate(
         tasks.create_task(sessions.run(drained), name="sessions")
         tasks.create_task(status.run(drained), name="status")
         tasks.create_task(keep_large_blocks(drained), name="heap")
+        if gate.tls is not None:
+            gate.tls.notice = notices.tell
+            tasks.create_task(gate.tls.watch(drained), name="certificates")
         for run in gate.background:
             tasks.create_task(_run(run, drained), name="background")
         await stop.wait()

@@ -223,6 +223,10 @@ class Listener:
         log.warning("proxy.refused", peer=peer, reason=reason)
         self.notice(NoticeKind.CONNECTION_DENIED, peer, reason=reason, trusted_proxy=True)
 
+    def handshake_failed(self, address: str, reason: str) -> None:
+        log.info("tls.failed", client=address, reason=reason)
+        self.notice(NoticeKind.TLS_FAILED, address, reason=reason)
+
     def release(self, connection: Connection) -> None:
         """Count a connection out."""
         self._arriving.discard(connection)

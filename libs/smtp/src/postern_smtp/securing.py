@@ -5,14 +5,18 @@ from __future__ import annotations
 import structlog
 
 from postern_core.errors import Reply
+from postern_core.notices import NoticeKind
+from postern_core.scram import Verifier
 from postern_smtp import replies
-from postern_smtp.authentication import Credentials, Exchange
+from postern_smtp.authentication import Asked, Certified, Credentials, Exchange, Proof, Step, VerifierWanted
 from postern_smtp.commands import Auth
-from postern_smtp.connection import tls_of
-from postern_smtp.conversation import Conversation
+from postern_smtp.connection import certificate_names_of, tls_of
+from postern_smtp.conversation import Conversation, Ended
 from postern_smtp.dialogue import Answer, say
+from postern_smtp.gate import Authenticator, Login
 from postern_smtp.lines import LineTooLong
-from postern_smtp.tls_door import TLS_HANDSHAKE_S, TLS_SHUTDOWN_S
+from postern_smtp.tls import is_too_weak
+from postern_smtp.tls_door import TLS_HANDSHAKE_S, TLS_SHUTDOWN_S, why_failed
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -38,6 +42,11 @@ class Securing(Conversation):
                 ssl_handshake_timeout=TLS_HANDSHAKE_S,
                 ssl_shutdown_timeout=TLS_SHUTDOWN_S,
             )
+        except OSError as error:
+            reason = why_failed(error)
+            log.info("tls.failed", client=self.session.client_address, reason=reason)
+            self._reception.notice(NoticeKind.TLS_FAILED, self.session.client_address, reason=reason)
+            raise
         finally:
             self._is_in_handshake = False
         if transport is None:
@@ -45,10 +54,20 @@ class Securing(Conversation):
         self.transport = transport
         self._writer._transport = transport  # type: ignore[attr-defined]  # noqa: SLF001  (as StreamWriter.start_tls does, which knows client sides only)
         self._reader._transport = transport  # type: ignore[attr-defined]  # noqa: SLF001
-        self.session.secured(tls_of(transport))
+        self._require_strength()
+        self.session.secured(tls_of(transport), certificate_names_of(transport))
         if self._tls_clock is not None:
             self._tls_clock.cancel()
         self._reset_timeout(self._dialogue.limits.idle_timeout_s)
+
+    def _require_strength(self) -> None:
+        """End the session when its cipher is below the policy's floor."""
+        cipher, rules = self.transport.get_extra_info("cipher") if self.transport else None, self._reception.newest_rules()
+        if cipher and rules is not None and is_too_weak(cipher[2], rules.listener.tls):
+            log.info("tls.failed", client=self.session.client_address, reason="cipher too weak", cipher=cipher[0])
+            self._reception.notice(NoticeKind.TLS_FAILED, self.session.client_address, reason="cipher too weak")
+            self._end = "cipher too weak"
+            raise Ended
 
     def _discard_plaintext(self) -> None:
         self._lines.take()
@@ -58,30 +77,44 @@ class Securing(Conversation):
     async def _exchange_credentials(self, auth: Auth) -> None:
         session, authenticator = self.session, self._reception.profile.authenticator
         assert authenticator is not None
-        exchange = Exchange(auth.mechanism)
+        exchange = Exchange(auth.mechanism, self._dialogue.mechanisms)
         step = exchange.start(auth.initial)
-        while isinstance(step, Reply) and step.code == 334:
-            self._queue(step.line())
-            line = await self._next_line()
-            refusal = self._dialogue.auth_line_refusal(line)
-            if refusal is not None and refusal.code == 421:
-                self._write(say(refusal))
-            if refusal is not None or isinstance(line, LineTooLong):
-                step = refusal or replies.AUTH_LINE_TOO_LONG
+        while not isinstance(step, Reply) or step.code == 334:
+            if isinstance(step, Reply):
+                step = await self._challenge(exchange, step)
             else:
-                step = exchange.answer(line)
-        if isinstance(step, Credentials):
-            self._flush()
-            verified = await authenticator.verify(step.name, step.password, session.client_address)
-            if not isinstance(verified, Reply):
-                session.user, session.credential = verified.user, verified.credential
-                log.info("user.authenticated", client=session.client_address, user=session.user)
-                self._write(say(replies.AUTHENTICATED))
-                self._reset_timeout(self._dialogue.limits.idle_timeout_s)
-                return
-            step = verified
+                self._flush()
+                step = exchange.resume(await self._find_out(authenticator, step))
+        if exchange.login is not None and step is replies.AUTHENTICATED:
+            session.user, session.credential = exchange.login.user, exchange.login.credential
+            log.info("user.authenticated", client=session.client_address, user=session.user, mechanism=auth.mechanism)
+            self._write(say(step))
+            self._reset_timeout(self._dialogue.limits.idle_timeout_s)
+            return
         session.auth_attempts += 1  # those that were not heard, too: else an address that is turned away asks for ever
         if session.auth_attempts >= authenticator.max_attempts:
             self._queue(step.line())
             self._write(say(replies.AUTH_ATTEMPTS_USED))
         self._write(self._dialogue.counted(say(step)))
+
+    async def _challenge(self, exchange: Exchange, challenge: Reply) -> Step:
+        self._queue(challenge.line())
+        line = await self._next_line()
+        refusal = self._dialogue.auth_line_refusal(line)
+        if refusal is not None and refusal.code == 421:
+            self._write(say(refusal))
+        if refusal is not None or isinstance(line, LineTooLong):
+            return refusal or replies.AUTH_LINE_TOO_LONG
+        return exchange.answer(line)
+
+    async def _find_out(self, authenticator: Authenticator, asked: Asked) -> Login | Verifier | Reply:
+        client = self.session.client_address
+        match asked:
+            case Credentials(name, password):
+                return await authenticator.verify(name, password, client)
+            case VerifierWanted(name):
+                return await authenticator.verifier(name, client)
+            case Proof(name, is_right):
+                return await authenticator.proven(name, is_right, client)
+            case Certified(user):
+                return await authenticator.certified(self.session.certificate_names, user, client)

@@ -81,8 +81,9 @@ class GateConnection(Receiving, Securing, Arriving):
         refusal = self._reception.admit(self)
         if refusal is not None:
             self._write(say(refusal, Then.CLOSE))
+        self._require_strength()
         self._start_journal()
-        self._start_clocks(self._dialogue.limits, tls_required=self._reception.profile.tls_required)
+        self._start_clocks(self._dialogue.limits, tls_required=self._dialogue.tls_required)
         self._write(await self._greeting())
         while True:
             if self._data is not None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from postern_core.envelope import Client, HostCheck, Recipient
 from postern_core.errors import Reply
-from postern_core.policy import ListenerExtensions
+from postern_core.policy import ListenerExtensions, Mechanism
 from postern_smtp import replies
 from postern_smtp.chunks import ChunkedData
 from postern_smtp.commands import Mail, Verb
@@ -70,6 +70,7 @@ class Session:
     server_address: str = ""  # ours, with the port
     id: str = ""  # a SessionId, from the moment of connecting
     tls: str = ""  # protocol and cipher
+    certificate_names: tuple[str, ...] = ()  # in the client's verified certificate
     host: str = ""  # what the client called itself
     extended: bool = False
     user: str = ""
@@ -133,8 +134,10 @@ class Session:
         return None
 
     def _security_refusal(self, verb: Verb, profile: GateProfile) -> Reply | None:
+        if verb is Verb.AUTH and not self.tls:  # whatever the policy says of TLS
+            return replies.AUTH_NEEDS_TLS
         if profile.tls_required and not self.tls and verb not in BEFORE_TLS:
-            return replies.AUTH_NEEDS_TLS if verb is Verb.AUTH else replies.TLS_FIRST
+            return replies.TLS_FIRST
         if profile.auth_required and not self.user and verb not in BEFORE_AUTH:
             return replies.AUTH_FIRST
         return None
@@ -144,7 +147,15 @@ class Session:
             return None
         return replies.NO_RECIPIENTS if verb in (Verb.DATA, Verb.BDAT) and self.state is State.MAIL else replies.BAD_SEQUENCE
 
-    def secured(self, tls: str) -> None:
+    def secured(self, tls: str, certificate_names: tuple[str, ...] = ()) -> None:
         """TLS has begun: what was said in the clear is forgotten."""
         self.tls, self.host, self.extended, self.transaction = tls, "", False, None
         self.user = self.credential = ""
+        self.certificate_names = certificate_names
+
+    def mechanisms(self, profile: GateProfile) -> tuple[str, ...]:
+        """Those of AUTH that this session may use; none before TLS."""
+        if profile.authenticator is None or not self.tls:
+            return ()
+        # RFC 4422 appendix A: without a certificate there is nothing outside to stand by
+        return tuple(each for each in profile.mechanisms if each != Mechanism.EXTERNAL or self.certificate_names)

@@ -8,7 +8,6 @@ hung up on: it cannot be told why before TLS, and should not cost a handshake.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -44,6 +43,10 @@ class Doorkeeper(Protocol):
 
     def left(self, address: str) -> None:
         """Count it out: its handshake is over, well or not."""
+        ...
+
+    def handshake_failed(self, address: str, reason: str) -> None:
+        """Told of a handshake that failed, unless the client only hung up."""
         ...
 
 
@@ -124,7 +127,7 @@ class TlsDoor:
         handshake.add_done_callback(partial(self._done, connection, address))
 
     async def _shake_hands(self, connection: socket.socket, address: str, proxy: str) -> None:
-        with contextlib.suppress(OSError):  # TLS included: scanners, and clients that gave up
+        try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 partial(self._protocol, address, proxy),
                 connection,
@@ -132,12 +135,23 @@ class TlsDoor:
                 ssl_handshake_timeout=TLS_HANDSHAKE_S,
                 ssl_shutdown_timeout=TLS_SHUTDOWN_S,
             )
+        except ConnectionResetError:
+            pass  # it hung up: a client that gave up, or a load balancer that looks whether the port is open
+        except OSError as error:  # TLS included
+            self._keeper.handshake_failed(address, why_failed(error))
 
     def _done(self, connection: socket.socket, address: str, handshake: asyncio.Task[None]) -> None:
         self._handshakes.discard(handshake)
         if handshake.cancelled():
             connection.close()  # else it is the protocol's by now, or closed
         self._keeper.left(address)
+
+
+def why_failed(error: OSError) -> str:
+    """Why a handshake failed, in OpenSSL's words where it was OpenSSL that ended it."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return "timed out" if isinstance(error, TimeoutError | ConnectionAbortedError) else "the client hung up"
 
 
 async def open_sockets(host: str, port: int, backlog: int) -> list[socket.socket]:

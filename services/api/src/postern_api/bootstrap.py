@@ -16,7 +16,7 @@ from postern_api.domains.schemas import DomainBody
 from postern_api.errors import ApiError
 from postern_api.general.schemas import SettingsBody
 from postern_api.listeners.parts import PARTS, GateName
-from postern_api.policy.credentials import CredentialChange, RoutePassword, UserPassword, hash_password
+from postern_api.policy.credentials import CredentialChange, RoutePassword, new_password
 from postern_api.policy.editing import Editor
 from postern_api.policy.objects import GeneralSettings, Snapshot
 from postern_api.policy.repository import PolicyRepository
@@ -102,5 +102,5 @@ async def _first(parsed: BootstrapFile, hostname: str) -> tuple[Snapshot, list[C
     for user_body in parsed.users:
         if not user_body.password:
             raise ValueError(f"user {user_body.name!r} needs a password")
-        credentials.append(UserPassword(user_body.name, await hash_password(user_body.password)))
+        credentials.append(await new_password(user_body.name, user_body.password))
     return snapshot, credentials

@@ -27,6 +27,7 @@ from postern_api.health import endpoints as health
 from postern_api.ledger import endpoints as ledger
 from postern_api.listeners import endpoints as listeners
 from postern_api.messages import endpoints as messages
+from postern_api.metrics import endpoints as metrics
 from postern_api.quarantine import endpoints as quarantine
 from postern_api.queue import endpoints as queue
 from postern_api.reference_page import PAGE_HEADERS, page
@@ -101,7 +102,20 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
     api.include_router(listeners.presets)
     api.include_router(queue.queue)
     api.include_router(queue.badmail)
-    for noun in (sessions, session_log, quarantine, messages, ledger, alerts, alarms, status, auth_failures, tokens, audit):
+    for noun in (
+        sessions,
+        session_log,
+        quarantine,
+        messages,
+        ledger,
+        alerts,
+        alarms,
+        status,
+        metrics,
+        auth_failures,
+        tokens,
+        audit,
+    ):
         api.include_router(noun.router)
     app.include_router(api)
     app.include_router(health.router)

@@ -18,7 +18,7 @@ def gate_of(settings: Settings) -> GateService:
     """The gate to serve. ConfigurationError when the certificate cannot be used."""
     tls = None
     if settings.tls_cert_file is not None and settings.tls_key_file is not None:
-        tls = ServerTls(settings.tls_cert_file, settings.tls_key_file)
+        tls = ServerTls(settings.tls_cert_file, settings.tls_key_file, directory=settings.tls_certificates_dir)
     return GateService(
         name="ingress-anon",
         settings=settings,
@@ -30,5 +30,5 @@ def gate_of(settings: Settings) -> GateService:
         ),
         compile_rules=partial(compile_rules, resolver=settings.resolver()),
         ports=[(address, None) for address in parse_listen(settings.listen)],
-        background=[tls.watch] if tls else [],
+        tls=tls,
     )

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from postern_core.settings import ExistingFile
+from postern_core.settings import ExistingFile, ExistingFolder
 from postern_smtp.gate_settings import GateSettings
 from postern_smtp.listener import parse_listen
 
@@ -21,6 +21,11 @@ class Settings(GateSettings):
         default=None, description="Certificate chain (PEM); with it, STARTTLS is offered. None: no TLS at this gate."
     )
     tls_key_file: ExistingFile | None = Field(default=None, description="Key of the certificate (PEM, no passphrase).")
+    tls_certificates_dir: ExistingFolder | None = Field(
+        default=None,
+        description="Folder of further certificates, chosen by the name that a client asks for (SNI): NAME.crt or NAME.pem with NAME.key, "
+        "and folders with fullchain.pem and privkey.pem, tls.crt and tls.key, or cert.pem and key.pem. None: there are no others.",
+    )
     memory_bytes: int = Field(
         default=256 * 1024 * 1024,
         ge=4 * 1024 * 1024,
@@ -37,4 +42,6 @@ class Settings(GateSettings):
     def _both_files(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("set both POSTERN_TLS_CERT_FILE and POSTERN_TLS_KEY_FILE, or neither")
+        if self.tls_certificates_dir is not None and self.tls_cert_file is None:
+            raise ValueError("POSTERN_TLS_CERTIFICATES_DIR needs POSTERN_TLS_CERT_FILE too: for clients that ask for no name")
         return self

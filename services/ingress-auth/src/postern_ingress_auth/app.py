@@ -26,7 +26,12 @@ from postern_smtp.tls import ServerTls
 
 def gate_of(settings: Settings, bus: Bus) -> GateService:
     """The gate to serve. ConfigurationError when the certificate cannot be used, or there is nothing to listen on."""
-    tls = ServerTls(settings.tls_cert_file, settings.tls_key_file)
+    tls = ServerTls(
+        settings.tls_cert_file,
+        settings.tls_key_file,
+        directory=settings.tls_certificates_dir,
+        client_authorities=settings.tls_client_ca_file,
+    )
     starttls = parse_listen(settings.listen_starttls) if settings.listen_starttls else ()
     implicit = parse_listen(settings.listen_tls) if settings.listen_tls else ()
     if not starttls and not implicit:
@@ -39,7 +44,7 @@ def gate_of(settings: Settings, bus: Bus) -> GateService:
 
     shared, users = Shared(secrets.token_hex(8), throttling), Users(bus)
     accounts = Accounts(users, shared)
-    credentials = UserCredentials(users, shared, concurrency=settings.auth_concurrency, max_attempts=settings.auth_attempts)
+    credentials = UserCredentials(bus, users, shared, concurrency=settings.auth_concurrency, max_attempts=settings.auth_attempts)
 
     def attach(listener: Listener) -> None:
         running.append(listener)
@@ -59,6 +64,7 @@ def gate_of(settings: Settings, bus: Bus) -> GateService:
         ),
         compile_rules=partial(compile_rules, resolver=settings.resolver(), account=accounts),
         ports=[*((address, None) for address in starttls), *((address, tls.context) for address in implicit)],
+        tls=tls,
         attach=attach,
-        background=[tls.watch, Peers(bus, shared).run, Control(bus, shared).run],
+        background=[Peers(bus, shared).run, Control(bus, shared).run],
     )

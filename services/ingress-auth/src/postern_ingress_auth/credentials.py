@@ -16,14 +16,15 @@ from typing import Final
 import argon2
 import structlog
 
+from postern_core.bus import Bus
 from postern_core.credentials import APP_PASSWORD, SmtpUser
 from postern_core.errors import Reply, TransientError
 from postern_core.notices import NoticeKind
+from postern_ingress_auth.proofs import Proofs
 from postern_ingress_auth.shared import Shared
 from postern_ingress_auth.throttle import name_key
 from postern_ingress_auth.users import Users, app_credential, app_password_id, main_credential
 from postern_smtp import replies
-from postern_smtp.authentication import MECHANISMS
 from postern_smtp.gate import Login
 from postern_smtp.reception import TellNotice, client_network
 
@@ -42,12 +43,11 @@ _USUAL: Final = argon2.Parameters(
 )
 
 
-class UserCredentials:
+class UserCredentials(Proofs):
     """The authenticator of the gate (postern_smtp.gate.Authenticator)."""
 
-    mechanisms = MECHANISMS
-
-    def __init__(self, users: Users, shared: Shared, *, concurrency: int, max_attempts: int) -> None:
+    def __init__(self, bus: Bus, users: Users, shared: Shared, *, concurrency: int, max_attempts: int) -> None:
+        super().__init__(bus)
         self.max_attempts = max_attempts
         self._users = users
         self._shared = shared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from postern_core.settings import ExistingFile
+from postern_core.settings import ExistingFile, ExistingFolder
 from postern_smtp.gate_settings import GateSettings
 from postern_smtp.listener import parse_listen
 
@@ -22,6 +22,16 @@ class Settings(GateSettings):
     )
     tls_cert_file: ExistingFile = Field(description="Certificate chain (PEM), issued for the name that clients use.")
     tls_key_file: ExistingFile = Field(description="Key of the certificate (PEM, no passphrase).")
+    tls_certificates_dir: ExistingFolder | None = Field(
+        default=None,
+        description="Folder of further certificates, chosen by the name that a client asks for (SNI): NAME.crt or NAME.pem with NAME.key, "
+        "and folders with fullchain.pem and privkey.pem, tls.crt and tls.key, or cert.pem and key.pem. None: there are no others.",
+    )
+    tls_client_ca_file: ExistingFile | None = Field(
+        default=None,
+        description="CA certificates (PEM): clients are asked for a certificate, and who shows one of theirs may log in by it (AUTH EXTERNAL). "
+        "None: they are not asked.",
+    )
     memory_bytes: int = Field(
         default=256 * 1024 * 1024,
         ge=4 * 1024 * 1024,

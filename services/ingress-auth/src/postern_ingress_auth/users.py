@@ -44,7 +44,8 @@ class KnownUser:
     @cached_property
     def _credentials(self) -> frozenset[str]:
         apps = (app_credential(each.id) for each in self.user.app_passwords)
-        return frozenset(("", main_credential(self.user), *apps))
+        certificates = map(certificate_credential, self.user.certificates)
+        return frozenset(("", main_credential(self.user), *apps, *certificates))
 
 
 def main_credential(user: SmtpUser) -> str:
@@ -59,6 +60,10 @@ def app_credential(password_id: str) -> str:
 def app_password_id(credential: str) -> str | None:
     """The id behind the name of a credential, None when that is no app-password's."""
     return credential.removeprefix(_APP) if credential.startswith(_APP) else None
+
+
+def certificate_credential(name: str) -> str:
+    return f"certificate:{name}"
 
 
 class Users:

@@ -28,6 +28,7 @@ from postern_core.policy.screening import (
     ScreeningPolicy,
     SenderCondition,
 )
+from postern_core.policy.security import CipherFloor, ListenerAuthentication, ListenerTls, Mechanism, TlsUse, TlsVersion
 
 __all__ = [
     "AccessAction",
@@ -35,6 +36,7 @@ __all__ = [
     "AttachmentCondition",
     "AttachmentMatch",
     "BareNewline",
+    "CipherFloor",
     "DeliveryPolicy",
     "DomainTable",
     "GateLimits",
@@ -43,12 +45,15 @@ __all__ = [
     "KeywordCondition",
     "KeywordScope",
     "ListenerAccess",
+    "ListenerAuthentication",
     "ListenerExtensions",
     "ListenerIdentity",
     "ListenerPolicy",
     "ListenerProxy",
     "ListenerReverseDns",
     "ListenerState",
+    "ListenerTls",
+    "Mechanism",
     "NextHop",
     "Rates",
     "RelayDomain",
@@ -66,6 +71,8 @@ __all__ = [
     "SessionLogLevel",
     "SessionLogging",
     "Throttling",
+    "TlsUse",
+    "TlsVersion",
     "decode_section",
     "encode_section",
 ]

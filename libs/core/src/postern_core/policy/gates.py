@@ -14,6 +14,7 @@ from postern_core.policy.domains import RelayDomain
 from postern_core.policy.extensions import ListenerExtensions
 from postern_core.policy.filters import ListenerAddresses, ListenerRecipients, ListenerRelaying, ListenerSenders
 from postern_core.policy.operating import ListenerState, SessionLogging
+from postern_core.policy.security import ListenerAuthentication, ListenerTls
 
 
 class BareNewline(enum.StrEnum):
@@ -59,6 +60,8 @@ class ListenerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     access: ListenerAccess = ListenerAccess()
     reverse_dns: ListenerReverseDns = ListenerReverseDns()
     proxy: ListenerProxy = ListenerProxy()
+    tls: ListenerTls = ListenerTls()
+    authentication: ListenerAuthentication = ListenerAuthentication()
     throttling: Throttling = Throttling()
     senders: SenderRules = SenderRules()
     rates: Rates = Rates()

@@ -17,6 +17,7 @@ from postern_api.listeners.extensions import ExtensionsBody
 from postern_api.listeners.filters import AddressesBody, RecipientFilterBody, RelayingBody, SenderFilterBody
 from postern_api.listeners.operating import LoggingBody, StateBody
 from postern_api.listeners.schemas import IdentityBody, LimitsBody
+from postern_api.listeners.security import AuthenticationBody, TlsBody
 from postern_api.policy.objects import Snapshot
 
 
@@ -76,6 +77,8 @@ PARTS: Final[tuple[Part, ...]] = (
     Part("proxy", ProxyBody, "The load balancers that are trusted to say whose connection it is."),
     Part("extensions", ExtensionsBody, "Which ESMTP extensions the gate offers."),
     _Limits("limits", LimitsBody, "Sizes, numbers and times; null switches one off."),
+    Part("tls", TlsBody, "Whether sessions need TLS, and which TLS it must be."),
+    Part("authentication", AuthenticationBody, "How clients may authenticate."),
     Part("throttling", ThrottlingBody, "Failed logins (authenticated gate)."),
     Part("senders", SenderRulesBody, "Whose reverse-paths are whose (authenticated gate)."),
     Part("rates", RatesBody, "How much users may send (authenticated gate)."),

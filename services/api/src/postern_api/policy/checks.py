@@ -12,7 +12,7 @@ from typing import Final
 
 from postern_api.errors import ConflictError, InvalidError
 from postern_api.policy.objects import RuleObject, Snapshot
-from postern_core.policy import AttachmentCondition, GateLimits, KeywordCondition, SenderCondition
+from postern_core.policy import AttachmentCondition, GateLimits, KeywordCondition, ListenerPolicy, SenderCondition, TlsUse
 
 MAX_PHRASES: Final = 100_000  # of all enabled rules together
 MAX_PHRASE_CHARACTERS: Final = 1000
@@ -29,11 +29,13 @@ def check(snapshot: Snapshot) -> None:
     _unique("domain", (domain.pattern for domain in snapshot.domains))
     _unique("route", (route.name for route in snapshot.routes))
     _unique("user", (user.name.casefold() for user in snapshot.users))
+    _unique("certificate", (name for user in snapshot.users for name in user.certificates))
     _unique("rule", (rule.id for rule in snapshot.rules))
     _routes(snapshot)
     _count("phrases and patterns", sum(_values(rule) for rule in snapshot.rules if rule.enabled), MAX_PHRASES)
     for gate, limits in (("anon", snapshot.anon), ("auth", snapshot.auth)):
         _limits(gate, limits)
+    _security(snapshot.auth_listener)
     if snapshot.auth_listener.relaying.networks:
         raise InvalidError("wrong_gate", "auth: users relay there; networks that may relay belong to the anonymous gate")
     if not snapshot.anon_listener.relaying.users:
@@ -42,6 +44,14 @@ def check(snapshot: Snapshot) -> None:
         raise InvalidError(
             "wrong_gate", "anon: an address without a domain is refused there; completing it belongs to the other gate"
         )
+
+
+def _security(authenticated: ListenerPolicy) -> None:
+    """What the authenticated gate could not work by. What depends on its files, it says itself (`policy_error` in its status)."""
+    if not authenticated.authentication.mechanisms:
+        raise InvalidError("mechanism_missing", "auth: without a mechanism nobody could authenticate")
+    if authenticated.tls.use is TlsUse.OFF:
+        raise InvalidError("tls_needed", "auth: TLS cannot be off, since AUTH goes inside TLS only")
 
 
 def _routes(snapshot: Snapshot) -> None:

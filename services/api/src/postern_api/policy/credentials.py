@@ -1,4 +1,4 @@
-"""Passwords: SMTP users' as Argon2id hashes, smart hosts' on the way to KV SECRETS. Neither is part of a revision.
+"""Passwords: SMTP users' as Argon2id hashes and SCRAM verifiers, smart hosts' on the way to KV SECRETS. Neither is part of a revision.
 
 KV SECRETS is write-only for the api, so that a stolen api credential reads no password. The price: a smart host's password cannot be
 brought back, by a rollback for instance; it has to be set again. A secret is written while the change's transaction is still open: a
@@ -8,7 +8,7 @@ broker that is away refuses the whole change, and nothing half-done stays.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
 
@@ -21,6 +21,7 @@ from postern_api.policy.repository import PolicyRepository
 from postern_core.bus import Bus
 from postern_core.bus.topology import KV_SECRETS
 from postern_core.credentials import RouteSecret, route_secret_key
+from postern_core.scram import verifier_of
 
 MIN_PASSWORD_CHARACTERS: Final = 8
 MAX_PASSWORD_BYTES: Final = 1024
@@ -35,6 +36,7 @@ class UserPassword:
 
     name: str
     password_hash: str
+    scram: str = field(default="", repr=False)  # "": the password cannot be prepared as SCRAM asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,17 @@ class RoutePasswordGone:
 CredentialChange = UserPassword | UserGone | NewAppPassword | AppPasswordRevoked | RoutePassword | RoutePasswordGone
 
 
+async def new_password(name: str, password: str) -> UserPassword:
+    """Everything that is kept of it; off the loop. InvalidError as `hash_password`."""
+    password_hash = await hash_password(password)
+    async with _hashing:
+        try:
+            verifier = await asyncio.to_thread(verifier_of, password)
+        except ValueError:  # it holds what RFC 4013 prohibits: PLAIN and LOGIN work, SCRAM does not
+            return UserPassword(name, password_hash)
+    return UserPassword(name, password_hash, verifier.text())
+
+
 async def hash_password(password: str) -> str:
     """Argon2id, PHC string; off the loop. InvalidError for a password that is too short or too long."""
     if len(password) < MIN_PASSWORD_CHARACTERS or len(password.encode()) > MAX_PASSWORD_BYTES:
@@ -101,7 +114,7 @@ async def write(change: CredentialChange, connection: AsyncConnection, repositor
     """Carry out one change inside the transaction of `connection`. TransientError when KV SECRETS cannot be written."""
     match change:
         case UserPassword():
-            await repository.set_password_hash(connection, change.name, change.password_hash)
+            await repository.set_password_hash(connection, change.name, change.password_hash, change.scram)
         case UserGone():
             await repository.forget_password_hashes(connection, [change.name])
             await repository.app_passwords.forget(connection, [change.name])

@@ -56,6 +56,7 @@ class UserObject(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     enabled: bool = True
+    certificates: tuple[str, ...] = ()  # names in client certificates that are his, lower case
     senders: tuple[str, ...] = ()  # addresses, domains, `*.domain`
     rates: SendingRates | None = None  # None: the listener's
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable
 from typing import Final
 
@@ -21,7 +22,7 @@ from postern_api.policy.repository import PolicyRepository, Revision
 from postern_core.bus import Bus
 from postern_core.bus.provision import ensure_route
 from postern_core.bus.topology import KV_POLICY, KV_USERS, OUTBOUND, BusLimits, delivery_consumer
-from postern_core.credentials import AppPassword, SmtpUser, user_key
+from postern_core.credentials import DECOY_KEY, AppPassword, CertificateOwner, SmtpUser, certificate_key, user_key
 from postern_core.errors import TransientError
 from postern_core.policy import Section
 
@@ -126,6 +127,8 @@ class Publisher:
         last = await self._last_user_sequence()
         if self._users_at == (newest.number, last):
             return
+        hashes, verifiers = await self._repository.password_hashes(), await self._repository.scram_verifiers()
+        users = [user for user in newest.snapshot.users if user.name.casefold() in hashes]
         hashes, app_passwords = await self._repository.password_hashes(), await self._repository.app_passwords.by_user()
         wanted = {
             user_key(user.name): msgspec.json.encode(
@@ -133,6 +136,8 @@ class Publisher:
                     name=user.name,
                     password_hash=hashes[user.name.casefold()],
                     enabled=user.enabled,
+                    scram=verifiers.get(user.name.casefold(), ""),
+                    certificates=user.certificates,
                     app_passwords=tuple(
                         AppPassword(id=each.id, password_hash=each.password_hash)
                         for each in app_passwords.get(user.name.casefold(), ())
@@ -141,9 +146,13 @@ class Publisher:
                     rates=user.rates,
                 )
             )
-            for user in newest.snapshot.users
-            if user.name.casefold() in hashes
+            for user in users
         }
+        for user in users:
+            owner = msgspec.json.encode(CertificateOwner(user=user.name))
+            wanted |= {certificate_key(name): owner for name in user.certificates}
+        # once and for all: salts of users who do not exist must not change, as those of users do not
+        wanted[DECOY_KEY] = await self._bus.kv_get(KV_USERS, DECOY_KEY) or secrets.token_bytes(32)
         prefix = f"$KV.{KV_USERS}."
         there = [subject.removeprefix(prefix) for subject in await self._all_subjects(f"KV_{KV_USERS}", f"{prefix}>")]
         limit = asyncio.Semaphore(_AT_ONCE)

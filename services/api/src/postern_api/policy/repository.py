@@ -80,10 +80,17 @@ class PolicyRepository:
             rows = await connection.execute(select(smtp_credentials.c.name, smtp_credentials.c.password_hash))
         return {row.name: row.password_hash for row in rows}
 
-    async def set_password_hash(self, connection: AsyncConnection, name: str, password_hash: str) -> None:
-        values = {"name": name.casefold(), "password_hash": password_hash, "at": datetime.now(UTC)}
+    async def scram_verifiers(self) -> dict[str, str]:
+        """Case-folded user name → verifier, of those that have one."""
+        async with self._database.read() as connection:
+            query = select(smtp_credentials.c.name, smtp_credentials.c.scram).where(smtp_credentials.c.scram != "")
+            rows = await connection.execute(query)
+        return {row.name: row.scram for row in rows}
+
+    async def set_password_hash(self, connection: AsyncConnection, name: str, password_hash: str, scram: str = "") -> None:
+        values = {"name": name.casefold(), "password_hash": password_hash, "scram": scram, "at": datetime.now(UTC)}
         insert = self._database.insert(smtp_credentials).values(values)
-        changes = {"password_hash": insert.excluded.password_hash, "at": insert.excluded.at}
+        changes = {column: insert.excluded[column] for column in ("password_hash", "scram", "at")}
         await connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=changes))
 
     async def forget_password_hashes(self, connection: AsyncConnection, names: Iterable[str]) -> None:

@@ -10,6 +10,16 @@ from postern_api.alarms.schemas import AlarmCounts
 from postern_api.fields import Body, examples
 
 
+class CertificateView(Body):
+    """A certificate of a gate's, as it is in use."""
+
+    file: str
+    names: list[str] = Field(description="Hosts that it names.")
+    not_after: datetime | None = Field(description="When it expires; null: it is not in use, or could not be read.")
+    days_left: int | None = Field(description="Until then; below zero: it has expired.")
+    problem: str = Field(description="What is wrong with it, or with the files as they are now; empty when nothing is.")
+
+
 class ReplicaView(Body):
     """One running instance, as it last reported."""
 
@@ -25,6 +35,7 @@ class ReplicaView(Body):
     in_flight: int
     detail: str
     listens: list[str] = Field(default_factory=list, description="Of a gate: where it listens.")
+    certificates: list[CertificateView] = Field(default=[], description="Of a gate that has TLS; the default one first.")
 
 
 class StreamView(Body):
@@ -67,6 +78,7 @@ class StatusView(Body):
                     "pid": 7,
                     "in_flight": 0,
                     "detail": "",
+                    "certificates": [],
                 }
             ],
             "alarms": {"critical": 0, "warning": 0},

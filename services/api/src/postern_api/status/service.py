@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -14,10 +14,10 @@ from postern_api.alarms.schemas import AlarmCounts
 from postern_api.policy.editing import Editor
 from postern_api.policy.publishing import Publisher
 from postern_api.status.board import StatusBoard, is_fresh
-from postern_api.status.schemas import PolicyStatus, ReplicaView, StatusView, StreamView
+from postern_api.status.schemas import CertificateView, PolicyStatus, ReplicaView, StatusView, StreamView
 from postern_core.bus import Bus
 from postern_core.bus.topology import BADMAIL, BODIES, DEFERRED, DISPOSITIONS, EVENTS, INTAKE, OUTBOUND, QUARANTINE
-from postern_core.control import ServiceStatus
+from postern_core.control import CertificateStatus, ServiceStatus
 from postern_core.errors import TransientError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -36,7 +36,7 @@ class StatusService:
     async def status(self) -> StatusView:
         """The view of this moment."""
         newest = (await self._editor.current()).number
-        replicas = [_replica(report) for report in self._board.reports(datetime.now(UTC))]
+        replicas = [_replica(report) for report in self.reports()]
         live_on = sum(replica.fresh and replica.revision == newest for replica in replicas)
         return StatusView(
             summary=f"revision {newest}: live on {live_on} of {len(replicas)} replicas",
@@ -53,6 +53,10 @@ class StatusService:
         """Where each replica of a service that is heard of listens, by instance."""
         reports = self._board.reports(datetime.now(UTC))
         return {report.instance: list(report.listens) for report in reports if report.service == service and is_fresh(report)}
+
+    def reports(self) -> list[ServiceStatus]:
+        """What each replica reported last."""
+        return self._board.reports(datetime.now(UTC))
 
     async def _streams(self) -> list[StreamView] | None:
         if not self._bus.connected:
@@ -89,4 +93,16 @@ def _replica(report: ServiceStatus) -> ReplicaView:
         in_flight=report.in_flight,
         detail=report.detail,
         listens=list(report.listens),
+        certificates=[_certificate(each, report.at) for each in report.certificates],
+    )
+
+
+def _certificate(certificate: CertificateStatus, at: datetime) -> CertificateView:
+    ends = certificate.not_after
+    return CertificateView(
+        file=certificate.file,
+        names=list(certificate.names),
+        not_after=ends,
+        days_left=(ends - at) // timedelta(days=1) if ends is not None else None,
+        problem=certificate.problem,
     )

@@ -16,7 +16,7 @@ from postern_api.store.database import Database
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 _LOCK: Final = 0x506F737465726E  # any number that all replicas agree on
 
 

@@ -47,6 +47,7 @@ smtp_credentials = Table(
     metadata,
     Column("name", Text, primary_key=True),  # case-folded
     Column("password_hash", Text, nullable=False),  # argon2id, PHC string
+    Column("scram", Text, nullable=False, server_default=""),  # postern_core.scram.Verifier; "": set before there were any
     Column("at", UtcDateTime, nullable=False),
 )
 

@@ -6,7 +6,7 @@ from postern_api.access import guarded_router
 from postern_api.changing import CurrentPolicy, PolicyChange
 from postern_api.context import Context, InContext
 from postern_api.errors import ConflictError, InvalidError, declared, declared_change
-from postern_api.policy.credentials import CredentialChange, UserGone, UserPassword, hash_password
+from postern_api.policy.credentials import CredentialChange, UserGone, new_password
 from postern_api.policy.objects import Snapshot, UserObject
 from postern_api.users import service
 from postern_api.users.schemas import UserBody, UserView
@@ -28,13 +28,13 @@ async def list_users(context: InContext, policy: CurrentPolicy) -> list[UserView
 
 @router.post("", status_code=201, responses=declared_change())
 async def add_user(body: UserBody, change: PolicyChange) -> UserView:
-    """Add an SMTP user. The password is kept as an Argon2id hash only."""
+    """Add an SMTP user. The password is kept as an Argon2id hash and a SCRAM-SHA-256 verifier only."""
     user = body.to_object()
     if not body.password:
         raise InvalidError("password_missing", "a new user needs a password")
     if any(each.name.casefold() == user.name.casefold() for each in (await change.context.editor.current()).snapshot.users):
         raise ConflictError("user_exists", f"there is a user {user.name!r} already")
-    credential = UserPassword(user.name, await hash_password(body.password))
+    credential = await new_password(user.name, body.password)
     await change.apply("user.added", f"users/{user.name}", lambda snapshot: service.add(snapshot, user), [credential])
     return UserView.of(user, password_set=True)
 
@@ -54,7 +54,7 @@ async def replace_user(name: str, body: UserBody, change: PolicyChange) -> UserV
     service.find((await change.context.editor.current()).snapshot, name)
     credentials: list[CredentialChange] = []
     if body.password:
-        credentials.append(UserPassword(user.name, await hash_password(body.password)))
+        credentials.append(await new_password(user.name, body.password))
 
     def edit(snapshot: Snapshot) -> Snapshot:
         return service.replace(snapshot, user)

@@ -32,7 +32,13 @@ class UserBody(Body):
         repr=False,
         description="At least 8 characters; never shown again. Absent when a user is changed: it stays as it is.",
     )
-    enabled: Flag = Field(default=True, description="false: the password is refused.")
+    enabled: Flag = Field(default=True, description="false: he cannot log in.")
+    certificates: list[Line] = Field(
+        default_factory=list,
+        max_length=20,
+        description="Names in client certificates by which he may log in (AUTH EXTERNAL): mail addresses, or common names of "
+        "certificates without one. Caseless; each is one user's.",
+    )
     senders: Senders = Field(
         default=[],
         description="Reverse-paths that are his: addresses, `@domain`, `@*.domain`; any other gets 553 5.7.1. None: as the listener says.",
@@ -45,9 +51,13 @@ class UserBody(Body):
     def to_object(self) -> UserObject:
         if "/" in self.name or self.name != self.name.strip() or self.name in (".", ".."):
             raise InvalidError("invalid_user_name", "a user name holds no '/' and no blank at either end, and is not '.' or '..'")
+        certificates = dict.fromkeys(name.strip().casefold() for name in self.certificates)
+        if "" in certificates:
+            raise InvalidError("invalid_certificate_name", "a name in a certificate is not empty")
         return UserObject(
             name=self.name,
             enabled=self.enabled,
+            certificates=tuple(certificates),
             senders=tuple(dict.fromkeys(checked_own_sender(text) for text in self.senders)),
             rates=self.rates.to_object() if self.rates is not None else None,
         )
@@ -60,6 +70,7 @@ class UserView(Body):
         {
             "name": "alice",
             "enabled": True,
+            "certificates": ["alice@example.com"],
             "senders": ["alice@example.com", "@news.example.com"],
             "rates": {
                 "messages_per_hour": 100,
@@ -73,6 +84,7 @@ class UserView(Body):
 
     name: str
     enabled: bool
+    certificates: list[str]
     senders: list[str]
     rates: SendingRatesBody | None
     password_set: bool = Field(description="false after a rollback that brought a deleted user back: set a new password.")
@@ -82,6 +94,7 @@ class UserView(Body):
         return cls(
             name=user.name,
             enabled=user.enabled,
+            certificates=list(user.certificates),
             senders=[sender if "@" in sender else f"@{sender}" for sender in user.senders],
             rates=SendingRatesBody.of(user.rates) if user.rates is not None else None,
             password_set=password_set,

@@ -1,0 +1,1 @@
+"""What monitoring reads, in Prometheus' text format."""
