@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
@@ -47,3 +48,9 @@ class NoticeBatch(msgspec.Struct, frozen=True, kw_only=True):
 
     version: Version = msgspec.field(default_factory=written)
     notices: tuple[Notice, ...]
+
+
+class TellNotice(Protocol):
+    """Tells of something that an administrator may want to know (postern_core.bus.notice_sink)."""
+
+    def __call__(self, kind: NoticeKind, about: str, **fields: str | int | float | bool) -> None: ...

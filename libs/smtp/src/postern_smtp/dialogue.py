@@ -17,7 +17,7 @@ from typing import Final
 
 from postern_core.envelope import BodyType, Recipient
 from postern_core.errors import Reply
-from postern_core.notices import NoticeKind
+from postern_core.notices import NoticeKind, TellNotice
 from postern_core.policy import GateLimits, ListenerExtensions
 from postern_smtp import replies
 from postern_smtp.answers import Answer, Then, brings_data, is_chunk, say
@@ -31,7 +31,6 @@ from postern_smtp.extensions import extensions, message_limit, session_left
 from postern_smtp.filters import Filters
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.lines import LineTooLong
-from postern_smtp.reception import TellNotice
 from postern_smtp.session import Session, Transaction
 from postern_smtp.utf8_address import octets
 

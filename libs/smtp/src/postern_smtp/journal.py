@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from postern_core.session_log import UNKNOWN, WHOLE, SessionRecord
+from postern_smtp.answers import Answer
 from postern_smtp.commands import NOT_IMPLEMENTED, Verb
-from postern_smtp.dialogue import Answer
 from postern_smtp.lines import LineTooLong
 from postern_smtp.replies import QUEUED_AS
 from postern_smtp.session import Session

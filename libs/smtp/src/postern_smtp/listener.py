@@ -13,7 +13,7 @@ import structlog
 
 from postern_core.envelope import Client
 from postern_core.errors import ConfigurationError, Reply
-from postern_core.notices import NoticeKind
+from postern_core.notices import NoticeKind, TellNotice
 from postern_core.policy import GateLimits, GateState
 from postern_smtp import replies
 from postern_smtp.acceptance import Acceptance
@@ -21,7 +21,7 @@ from postern_smtp.admission import Crowd, denial, overcrowding
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.journal import TellSession
 from postern_smtp.memory import Memory
-from postern_smtp.reception import Connection, TellNotice
+from postern_smtp.reception import Connection
 from postern_smtp.server import GateConnection
 from postern_smtp.session import Session, Transaction
 from postern_smtp.tls_door import TlsDoor, open_sockets

@@ -7,17 +7,11 @@ from typing import Protocol
 
 from postern_core.envelope import Client
 from postern_core.errors import Reply
-from postern_core.notices import NoticeKind
+from postern_core.notices import TellNotice
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.journal import TellSession
 from postern_smtp.memory import Memory
 from postern_smtp.session import Session, Transaction
-
-
-class TellNotice(Protocol):
-    """Tells of something that an administrator may want to know (postern_core.bus.notice_sink)."""
-
-    def __call__(self, kind: NoticeKind, about: str, **fields: str | int | float | bool) -> None: ...
 
 
 class Connection(Protocol):

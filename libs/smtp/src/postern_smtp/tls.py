@@ -19,10 +19,9 @@ import structlog
 
 from postern_core.control import CertificateStatus
 from postern_core.errors import ConfigurationError
-from postern_core.notices import NoticeKind
+from postern_core.notices import NoticeKind, TellNotice
 from postern_core.policy import CipherFloor, ListenerTls, TlsVersion
 from postern_smtp.certificate_facts import read_facts
-from postern_smtp.reception import TellNotice
 from postern_smtp.tls_pairs import ByName, Loaded, Pair, Stamp, pairs_in, stamp
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from postern_core.errors import Reply, TransientError
-from postern_core.notices import NoticeKind
+from postern_core.notices import NoticeKind, TellNotice
 from postern_core.policy import SendingRates
 from postern_ingress_auth.counts import DAY_S, HOUR_S
 from postern_ingress_auth.shared import Shared
@@ -26,7 +26,6 @@ from postern_smtp import replies
 from postern_smtp.checks import Ask
 from postern_smtp.commands import Mail
 from postern_smtp.gate import GateRules
-from postern_smtp.reception import TellNotice
 from postern_smtp.session import Session, Transaction
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()

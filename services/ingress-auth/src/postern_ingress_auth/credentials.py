@@ -19,14 +19,14 @@ import structlog
 from postern_core.bus import Bus
 from postern_core.credentials import APP_PASSWORD, SmtpUser
 from postern_core.errors import Reply, TransientError
-from postern_core.notices import NoticeKind
+from postern_core.notices import NoticeKind, TellNotice
 from postern_ingress_auth.proofs import Proofs
 from postern_ingress_auth.shared import Shared
 from postern_ingress_auth.throttle import name_key
 from postern_ingress_auth.users import Users, app_credential, app_password_id, main_credential
 from postern_smtp import replies
 from postern_smtp.gate import Login
-from postern_smtp.reception import TellNotice, client_network
+from postern_smtp.reception import client_network
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
