@@ -8,11 +8,21 @@ from pathlib import Path
 from reference.settings_page import PAGE, page
 
 ROOT = Path(__file__).parents[2]
+NAMED_TEST = re.compile(r"`(test_\w+)::(test_\w+)`")
+A_TEST = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
 def test_the_settings_page_is_the_one_that_the_code_makes() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
+
+
+def test_every_test_that_the_coverage_page_names_exists() -> None:
+    named = set(NAMED_TEST.findall((ROOT / "docs" / "reference" / "coverage.md").read_text(encoding="utf-8")))
+    files = [file for part in ("libs", "services", "tests") for file in (ROOT / part).rglob("test_*.py")]
+    there = {(file.stem, name) for file in files for name in A_TEST.findall(file.read_text(encoding="utf-8"))}
+    assert len(named) > 50
+    assert sorted(named - there) == []
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

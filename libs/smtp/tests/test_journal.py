@@ -12,7 +12,7 @@ from postern_smtp import replies
 from postern_smtp.dialogue import Dialogue, Then, say
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.journal import Journal
-from postern_smtp.lines import TOO_LONG, LineTooLong
+from postern_smtp.lines import LineTooLong
 from postern_smtp.session import Session
 
 
@@ -86,7 +86,7 @@ def test_no_credentials_and_no_text_of_what_is_no_command_are_told() -> None:
         b"secret word of a message",
         b"NOOP secret",
         b"HELP secret",
-        TOO_LONG,
+        LineTooLong(b"NOOP xxxx", 20_000),
     ):
         talk.say(line)
         if talk.told[-1:] == [] or talk.told[-1].n != talk.session.commands:
