@@ -20,7 +20,6 @@ from postern_smtp import (
     connection,
     conversation,
     data,
-    dialogue,
     lines,
     listener,
     paths,
@@ -30,6 +29,7 @@ from postern_smtp import (
     resolver,
     reverse_dns,
     tls_door,
+    transactions,
 )
 from postern_smtp.dialogue import Dialogue
 from postern_smtp.gate import GateProfile, GateRules
@@ -77,9 +77,9 @@ def test_every_limit_stands_on_the_page_with_its_default() -> None:
         f"| line of an AUTH exchange | {lines.MAX_AUTH_OCTETS} octets",
         f"| path | {paths.MAX_PATH_OCTETS} octets",
         f"| line of a message | {data.MAX_LINE_OCTETS} octets",
-        f"| recipients of a transaction | {dialogue._MAX_PATH_OCTETS} octets of addresses and parameters",
-        f"counting {dialogue._RECIPIENT_OCTETS} more for each",
-        f"| {dialogue._MAX_IDLE_COMMANDS}, then each counts as an error",
+        f"| recipients of a transaction | {transactions.MAX_PATH_OCTETS} octets of addresses and parameters",
+        f"counting {transactions.RECIPIENT_OCTETS} more for each",
+        f"| {transactions.MAX_IDLE_COMMANDS}, then each counts as an error",
         f"| {receiving._PROGRESS_OCTETS} octets, else `421 4.4.2`",
         f"| {conversation._BARE_NEWLINE_GRACE_S:.0f} seconds, then `501 5.5.2`",
         f"| quiet before a session has to make room, over `max_connections` | {listener._QUIET_S:.0f} seconds",
