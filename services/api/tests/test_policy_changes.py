@@ -33,7 +33,7 @@ def error_of(answer: httpx.Response) -> tuple[int, str]:
 async def test_a_domain_is_added_changed_and_removed_and_each_change_is_on_the_bus(api: RunningApi) -> None:
     added = await api.client.post("/domains", json={"pattern": "*.Wild.Example."})
     assert added.status_code == 201
-    assert added.json() == {"pattern": "*.wild.example", "route": "", "accept": True}
+    assert added.json() == {"pattern": "*.wild.example", "route": "", "accept": True, "recipients": "any"}
     assert added.headers["Postern-Revision"] == "2"
     assert added.headers["Postern-Live"] == "true"
     gates = await section(api, "gates", GatePolicy)

@@ -27,7 +27,7 @@ from postern_ingress_anon.settings import Settings
 async def bare_gate(broker: Broker) -> AsyncIterator[GateUnderTest]:
     """Without a policy yet."""
     settings = Settings(**broker.settings("ingress-anon").model_dump() | {"listen": "127.0.0.1:0", "drain_s": 6})
-    async with gate_under_test(broker, Gate.ANON, lambda _: gate_of(settings)) as gate:
+    async with gate_under_test(broker, Gate.ANON, lambda bus: gate_of(settings, bus)) as gate:
         yield gate
 
 
@@ -36,7 +36,7 @@ async def dns_gate(broker: Broker, dns_server: DnsServer) -> AsyncIterator[GateU
     """It asks the test's own DNS server."""
     changed = {"listen": "127.0.0.1:0", "drain_s": 6, "dns_servers": dns_server.setting}
     settings = Settings(**broker.settings("ingress-anon").model_dump() | changed)
-    async with gate_under_test(broker, Gate.ANON, lambda _: gate_of(settings)) as gate:
+    async with gate_under_test(broker, Gate.ANON, lambda bus: gate_of(settings, bus)) as gate:
         await gate.policy()
         yield gate
 
@@ -71,7 +71,7 @@ async def tls_gate(broker: Broker, certificate: tuple[Path, Path]) -> AsyncItera
         **broker.settings("ingress-anon").model_dump()
         | {"listen": "127.0.0.1:0", "drain_s": 6, "tls_cert_file": certificate[0], "tls_key_file": certificate[1]}
     )
-    async with gate_under_test(broker, Gate.ANON, lambda _: gate_of(settings)) as gate:
+    async with gate_under_test(broker, Gate.ANON, lambda bus: gate_of(settings, bus)) as gate:
         await gate.policy()
         yield gate
 

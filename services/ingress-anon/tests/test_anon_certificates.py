@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from fixtures.broker import Broker
 from fixtures.certificates import server_certificate
 from fixtures.gates import GateUnderTest, gate_under_test
+from postern_core.bus import Bus
 from postern_core.control import CertificateStatus
 from postern_core.envelope import Gate
 from postern_core.errors import ConfigurationError
@@ -20,6 +22,8 @@ from postern_core.notices import NoticeKind
 from postern_ingress_anon.app import gate_of
 from postern_ingress_anon.settings import Settings
 from postern_smtp import certificate_facts, tls
+
+NO_BUS = cast("Bus", None)  # for a gate that does not come about
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def settings(broker: Broker, files: Path) -> Settings:
 @pytest.fixture
 async def gate(broker: Broker, files: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GateUnderTest]:
     monkeypatch.setattr(tls, "_LOOK_S", 0.05)
-    async with gate_under_test(broker, Gate.ANON, lambda _: gate_of(settings(broker, files))) as running:
+    async with gate_under_test(broker, Gate.ANON, lambda bus: gate_of(settings(broker, files), bus)) as running:
         await running.policy()
         yield running
 
@@ -138,7 +142,7 @@ async def test_a_pair_that_never_fitted_is_told_of_and_harms_no_other(
     folder = files / "certificates"
     (folder / "other.key").replace(folder / "wild" / "privkey.pem")
     (folder / "other.key").write_text("")
-    async with gate_under_test(broker, Gate.ANON, lambda _: gate_of(settings(broker, files))) as gate:
+    async with gate_under_test(broker, Gate.ANON, lambda bus: gate_of(settings(broker, files), bus)) as gate:
         await gate.policy()
         status = await gate.status(lambda status: len(status.certificates) == 4)
         assert [bool(each.problem) for each in status.certificates] == [False, True, False, True]
@@ -151,7 +155,7 @@ async def test_a_certificate_that_expires_soon_is_told_of_and_shown(broker: Brok
     folder = files / "certificates"
     server_certificate(folder / "other.crt", folder / "other.key", "mx.other.example", expires_in=timedelta(days=29, hours=1))
     server_certificate(folder / "past.crt", folder / "past.key", "past.example", expires_in=-timedelta(minutes=5))
-    async with gate_under_test(broker, Gate.ANON, lambda _: gate_of(settings(broker, files))) as gate:
+    async with gate_under_test(broker, Gate.ANON, lambda bus: gate_of(settings(broker, files), bus)) as gate:
         await gate.policy()
         notice = await gate.notice(NoticeKind.CERTIFICATE_EXPIRING)
         assert (notice.about, notice.fields["days_left"]) == (str(folder / "other.crt"), 29)
@@ -173,7 +177,7 @@ async def test_a_gate_that_no_certificate_names_says_so(gate: GateUnderTest, fil
 def test_a_default_pair_that_does_not_fit_stops_the_start(broker: Broker, files: Path) -> None:
     (files / "certificates" / "other.key").replace(files / "key.pem")
     with pytest.raises(ConfigurationError, match=r"cert\.pem"):
-        gate_of(settings(broker, files))
+        gate_of(settings(broker, files), NO_BUS)
 
 
 def test_a_key_with_a_passphrase_is_refused_without_a_question(broker: Broker, files: Path) -> None:
@@ -186,7 +190,7 @@ def test_a_key_with_a_passphrase_is_refused_without_a_question(broker: Broker, f
         )
     )
     with pytest.raises(ConfigurationError, match="passphrase"):
-        gate_of(settings(broker, files))
+        gate_of(settings(broker, files), NO_BUS)
 
 
 def test_a_folder_of_certificates_needs_a_default_one(broker: Broker, files: Path) -> None:

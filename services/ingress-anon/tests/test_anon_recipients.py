@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from postern_core.errors import Reply
 from postern_core.policy import GatePolicy, ListenerExtensions, RelayDomain
+from postern_ingress_anon.greylist import Greylist
 from postern_ingress_anon.recipients import compile_rules
+from postern_ingress_anon.verification import Asked
 from postern_smtp.commands import CommandRefused, Rcpt, parse, split_verb
 from postern_smtp.resolver import Resolver
 
@@ -32,7 +34,9 @@ def decide(path: bytes, policy: GatePolicy = POLICY) -> str:
     except CommandRefused as refused:
         return str(refused.reply)[:9]
     assert isinstance(command, Rcpt)
-    decided = compile_rules(policy, resolver=Resolver()).decide_recipient(command.forward_path)
+    decided = compile_rules(policy, resolver=Resolver(), asked=Asked.nobody_yet(), greylist=Greylist("x")).decide_recipient(
+        command.forward_path
+    )
     return str(decided)[:9] if isinstance(decided, Reply) else decided
 
 
@@ -130,10 +134,15 @@ def test_postmaster_alone_needs_a_relay_domain() -> None:
 
 def test_a_policy_that_cannot_be_used_is_refused() -> None:
     with pytest.raises(ValueError, match="not a domain"):
-        compile_rules(GatePolicy(revision=1, hostname="mx example"), resolver=Resolver())
+        compile_rules(
+            GatePolicy(revision=1, hostname="mx example"), resolver=Resolver(), asked=Asked.nobody_yet(), greylist=Greylist("x")
+        )
     with pytest.raises(ValueError, match="wildcard"):
         compile_rules(
-            GatePolicy(revision=1, hostname="mx", relay_domains=(RelayDomain(pattern="a*.example"),)), resolver=Resolver()
+            GatePolicy(revision=1, hostname="mx", relay_domains=(RelayDomain(pattern="a*.example"),)),
+            resolver=Resolver(),
+            asked=Asked.nobody_yet(),
+            greylist=Greylist("x"),
         )
 
 

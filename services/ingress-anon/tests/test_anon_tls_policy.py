@@ -50,7 +50,7 @@ def trusted(tmp_path: Path) -> Path:
 async def gate(broker: Broker, trusted: Path) -> AsyncIterator[GateUnderTest]:
     files = {"tls_cert_file": trusted, "tls_key_file": trusted.with_name("key.pem")}
     settings = Settings(**broker.settings("ingress-anon").model_dump() | {"listen": "127.0.0.1:0", "drain_s": 6} | files)
-    async with gate_under_test(broker, Gate.ANON, lambda _: gate_of(settings)) as running:
+    async with gate_under_test(broker, Gate.ANON, lambda bus: gate_of(settings, bus)) as running:
         await running.policy()
         yield running
 
@@ -138,7 +138,7 @@ async def test_off_means_that_it_is_not_offered(gate: GateUnderTest) -> None:
 
 async def test_without_a_certificate_it_cannot_be_required(broker: Broker) -> None:
     settings = Settings(**broker.settings("ingress-anon").model_dump() | {"listen": "127.0.0.1:0", "drain_s": 6})
-    async with gate_under_test(broker, Gate.ANON, lambda _: gate_of(settings)) as gate:
+    async with gate_under_test(broker, Gate.ANON, lambda bus: gate_of(settings, bus)) as gate:
         await gate.policy()
         refused = await gate.refused_policy(ListenerPolicy(tls=ListenerTls(use=TlsUse.REQUIRED)))
         assert refused == "TLS is required, and this gate has no certificate"

@@ -35,6 +35,7 @@ from postern_core.credentials import AppPassword, CertificateOwner, RouteSecret,
 from postern_core.disposition import Disposition, DispositionBatch, DispositionKind
 from postern_core.envelope import BodyRef, BodyType, Client, Envelope, Gate, HostCheck, Recipient
 from postern_core.events import EventBatch, EventKind, TraceEvent
+from postern_core.greylist import GreylistNews, SeenClient, SeenTriplet
 from postern_core.ids import QueueId
 from postern_core.job import Badmail, Job
 from postern_core.notices import Notice, NoticeBatch, NoticeKind
@@ -44,6 +45,7 @@ from postern_core.policy import (
     AttachmentCondition,
     AttachmentMatch,
     BareNewline,
+    CalloutRoute,
     CipherFloor,
     DeliveryPolicy,
     GateLimits,
@@ -54,14 +56,18 @@ from postern_core.policy import (
     ListenerAccess,
     ListenerAuthentication,
     ListenerExtensions,
+    ListenerGreylisting,
     ListenerPolicy,
     ListenerProxy,
     ListenerReverseDns,
     ListenerState,
     ListenerTls,
+    ListenerVerification,
     Mechanism,
     NextHop,
     Rates,
+    RecipientList,
+    Recipients,
     RelayDomain,
     RetrySchedule,
     ReverseDns,
@@ -77,6 +83,7 @@ from postern_core.policy import (
     Throttling,
     TlsUse,
     TlsVersion,
+    WhenUnavailable,
 )
 from postern_core.policy.commands import CommandRule, ListenerCommands, OnViolation
 from postern_core.policy.filters import DeniedAs, ListenerAddresses, ListenerRecipients, ListenerRelaying, ListenerSenders
@@ -280,6 +287,18 @@ PLAIN: dict[str, msgspec.Struct] = {
             state=ListenerState(state=GateState.PAUSED), logging=SessionLogging(level=SessionLogLevel.OFF)
         ),
     ),
+    "gate-policy-1-mailboxes.json": GatePolicy(
+        revision=44,
+        hostname="mx.relay.example",
+        relay_domains=(RelayDomain(pattern="relay.example", route="main", recipients=Recipients.CALLOUT),),
+        anon_listener=ListenerPolicy(
+            verification=ListenerVerification(when_unavailable=WhenUnavailable.ACCEPT, timeout_s=5.0, max_at_once_per_client=3),
+            greylisting=ListenerGreylisting(enabled=True, whitelist_after=None, exempt_networks=("192.0.2.0/24",)),
+        ),
+        recipient_lists=(RecipientList(domain="*.relay.example", addresses=("Ann@a.relay.example",), case_sensitive=True),),
+        callout_routes=(CalloutRoute(name="main", next_hops=(NextHop(host="mail.relay.example"),), tls=RouteTls.VERIFY),),
+        default_route="main",
+    ),
     "screening-policy-1.json": ScreeningPolicy(
         revision=42,
         rules=(
@@ -357,6 +376,12 @@ PLAIN: dict[str, msgspec.Struct] = {
         used=(PasswordUse("ann", "abcdefgh", LATER),),
         failures=(FailuresOf("address:192.0.2.7", 3, 12.5, 600.0, True),),
         totals=(SentBy("domain:example.org", 86400, 20000, 3, 4),),
+    ),
+    "greylist-news-1.json": GreylistNews(
+        origin="0123456789abcdef",
+        asks=True,
+        triplets=(SeenTriplet(b"0123456789ab", 400.5, 20.0, True),),
+        clients=(SeenClient("192.0.2.0/24", 3, 20.0),),
     ),
     "failure-query-1.json": FailureQuery(limit=5),
     "failure-page-1.json": FailurePage(

@@ -107,6 +107,7 @@ OPERATIONS = (
     ),
     row("ask delivery about its queue", "control.delivery.queue-list", API, answered=False),
     row("ask the authenticated gate about failed logins", "control.ingress-auth.failures-list.+", API, answered=False),
+    row("tell the other replicas about greylisting", "peers.ingress-anon", ANON, answered=False),
     row("tell the other replicas about accounts", "peers.ingress-auth", AUTH, answered=False),
     *(
         row(f"ask {gate} about its sessions", f"control.{gate}.sessions-list.<instance>", API, answered=False)
@@ -173,6 +174,7 @@ SUBSCRIPTIONS = (
     row("answer about the queue", "control.delivery.*", DELIVERY),
     row("answer about its sessions", "control.ingress-anon.*.*", ANON),
     row("answer about its sessions and failed logins", "control.ingress-auth.*.*", AUTH),
+    row("hear what other replicas tell about greylisting", "peers.ingress-anon", ANON),
     row("hear what other replicas tell about accounts", "peers.ingress-auth", AUTH),
     *(row(f"hear answers to {service}", f"_INBOX_{service.replace('-', '_')}.>", service) for service in SERVICES),
 )

@@ -8,4 +8,4 @@ from postern_smtp.gate_service import serve_gate
 
 if __name__ == "__main__":
     settings = load(Settings)
-    raise SystemExit(run_service("ingress-anon", settings, lambda bus, stop: serve_gate(bus, stop, gate_of(settings))))
+    raise SystemExit(run_service("ingress-anon", settings, lambda bus, stop: serve_gate(bus, stop, gate_of(settings, bus))))

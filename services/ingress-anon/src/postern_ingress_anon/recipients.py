@@ -15,6 +15,9 @@ from postern_core.errors import Reply
 from postern_core.policy import DomainTable, GatePolicy
 from postern_core.policy.domains import normalise_domain, normalise_pattern
 from postern_core.policy.networks import NetworkSet
+from postern_ingress_anon.greylist import Greylist
+from postern_ingress_anon.greylisting import greylisting_checks
+from postern_ingress_anon.verification import Asked, verification_checks
 from postern_smtp import replies
 from postern_smtp.access import AccessList
 from postern_smtp.checks import Checks
@@ -53,20 +56,28 @@ def _plain(local_part: str) -> str:
     return local_part if local_part.isascii() else unicodedata.normalize("NFKC", local_part)
 
 
-def compile_rules(policy: GatePolicy, *, resolver: Resolver) -> GateRules:
-    """The policy as this gate needs it; `resolver` is what its checks ask. ValueError for a hostname, pattern or network that is none."""
+def compile_rules(policy: GatePolicy, *, resolver: Resolver, asked: Asked, greylist: Greylist) -> GateRules:
+    """The policy as this gate needs it; `resolver`, `asked` and `greylist` are whom its checks ask. ValueError for a hostname, pattern or network that is none,
+    and for what this process has not got."""
     domains = DomainTable((normalise_pattern(domain.pattern), domain.accept) for domain in policy.relay_domains)
     listener = policy.anon_listener
     recipients, filters = RelayRecipients(domains, postmaster_domain(policy)), compile_filters(policy, listener)
+    hostname = normalise_domain(listener.identity.hostname or policy.hostname)
     access = AccessList(listener.access)
     return GateRules(
         revision=policy.revision,
-        hostname=normalise_domain(listener.identity.hostname or policy.hostname),
+        hostname=hostname,
         limits=policy.anon,
         listener=listener,
         access=access,
         trusted_proxies=NetworkSet(listener.proxy.trusted_networks),
-        checks=Checks(connection=name_checks(listener, access, resolver)),
+        checks=Checks(
+            connection=name_checks(listener, access, resolver),
+            recipient=(
+                *greylisting_checks(listener, greylist),
+                *verification_checks(policy, hostname, asked),
+            ),
+        ),
         decide_recipient=recipients.decide,
         filters=filters,
         decide_relayed=AnyRecipient(postmaster_domain(policy)).decide if filters.relay_clients is not None else None,

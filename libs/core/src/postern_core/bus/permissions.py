@@ -20,6 +20,7 @@ from typing import Final
 from postern_core.accounts import PEERS_SUBJECT
 from postern_core.bus.connection import inbox_prefix
 from postern_core.bus.topology import RECORDER_CONSUMER, SCREENER_CONSUMER
+from postern_core.greylist import GREYLIST_SUBJECT
 
 PROVISIONER: Final = "provisioner"
 SERVICES: Final = ("ingress-anon", "ingress-auth", "screener", "delivery", "api")
@@ -32,7 +33,7 @@ _CONTROL: Final[Mapping[str, str]] = {
     "ingress-auth": "control.ingress-auth.*.*",
 }
 # what the replicas of a service tell each other: it does not leave their account
-_PEERS: Final[Mapping[str, str]] = {"ingress-auth": PEERS_SUBJECT}
+_PEERS: Final[Mapping[str, str]] = {"ingress-anon": GREYLIST_SUBJECT, "ingress-auth": PEERS_SUBJECT}
 _PULLS: Final = "$JS.API.CONSUMER.MSG.NEXT."  # many answers to one request
 # the broker forgets where answers go after this time without one, by default two minutes; a pull lives for five seconds
 _MANY_ANSWERS: Final = ', response_type: stream, response_threshold: "15s"'

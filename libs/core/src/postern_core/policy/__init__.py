@@ -15,10 +15,17 @@ from postern_core.policy.access import (
 from postern_core.policy.accounts import Rates, SenderRules, SendingRates, Throttling
 from postern_core.policy.codec import Section, SectionStruct, decode_section, encode_section
 from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule, Route, RouteTls
-from postern_core.policy.domains import DomainTable, RelayDomain
+from postern_core.policy.domains import DomainTable, Recipients, RelayDomain
 from postern_core.policy.extensions import ListenerExtensions
 from postern_core.policy.gates import BareNewline, GateLimits, GatePolicy, ListenerIdentity, ListenerPolicy
 from postern_core.policy.operating import GateState, ListenerState, SessionLogging, SessionLogLevel
+from postern_core.policy.recipients import (
+    CalloutRoute,
+    ListenerGreylisting,
+    ListenerVerification,
+    RecipientList,
+    WhenUnavailable,
+)
 from postern_core.policy.screening import (
     AttachmentCondition,
     AttachmentMatch,
@@ -36,6 +43,7 @@ __all__ = [
     "AttachmentCondition",
     "AttachmentMatch",
     "BareNewline",
+    "CalloutRoute",
     "CipherFloor",
     "DeliveryPolicy",
     "DomainTable",
@@ -47,15 +55,19 @@ __all__ = [
     "ListenerAccess",
     "ListenerAuthentication",
     "ListenerExtensions",
+    "ListenerGreylisting",
     "ListenerIdentity",
     "ListenerPolicy",
     "ListenerProxy",
     "ListenerReverseDns",
     "ListenerState",
     "ListenerTls",
+    "ListenerVerification",
     "Mechanism",
     "NextHop",
     "Rates",
+    "RecipientList",
+    "Recipients",
     "RelayDomain",
     "RetrySchedule",
     "ReverseDns",
@@ -73,6 +85,7 @@ __all__ = [
     "Throttling",
     "TlsUse",
     "TlsVersion",
+    "WhenUnavailable",
     "decode_section",
     "encode_section",
 ]

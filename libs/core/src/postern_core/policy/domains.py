@@ -6,6 +6,7 @@ and the longest wildcard wins.
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Iterable
 from typing import Generic, TypeVar
@@ -17,12 +18,22 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 V = TypeVar("V")
 
 
+class Recipients(enum.StrEnum):
+    """How the anonymous gate finds out which mailboxes a relay domain has. `postmaster` is always one of them (RFC 5321 section 4.5.1)."""
+
+    ANY = "any"  # it does not: every local-part is taken
+    LIST = "list"  # the domain's RecipientList says so
+    CALLOUT = "callout"  # the next hop is asked, by RCPT
+    DIRECTORY = "directory"  # a directory is asked, by LDAP
+
+
 class RelayDomain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A domain under the administrator's control. `route` "" means the default route."""
 
     pattern: str
     route: str = ""
     accept: bool = True  # take mail for it from anybody; False: the entry only routes
+    recipients: Recipients = Recipients.ANY
 
 
 def normalise_domain(name: str) -> str:

@@ -1,4 +1,5 @@
-"""What the two gates need to know: relay domains, limits, and what is said of each listener. No rule, route, user or secret stands here."""
+"""What the two gates need to know: relay domains, limits, and what is said of each listener. No rule, user or secret stands here, and of
+routes the smart hosts of those that are asked for mailboxes."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from postern_core.policy.domains import RelayDomain
 from postern_core.policy.extensions import ListenerExtensions
 from postern_core.policy.filters import ListenerAddresses, ListenerRecipients, ListenerRelaying, ListenerSenders
 from postern_core.policy.operating import ListenerState, SessionLogging
+from postern_core.policy.recipients import CalloutRoute, ListenerGreylisting, ListenerVerification, RecipientList
 from postern_core.policy.security import ListenerAuthentication, ListenerTls
 
 
@@ -73,6 +75,8 @@ class ListenerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     extensions: ListenerExtensions = ListenerExtensions()
     state: ListenerState = ListenerState()
     logging: SessionLogging = SessionLogging()
+    verification: ListenerVerification = ListenerVerification()
+    greylisting: ListenerGreylisting = ListenerGreylisting()
 
 
 class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,3 +90,6 @@ class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):
     auth: GateLimits = GateLimits()
     anon_listener: ListenerPolicy = ListenerPolicy()
     auth_listener: ListenerPolicy = ListenerPolicy()
+    recipient_lists: tuple[RecipientList, ...] = ()
+    callout_routes: tuple[CalloutRoute, ...] = ()
+    default_route: str = ""  # of domains that name none

@@ -28,4 +28,8 @@ def replace(snapshot: Snapshot, domain: RelayDomain) -> Snapshot:
 
 def remove(snapshot: Snapshot, pattern: str) -> Snapshot:
     gone = find(snapshot, pattern)
-    return msgspec.structs.replace(snapshot, domains=tuple(each for each in snapshot.domains if each is not gone))
+    return msgspec.structs.replace(
+        snapshot,
+        domains=tuple(each for each in snapshot.domains if each is not gone),
+        recipient_lists=tuple(each for each in snapshot.recipient_lists if each.domain != pattern),
+    )

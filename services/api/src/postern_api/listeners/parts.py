@@ -15,6 +15,7 @@ from postern_api.listeners.accounts import RatesBody, SenderRulesBody, Throttlin
 from postern_api.listeners.commands import CommandsBody
 from postern_api.listeners.extensions import ExtensionsBody
 from postern_api.listeners.filters import AddressesBody, RecipientFilterBody, RelayingBody, SenderFilterBody
+from postern_api.listeners.mailboxes import GreylistingBody, VerificationBody
 from postern_api.listeners.operating import LoggingBody, StateBody
 from postern_api.listeners.schemas import IdentityBody, LimitsBody
 from postern_api.listeners.security import AuthenticationBody, TlsBody
@@ -76,6 +77,8 @@ PARTS: Final[tuple[Part, ...]] = (
     Part("reverse_dns", ReverseDnsBody, "Whether the name of each client is looked up, and what follows."),
     Part("proxy", ProxyBody, "The load balancers that are trusted to say whose connection it is."),
     Part("extensions", ExtensionsBody, "Which ESMTP extensions the gate offers."),
+    Part("verification", VerificationBody, "How callouts and directory lookups of recipients are made (anonymous gate)."),
+    Part("greylisting", GreylistingBody, "Whether strangers are asked to come again (anonymous gate)."),
     _Limits("limits", LimitsBody, "Sizes, numbers and times; null switches one off."),
     Part("tls", TlsBody, "Whether sessions need TLS, and which TLS it must be."),
     Part("authentication", AuthenticationBody, "How clients may authenticate."),

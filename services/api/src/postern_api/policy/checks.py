@@ -12,11 +12,20 @@ from typing import Final
 
 from postern_api.errors import ConflictError, InvalidError
 from postern_api.policy.objects import RuleObject, Snapshot
-from postern_core.policy import AttachmentCondition, GateLimits, KeywordCondition, ListenerPolicy, SenderCondition, TlsUse
+from postern_core.policy import (
+    AttachmentCondition,
+    GateLimits,
+    KeywordCondition,
+    ListenerPolicy,
+    Recipients,
+    SenderCondition,
+    TlsUse,
+)
 
 MAX_PHRASES: Final = 100_000  # of all enabled rules together
 MAX_PHRASE_CHARACTERS: Final = 1000
 MAX_DOMAINS: Final = 100_000
+MAX_RECIPIENTS: Final = 100_000  # in the lists of all domains together
 MAX_ROUTES: Final = 200
 MAX_RULES: Final = 10_000
 
@@ -32,6 +41,8 @@ def check(snapshot: Snapshot) -> None:
     _unique("certificate", (name for user in snapshot.users for name in user.certificates))
     _unique("rule", (rule.id for rule in snapshot.rules))
     _routes(snapshot)
+    _count("recipients in lists", sum(len(each.addresses) for each in snapshot.recipient_lists), MAX_RECIPIENTS)
+    _callouts(snapshot)
     _count("phrases and patterns", sum(_values(rule) for rule in snapshot.rules if rule.enabled), MAX_PHRASES)
     for gate, limits in (("anon", snapshot.anon), ("auth", snapshot.auth)):
         _limits(gate, limits)
@@ -64,6 +75,17 @@ def _routes(snapshot: Snapshot) -> None:
         raise ConflictError("two_default_routes", f"only one of {', '.join(defaults)} can be the default route")
     if snapshot.routes and not defaults:
         raise ConflictError("default_route_required", "one route must be the default; make another one the default first")
+
+
+def _callouts(snapshot: Snapshot) -> None:
+    routes = {route.name: route for route in snapshot.routes}
+    for domain in snapshot.domains:
+        route = routes.get(domain.route or snapshot.default_route)
+        if domain.recipients is Recipients.CALLOUT and route is not None and route.user:
+            raise InvalidError(
+                "callout_needs_password",
+                f"domain {domain.pattern} asks route {route.name!r} for its recipients, which has a user: passwords are delivery's alone",
+            )
 
 
 def _limits(gate: str, limits: GateLimits) -> None:

@@ -11,7 +11,18 @@ from typing import Final
 
 from postern_api.errors import InvalidError
 from postern_api.policy.objects import RouteObject, Snapshot
-from postern_core.policy import DeliveryPolicy, GatePolicy, Route, Rule, ScreeningPolicy, Section, SectionStruct, encode_section
+from postern_core.policy import (
+    CalloutRoute,
+    DeliveryPolicy,
+    GatePolicy,
+    Recipients,
+    Route,
+    Rule,
+    ScreeningPolicy,
+    Section,
+    SectionStruct,
+    encode_section,
+)
 
 INCOMPLETE: Final = "there is no default route yet: nothing is published, and the gates answer 451 4.3.5 until one exists"
 _MAX_SECTION_BYTES: Final = 7 * 1024 * 1024  # below the broker's max_payload of 8 MiB
@@ -57,6 +68,9 @@ def compile_policy(snapshot: Snapshot, revision: int) -> Compiled | None:
             auth=snapshot.auth,
             anon_listener=snapshot.anon_listener,
             auth_listener=snapshot.auth_listener,
+            recipient_lists=snapshot.recipient_lists,
+            callout_routes=_callout_routes(snapshot),
+            default_route=default,
         ),
         screening=ScreeningPolicy(
             revision=revision,
@@ -80,6 +94,16 @@ def compile_policy(snapshot: Snapshot, revision: int) -> Compiled | None:
             postmaster=general.postmaster,
             ndr_copy_to=general.ndr_copy_to,
         ),
+    )
+
+
+def _callout_routes(snapshot: Snapshot) -> tuple[CalloutRoute, ...]:
+    """Those that some domain asks for its mailboxes, and no other: the gates need not know the rest."""
+    asked = {domain.route or snapshot.default_route for domain in snapshot.domains if domain.recipients is Recipients.CALLOUT}
+    return tuple(
+        CalloutRoute(name=route.name, next_hops=route.smart_hosts, tls=route.tls, use_helo=route.use_helo)
+        for route in snapshot.routes
+        if route.name in asked
     )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import msgspec
 
 from postern_api.policy.objects import Snapshot
+from postern_core.policy import RecipientList
+
+_SHOWN: Final = 100
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,11 +25,31 @@ def differences(old: Snapshot, new: Snapshot) -> list[Difference]:
     """Every difference, in a stable order."""
     before, after = _named(old), _named(new)
     names = dict.fromkeys([*before, *after])
-    return [
+    differing = [
         Difference(object=name, before=before.get(name), after=after.get(name))
         for name in names
         if before.get(name) != after.get(name)
     ]
+    return differing + list(_lists(old, new))
+
+
+def _lists(old: Snapshot, new: Snapshot) -> Iterator[Difference]:
+    """The recipient lists, which may be long: how many addresses, and the first of those that went or came."""
+    before = {each.domain: each for each in old.recipient_lists}
+    after = {each.domain: each for each in new.recipient_lists}
+    for domain in dict.fromkeys([*before, *after]):
+        was, becomes = before.get(domain), after.get(domain)
+        if was != becomes:
+            yield Difference(
+                object=f"domains/{domain}/recipients", before=_told("removed", was, becomes), after=_told("added", becomes, was)
+            )
+
+
+def _told(what: str, own: RecipientList | None, other: RecipientList | None) -> dict[str, Any] | None:
+    if own is None:
+        return None
+    only_own = sorted(set(own.addresses).difference(other.addresses if other is not None else ()))
+    return {"addresses": len(own.addresses), "case_sensitive": own.case_sensitive, what: only_own[:_SHOWN]}
 
 
 def _named(snapshot: Snapshot) -> dict[str, Any]:

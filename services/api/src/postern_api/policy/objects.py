@@ -14,6 +14,7 @@ from postern_core.policy import (
     KeywordCondition,
     ListenerPolicy,
     NextHop,
+    RecipientList,
     RelayDomain,
     RetrySchedule,
     RouteTls,
@@ -85,6 +86,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     auth_listener: ListenerPolicy = ListenerPolicy()
     schedule: RetrySchedule = RetrySchedule()
     alerts: AlertPolicy = AlertPolicy()
+    recipient_lists: tuple[RecipientList, ...] = ()  # at most one for a domain
 
     @property
     def default_route(self) -> str:
