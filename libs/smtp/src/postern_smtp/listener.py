@@ -107,8 +107,11 @@ class Listener:
         tls = [isinstance(port, TlsDoor) for port in self._ports for _ in port.sockets]
         return tuple(f"{address}{' (TLS)' if is_tls else ''}" for address, is_tls in zip(self.addresses, tls, strict=True))
 
-    async def listen(self, address: ListenAddress, *, implicit_tls: ssl.SSLContext | None = None) -> None:
-        """Open a port; with `implicit_tls`, TLS starts at once (RFC 8314 section 3.3). ConfigurationError when it cannot be opened."""
+    async def listen(
+        self, address: ListenAddress, *, implicit_tls: ssl.SSLContext | None = None, is_shared: bool = False
+    ) -> None:
+        """Open a port; with `implicit_tls`, TLS starts at once (RFC 8314 section 3.3). `is_shared`: other processes of this user listen at it as
+        well, and the system deals the connections out (SO_REUSEPORT). ConfigurationError when it cannot be opened."""
         loop = asyncio.get_running_loop()
 
         def connection() -> GateConnection:
@@ -121,9 +124,12 @@ class Listener:
 
         try:
             if implicit_tls is None:
-                self._ports.append(await loop.create_server(connection, address.host, address.port, backlog=_BACKLOG))
+                shared = is_shared or None  # False would be refused where the system does not know it
+                self._ports.append(
+                    await loop.create_server(connection, address.host, address.port, backlog=_BACKLOG, reuse_port=shared)
+                )
             else:
-                for opened in await open_sockets(address.host, address.port, _BACKLOG):
+                for opened in await open_sockets(address.host, address.port, _BACKLOG, is_shared=is_shared):
                     self._ports.append(TlsDoor(opened, implicit_tls, announced, self))
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {address}: {error.strerror or error}") from error
