@@ -49,8 +49,11 @@ def test_a_message_of_fifty_megabytes_costs_less_than_twice_its_size(relay: Rela
     [pid] = relay.pids(f"ingress-{gate}")
     with relay.limits(gate, max_message_bytes=None, max_session_bytes=None):
         relay.wait_live()
-        with relay.client(gate, timeout=120) as client:
-            client.ehlo()
+        with relay.client("anon" if gate == "anon" else "auth_tls", timeout=120) as client:
+            if gate == "auth":
+                user = relay.endpoints["demo_user"]
+                client.login(user["name"], user["password"])
+            client.ehlo_or_helo_if_needed()
             client.mail("me@sender.example")
             client.rcpt("a@relay.example")
             Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): the high-water mark starts from what is resident now
