@@ -28,7 +28,9 @@ from fixtures.ports import free_port
 from postern_core.bus.topology import GIB
 from postern_core.policy import GateLimits, GatePolicy, RelayDomain, encode_section
 
-_NO_LIMITS = GateLimits(max_message_bytes=None, max_session_bytes=None, max_messages=None)
+_NO_LIMITS = GateLimits(
+    max_message_bytes=None, max_session_bytes=None, max_messages=None, max_connections=None, max_connections_per_client=None
+)
 _SETTLE_S = 0.2  # what a server does behind its last 250 is its CPU time, too
 _WARM_UP = 200
 _PATIENCE_S = 300
@@ -66,8 +68,8 @@ class Duel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def gate_alone(directory: Path) -> Iterator[Running]:
-    """The gate and its broker as processes of their own; they take mail inside the block."""
+def gate_alone(directory: Path, **more: str) -> Iterator[Running]:
+    """The gate and its broker as processes of their own; they take mail inside the block. `more` settings for the gate."""
     broker, port, ready, log = Broker(directory / "broker"), free_port(), directory / "gate.ready", directory / "gate.log"
     broker.start()
     try:
@@ -82,7 +84,7 @@ def gate_alone(directory: Path) -> Iterator[Running]:
             "POSTERN_LISTEN": f"127.0.0.1:{port}",
         }
         command = [sys.executable, "-m", "postern_ingress_anon"]
-        with running(command, log, cwd=directory, environment=os.environ | settings) as pid:
+        with running(command, log, cwd=directory, environment=os.environ | settings | more) as pid:
             wait_until(ready.exists, pid, "the gate to be ready", log)
             assert broker.process is not None
             yield Running(port, {"gate": [pid], "broker": [broker.process.pid]})

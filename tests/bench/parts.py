@@ -1,4 +1,4 @@
-"""Parts of Postern against the targets for them: the gate alone, inspection alone, the embedded stack with nothing to do.
+"""Parts of Postern against the targets for them: the gate alone, its connections, inspection alone, the embedded stack with nothing to do.
 
     python -m bench.parts --json ../var/parts.json       # five minutes; --write-docs puts the tables into docs/performance.md
 
@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from bench.alone import Duel, gate_duels
+from bench.connections import Connections, measure_connections
 from bench.idle import Idle, measure_idle
 from bench.inspection import Inspection, inspect
 from bench.machine import Machine, machine
@@ -33,6 +34,8 @@ _GATE_TARGETS = {"4k": 1.5, "50k": 3.0}  # times stock aiosmtpd
 _INSPECTION_MS = {"50k": 0.5}
 _IDLE_MB = 350
 _START_S = 5
+_CONNECTION_KB = 40
+_HONEST_MS = 1000
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +47,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     gate: list[Duel]
     inspection: list[Inspection]
     idle: Idle
+    connections: Connections
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +80,16 @@ def marks(parts: Parts) -> Iterator[Mark]:
         target=f"≤ {_IDLE_MB} MB",
         measured=f"{idle.whole_mb:.0f} MB",
         met=idle.whole_mb <= _IDLE_MB,
+    )
+    many = parts.connections
+    for what, cost_kb in (("an idle connection", many.idle_kb), ("an idle connection inside TLS", many.idle_tls_kb)):
+        target = f"≤ {_CONNECTION_KB} KB"
+        yield Mark(what=f"{what}, memory", target=target, measured=f"{cost_kb:.1f} KB", met=cost_kb <= _CONNECTION_KB)
+    yield Mark(
+        what=f"an honest client beside {many.idle:,} idle and {many.dripping:,} dripping ones",
+        target=f"250 within {_HONEST_MS} ms",
+        measured=f"{many.honest_ms:.0f} ms; the gate takes {many.all_mb:.0f} MB",
+        met=many.honest_ms <= _HONEST_MS,
     )
     took_s = idle.first_start_s
     yield Mark(what="start to first mail", target=f"≤ {_START_S} s", measured=f"{took_s:.1f} s", met=took_s <= _START_S)
@@ -133,17 +147,18 @@ def _duel_row(found: Duel) -> tuple[str, ...]:
     )
 
 
-def measure_parts(below: Path, *, rounds: int, seconds: float, idle_s: float, options: str) -> Parts:
+def measure_parts(below: Path, *, rounds: int, seconds: float, idle_s: float, connections: int, options: str) -> Parts:
     """All of it, one part after another."""
     begun = time.monotonic()
     with private_directory(below) as directory:
         what = machine(directory)
         print(what.sentence, flush=True)
         idle = measure_idle(directory, idle_s)
+        many = measure_connections(directory, connections, max(connections // 10, 1))
         gate = gate_duels(tuple(_GATE_TARGETS), rounds, seconds, directory)
     inspection = [inspect(mix, rounds, seconds) for mix in ("4k", "50k", "small", "mixed", "large")]
     took_s = round(time.monotonic() - begun, 1)
-    return Parts(machine=what, options=options, took_s=took_s, gate=gate, inspection=inspection, idle=idle)
+    return Parts(machine=what, options=options, took_s=took_s, gate=gate, inspection=inspection, idle=idle, connections=many)
 
 
 def _arguments() -> argparse.Namespace:
@@ -151,6 +166,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="of each comparison (default 7)")
     parser.add_argument("--seconds", type=float, default=3, help="that each side of a round should take (default 3)")
     parser.add_argument("--idle-seconds", type=float, default=60, help="before memory is read (default 60)")
+    parser.add_argument("--connections", type=int, default=10_000, help="idle ones, and a tenth of that dripping (default 10000)")
     parser.add_argument("--quick", action="store_true", help="to see that it works: its figures say nothing")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on a real disk, for streams (default /var/tmp)")
     parser.add_argument("--json", type=Path, default=None, help="write the figures")
@@ -159,7 +175,7 @@ def _arguments() -> argparse.Namespace:
     if arguments.quick and arguments.write_docs:
         parser.error("the figures of --quick say nothing: they do not belong into the documentation")
     if arguments.quick:
-        arguments.rounds, arguments.seconds, arguments.idle_seconds = 1, 0.1, 0.5
+        arguments.rounds, arguments.seconds, arguments.idle_seconds, arguments.connections = 1, 0.1, 0.5, 200
     return arguments
 
 
@@ -175,6 +191,7 @@ def main() -> int:
         rounds=arguments.rounds,
         seconds=arguments.seconds,
         idle_s=arguments.idle_seconds,
+        connections=arguments.connections,
         options=shlex.join(["bench.parts", *sys.argv[1:]]),
     )
     text = markdown(parts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from fixtures.relay import Relay
 from fixtures.stack import eventually, queue_id_of
 
@@ -39,3 +41,23 @@ def test_large_messages_cost_little_more_than_their_bytes_and_leave_nothing_behi
         eventually(lambda: memory_mib(gate, "VmRSS") < before + 40, "the memory of the messages given back")
     for queue_id in sent:
         assert set(relay.dispositions(queue_id).values()) == {"delivered"}
+
+
+@pytest.mark.parametrize("gate", ["anon", "auth"])
+def test_a_message_of_fifty_megabytes_costs_less_than_twice_its_size(relay: Relay, gate: str) -> None:
+    huge = b"Subject: huge\r\n\r\n" + (b"x" * 76 + b"\r\n") * (50 * MIB // 78)
+    [pid] = relay.pids(f"ingress-{gate}")
+    with relay.limits(gate, max_message_bytes=None, max_session_bytes=None):
+        relay.wait_live()
+        with relay.client("anon" if gate == "anon" else "auth_tls", timeout=120) as client:
+            if gate == "auth":
+                user = relay.endpoints["demo_user"]
+                client.login(user["name"], user["password"])
+            client.ehlo_or_helo_if_needed()
+            client.mail("me@sender.example")
+            client.rcpt("a@relay.example")
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): the high-water mark starts from what is resident now
+            before = memory_mib(pid, "VmRSS")
+            queue_id = queue_id_of(client.data(huge))
+        assert memory_mib(pid, "VmHWM") - before < 2 * 50
+    assert relay.dispositions(queue_id)  # whatever the smart host says of it

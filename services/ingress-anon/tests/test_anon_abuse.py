@@ -171,9 +171,13 @@ async def test_what_is_being_stored_counts_as_held_when_its_client_has_left(
 
 
 async def test_while_too_much_is_being_stored_small_messages_wait_too(gate: GateUnderTest) -> None:
-    memory, wire = gate.listener.memory, await gate.session()
+    memory, wire, sending = gate.listener.memory, await gate.session(), await gate.session()
+    await sending.transaction()
+    await sending.expect("DATA", "354")
     memory.storing(memory.limit_bytes)
-    assert (await wire.message(MESSAGE)).startswith("452 4.3.1")
+    await sending.send(MESSAGE + b".\r\n")
+    assert (await sending.reply()).startswith("452 4.3.1")
+    await wire.expect("MAIL FROM:<x@sender.example>", "452 4.3.1")
     await wire.expect("NOOP", "250")
     memory.storing(-memory.limit_bytes)
     assert (await wire.message(MESSAGE)).startswith("250")

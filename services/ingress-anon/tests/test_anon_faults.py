@@ -60,13 +60,14 @@ async def test_a_full_intake_is_a_452_until_there_is_room(gate: GateUnderTest) -
     await gate.broker.provision(replace(TEST_LIMITS, intake_bytes=1024 * 1024))
     wire = await gate.session()
     large = b"Subject: large\r\n\r\n" + (b"x" * 70 + b"\r\n") * 6000
-    answers = [await wire.message(large) for _ in range(5)]
-    taken = [answer for answer in answers if answer.startswith("250 2.0.0")]
-    assert 0 < len(taken) < 5
-    assert {answer[:9] for answer in answers} == {"250 2.0.0", "452 4.3.1"}
-    assert await gate.intake_count() == len(taken)
+    taken = 0
+    while (answer := await wire.message(large)).startswith("250 2.0.0"):
+        taken += 1
+    assert answer.startswith("452 4.3.1")
+    assert 0 < taken < 5
+    assert await gate.intake_count() == taken
     await gate.broker.provision()
-    assert (await wire.message(large)).startswith("250 2.0.0")
+    assert (await gate.served(large)).startswith("250 2.0.0")
 
 
 async def test_a_broker_that_hangs_is_a_451_within_the_cap(gate: GateUnderTest, hanging_broker: HangingBroker) -> None:

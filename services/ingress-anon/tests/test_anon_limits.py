@@ -183,11 +183,14 @@ async def test_lines_that_only_lf_ends_are_not_left_waiting(gate: GateUnderTest,
 async def test_message_data_of_all_sessions_together_is_bounded(gate: GateUnderTest) -> None:
     gate.listener.memory.limit_bytes = 300_000
     holder, other = await gate.session(), await gate.session()
-    await holder.transaction()
-    await holder.expect("DATA", "354")
+    for wire in (holder, other):
+        await wire.transaction()
+        await wire.expect("DATA", "354")
     await holder.send((b"y" * 70 + b"\r\n") * 4000)
-    await gate.wait_for(lambda: gate.listener.memory.used_bytes > 250_000)
-    assert (await other.message((b"y" * 70 + b"\r\n") * 20_000)).startswith("452 4.3.1")
+    await gate.wait_for(lambda: gate.listener.memory.used_bytes > 280_000)
+    await other.send((b"y" * 70 + b"\r\n") * 20_000 + b".\r\n")
+    assert (await other.reply()).startswith("452 4.3.1")
+    await other.expect("MAIL FROM:<x@sender.example>", "452 4.3.1")  # before its data: there is no room for any
     await holder.send(b".\r\n")
     assert (await holder.reply()).startswith("250")
     assert (await other.message(MESSAGE)).startswith("250")

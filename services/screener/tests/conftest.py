@@ -25,11 +25,11 @@ from postern_core.ids import accepted_at, new_queue_id
 from postern_core.job import Job
 from postern_core.policy import RelayDomain, Rule, ScreeningPolicy, encode_section
 from postern_core.verdict import HeldMessage
+from postern_core.workers import Supervisor, command_of
 from postern_screener.app import serve
 from postern_screener.ruleset import compile_policy
 from postern_screener.screening import Screened, screen
 from postern_screener.settings import Settings
-from postern_screener.supervisor import COMMAND, Supervisor
 
 AnEnvelope = Callable[..., Envelope]
 Screens = Callable[..., Screened]
@@ -186,7 +186,11 @@ async def supervised(mailbag: Mailbag, monkeypatch: pytest.MonkeyPatch) -> Async
     async def start(program: str = "", **settings: object) -> Supervisor:
         for name, value in environment(mailbag.broker, **settings).items():
             monkeypatch.setenv(name, value)
-        command = [sys.executable, str(Path(__file__).with_name("programs") / program)] if program else list(COMMAND)
+        command = (
+            [sys.executable, str(Path(__file__).with_name("programs") / program)]
+            if program
+            else list(command_of("postern_screener"))
+        )
         supervisor = Supervisor(Settings(), command)
         stop = asyncio.Event()
         running.append((stop, asyncio.create_task(supervisor.run(stop))))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 from typing import Final
 
 _LOADED_S: Final = 5.0  # after its start a service has imported and built whatever lasts as long as it does
@@ -23,6 +24,13 @@ def yield_the_core() -> None:
     with contextlib.suppress(OSError):  # a sandbox that forbids it: then it is slower
         if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def allow_open_files() -> None:
+    """As many open files, sockets above all, as the system lets this process have (RLIMIT_NOFILE); many start it with 1024 and allow much more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # a system without a hard limit: what it gives is enough
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def spare_what_lasts(loop: asyncio.AbstractEventLoop) -> None:

@@ -15,7 +15,7 @@ import structlog
 
 from postern_core.bus.connection import Bus, connect
 from postern_core.errors import ConfigurationError
-from postern_core.process import spare_what_lasts, yield_the_core
+from postern_core.process import allow_open_files, spare_what_lasts, yield_the_core
 from postern_core.settings import BusSettings
 from postern_core.telemetry import configure_logging
 
@@ -33,6 +33,7 @@ def run_service(name: str, settings: BusSettings, serve: Serve) -> int:
     """
     configure_logging(name, settings.instance, settings.log_level, settings.log_format)
     yield_the_core()
+    allow_open_files()
     try:
         import uvloop
 

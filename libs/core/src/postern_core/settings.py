@@ -86,6 +86,17 @@ class BusSettings(BaseSettings):
         return SecretStr(self.nats_password_file.read_text(encoding="utf-8").strip())
 
 
+class WorkerSettings(BusSettings):
+    """Of services that run as one process or several (workers.py)."""
+
+    workers: int = Field(
+        default=1, ge=1, le=256, description="Worker processes, each with a broker connection of its own; 1: no extra process."
+    )
+    supervised: bool = Field(
+        default=False, description="Set by the parent of several workers: the worker drains when its standard input ends."
+    )
+
+
 def load(settings: type[S]) -> S:
     """The settings from the environment; ends the program with exit code 78 (EX_CONFIG) and a clear line when one is wrong."""
     try:

@@ -34,7 +34,12 @@ class Conversation(SmtpConnection):
         self._has_left = False
         self._journal: Journal | None = None  # where the session log has every command
         self._dialogue = Dialogue(
-            self.session, reception.profile, reception.newest_rules, reception.unavailable, reception.notice
+            self.session,
+            reception.profile,
+            reception.newest_rules,
+            reception.unavailable,
+            reception.notice,
+            reception.transaction_refusal,
         )
 
     def _write(self, answer: Answer) -> None:

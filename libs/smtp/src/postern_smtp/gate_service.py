@@ -16,9 +16,11 @@ from typing import Final
 from postern_core.bus import BodyStore, Bus, EventSink, NoticeSink, PolicyWatch, SessionLogSink, StatusReporter
 from postern_core.heap import keep_large_blocks
 from postern_core.policy import GatePolicy, GateState, Section
-from postern_core.settings import BusSettings
+from postern_core.service import run_service
+from postern_core.workers import command_of, run_supervisor, stop_with_parent
 from postern_smtp.acceptance import Acceptance
 from postern_smtp.gate import GateProfile, GateRules
+from postern_smtp.gate_settings import GateSettings
 from postern_smtp.listener import ListenAddress, Listener
 from postern_smtp.live_sessions import LiveSessions
 from postern_smtp.tls import ServerTls
@@ -32,13 +34,21 @@ class GateService:
     """One gate, ready to be served."""
 
     name: str  # on the bus
-    settings: BusSettings
+    settings: GateSettings
     profile: GateProfile
     compile_rules: Callable[[GatePolicy], GateRules]  # ValueError for a policy that it cannot use
     ports: Sequence[tuple[ListenAddress, ssl.SSLContext | None]]  # with a context: TLS from the first octet
     tls: ServerTls | None = None  # whose context the profile has
     attach: Callable[[Listener], None] = lambda _: None  # called with the listener before its ports open
     background: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = field(default=())  # run until their event is set
+
+
+def run_gate(module: str, settings: GateSettings, gate_of: Callable[[Bus], GateService]) -> int:
+    """The gate's program: serve until a signal, in this process, or in several that listen at the same ports. Returns the exit code."""
+    name = module.removeprefix("postern_").replace("_", "-")
+    if settings.workers > 1:
+        return run_supervisor(name, settings, command_of(module), settings.workers_share())
+    return run_service(name, settings, lambda bus, stop: serve_gate(bus, stop, gate_of(bus)))
 
 
 async def serve_gate(
@@ -49,6 +59,8 @@ async def serve_gate(
     ConfigurationError when a port cannot be opened.
     """
     settings = gate.settings
+    if settings.supervised:
+        stop_with_parent(stop)
     events, notices = EventSink(bus, gate.name), NoticeSink(bus, gate.name, settings.instance)
     session_log = SessionLogSink(bus, gate.name, settings.instance, gate.profile.gate)
     bodies = BodyStore(bus, gate.name, settings.inline_limit_bytes)
@@ -85,7 +97,7 @@ async def serve_gate(
 
     status = StatusReporter(bus, gate.name, settings.instance, probe, ready_file=settings.ready_file)
     for address, implicit_tls in gate.ports:
-        await listener.listen(address, implicit_tls=implicit_tls)
+        await listener.listen(address, implicit_tls=implicit_tls, is_shared=settings.supervised)
     on_open(listener)
 
     drained = asyncio.Event()

@@ -21,6 +21,7 @@ from postern_smtp.admission import Crowd, denial, overcrowding
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.journal import TellSession
 from postern_smtp.memory import Memory
+from postern_smtp.overload import REPLIES, Overload, Sign
 from postern_smtp.reception import Connection
 from postern_smtp.server import GateConnection
 from postern_smtp.session import Session, Transaction
@@ -71,6 +72,7 @@ class Listener:
         self.notice = notice
         self.tell_session = tell_session
         self.memory = Memory(profile.memory_bytes)
+        self.overload = Overload(self.memory)
         self.is_draining = False
         self.state = GateState.OPEN  # that an administrator wants: `follow`
         self.newest_rules = newest_rules
@@ -105,8 +107,11 @@ class Listener:
         tls = [isinstance(port, TlsDoor) for port in self._ports for _ in port.sockets]
         return tuple(f"{address}{' (TLS)' if is_tls else ''}" for address, is_tls in zip(self.addresses, tls, strict=True))
 
-    async def listen(self, address: ListenAddress, *, implicit_tls: ssl.SSLContext | None = None) -> None:
-        """Open a port; with `implicit_tls`, TLS starts at once (RFC 8314 section 3.3). ConfigurationError when it cannot be opened."""
+    async def listen(
+        self, address: ListenAddress, *, implicit_tls: ssl.SSLContext | None = None, is_shared: bool = False
+    ) -> None:
+        """Open a port; with `implicit_tls`, TLS starts at once (RFC 8314 section 3.3). `is_shared`: other processes of this user listen at it as
+        well, and the system deals the connections out (SO_REUSEPORT). ConfigurationError when it cannot be opened."""
         loop = asyncio.get_running_loop()
 
         def connection() -> GateConnection:
@@ -119,9 +124,12 @@ class Listener:
 
         try:
             if implicit_tls is None:
-                self._ports.append(await loop.create_server(connection, address.host, address.port, backlog=_BACKLOG))
+                shared = is_shared or None  # False would be refused where the system does not know it
+                self._ports.append(
+                    await loop.create_server(connection, address.host, address.port, backlog=_BACKLOG, reuse_port=shared)
+                )
             else:
-                for opened in await open_sockets(address.host, address.port, _BACKLOG):
+                for opened in await open_sockets(address.host, address.port, _BACKLOG, is_shared=is_shared):
                     self._ports.append(TlsDoor(opened, implicit_tls, announced, self))
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {address}: {error.strerror or error}") from error
@@ -138,17 +146,28 @@ class Listener:
         return None
 
     def unavailable(self) -> Reply | None:
-        return self._acceptance.unavailable()
+        return self._acceptance.unavailable() or self._busy(self.overload.standing)
+
+    def transaction_refusal(self) -> Reply | None:
+        return self._busy(self.overload.transaction_refusal)
+
+    def _busy(self, ask: Callable[[float], Sign | None]) -> Reply | None:
+        sign = ask(asyncio.get_running_loop().time())
+        if sign is None:
+            return None
+        self.notice(NoticeKind.OVERLOADED, sign.value)
+        return REPLIES[sign]
 
     async def store(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> Reply:
         """Store a message, and return the reply; it counts until then, also when its client is gone meanwhile."""
-        octets = len(body)
+        loop, reply = asyncio.get_running_loop(), None
         self._storing += 1
-        self.memory.storing(octets)
+        storing = self.overload.begin(len(body), loop.time())
         try:
-            return await self._acceptance.accept(transaction, client, body, extended=extended, sessions=self.connections)
+            reply = await self._acceptance.accept(transaction, client, body, extended=extended, sessions=self.connections)
+            return reply
         finally:
-            self.memory.storing(-octets)
+            self.overload.end(storing, reply, loop.time())
             self._storing -= 1
             self._fewer.set()
 
@@ -158,9 +177,7 @@ class Listener:
         self._arriving.discard(connection)
         self._connections.add(connection)
         self._crowd.add(address)
-        refusal = self._refusal(address, self._crowd)
-        if refusal is replies.TOO_MANY_CONNECTIONS and self._make_room():
-            refusal = None
+        refusal = self._refusal(address, self._crowd, is_inside=bool(connection.session.tls))
         if refusal is None and self.state is not GateState.OPEN:
             refusal = replies.NOT_TAKING_MAIL  # also inside TLS from the first octet, where it can be said only now
         if refusal is not None:
@@ -178,7 +195,8 @@ class Listener:
         rules = self.newest_rules()
         return rules is not None and bool(rules.trusted_proxies) and peer in rules.trusted_proxies
 
-    def _refusal(self, address: str, *crowds: Crowd) -> Reply | None:
+    def _refusal(self, address: str, *crowds: Crowd, is_inside: bool = False) -> Reply | None:
+        """`is_inside`: it was asked about before its handshake, and is in by now."""
         rules = self.newest_rules()
         limits = rules.limits if rules is not None else GateLimits()
         if self.is_draining:
@@ -190,8 +208,11 @@ class Listener:
         crowded = overcrowding(limits, address, *crowds)
         if crowded is not None:
             return crowded
+        if not is_inside and self._busy(self.overload.connection_refusal) is not None:
+            return replies.TOO_BUSY
         connections = sum(crowd.total() for crowd in crowds) + len(self._arriving)
-        if limits.max_connections is not None and connections > limits.max_connections:
+        if limits.max_connections is not None and connections > limits.max_connections and not self._make_room():
+            self.notice(NoticeKind.OVERLOADED, "connections")
             return replies.TOO_MANY_CONNECTIONS
         return None
 
@@ -208,8 +229,6 @@ class Listener:
     def may_enter(self, address: str) -> bool:
         self._in_handshake.add(address)
         refusal = self._refusal(address, self._crowd, self._in_handshake)
-        if refusal is replies.TOO_MANY_CONNECTIONS and self._make_room():
-            refusal = None
         if refusal is not None:
             log.warning("connection.refused", client=address, reply=str(refusal))
             self._in_handshake.remove(address)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 _GRACE_S: Final = 10.0
+_FULL_SHARE: Final = 0.9  # from which on it is better not to begin
 
 
 class Holder(Protocol):
@@ -55,6 +56,13 @@ class Memory:
     def storing(self, octets: int) -> None:
         """A message of this size is being stored, or when negative, is no more."""
         self.used_bytes += octets
+
+    def is_full(self, now: float) -> bool:
+        """Whether a message that begins now would likely have to let go, or make somebody let go who has just begun, too."""
+        most = _FULL_SHARE * self.limit_bytes
+        if self.used_bytes <= most:
+            return False
+        return self.used_bytes - sum(hold.octets for hold in self._held.values() if now - hold.since > _GRACE_S) > most
 
     def _loser(self, newest: Holder, now: float) -> Holder:
         stalled = {holder: hold for holder, hold in self._held.items() if hold.octets and now - hold.since > _GRACE_S}

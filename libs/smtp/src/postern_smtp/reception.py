@@ -54,6 +54,10 @@ class Reception(Protocol):
         """The reply while nothing can be stored, None when it can."""
         ...
 
+    def transaction_refusal(self) -> Reply | None:
+        """Why the next transaction may not begin, for want of room or speed; None when it may, and is taken to begin."""
+        ...
+
     def awaits_header(self, connection: Connection) -> bool:
         """Whether its peer is a trusted load balancer, which has to say first whose connection it is."""
         ...

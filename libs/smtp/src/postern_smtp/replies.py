@@ -31,6 +31,7 @@ NOT_TAKING_MAIL: Final = Reply(
 )  # an administrator paused the gate: section 3.8
 SESSION_ENDED: Final = Reply(421, "4.3.2", "session ended, connect again")  # by an administrator
 TOO_MANY_CONNECTIONS: Final = Reply(421, "4.3.2", "too many connections, try again later")  # section 4.2.1: 421 to anything
+TOO_BUSY: Final = Reply(421, "4.3.2", "too busy, try again later")  # section 4.2.1
 TOO_MANY_OF_YOURS: Final = Reply(421, "4.7.0", "too many connections from your address, try again later")
 TOO_MANY_OF_NETWORK: Final = Reply(421, "4.7.0", "too many connections from your network, try again later")
 NAME_UNKNOWN: Final = Reply(421, "4.7.25", "cannot verify your host name now, try again later")  # RFC 7372 section 3.3
@@ -54,6 +55,8 @@ SENDING_TOO_MUCH: Final = Reply(450, "4.7.1", "you have sent too much for now, t
 CANNOT_ASK: Final = Reply(451, "4.3.0", "cannot verify the recipient now, try again later")  # section 3.3: a temporary failure
 NO_DIRECTORY: Final = Reply(451, "4.4.3", "cannot look the recipient up now, try again later")  # RFC 3463
 GREYLISTED: Final = Reply(451, "4.7.1", "greylisted, try again in a few minutes")  # RFC 6647 section 2.2
+TOO_SLOW: Final = Reply(451, "4.3.2", "too busy, try again later")  # RFC 3463 section 3.4: system not accepting network messages
+FULL: Final = Reply(452, "4.3.1", "mail system full, try again later")  # the words of postern_core.bus.publishing
 OUT_OF_MEMORY: Final = Reply(452, "4.3.1", "too busy, try again later")
 TOO_MANY_RECIPIENTS: Final = Reply(452, "4.5.3", "too many recipients, send the rest in another transaction")  # 4.5.3.1.10
 TOO_MANY_DOMAINS: Final = Reply(452, "4.5.3", "too many recipient domains, send the rest on another connection")  # RFC 9422

@@ -21,9 +21,15 @@ def _untold(kind: NoticeKind, about: str, **fields: str | int | float | bool) ->
     """For a dialogue that nobody listens to."""
 
 
+def _never() -> Reply | None:
+    """For a gate that is never overloaded."""
+    return None
+
+
 class RulesInForce:
     """`newest_rules` gives the policy in force, None when there is none yet; `unavailable` the reply to MAIL while mail cannot be stored,
-    None when it can; `notice` is told of what is refused."""
+    None when it can; `notice` is told of what is refused. `busy` is asked before a transaction begins, and takes it to begin when it has no
+    refusal."""
 
     def __init__(
         self,
@@ -32,6 +38,7 @@ class RulesInForce:
         newest_rules: Callable[[], GateRules | None],
         unavailable: Callable[[], Reply | None],
         notice: TellNotice = _untold,
+        busy: Callable[[], Reply | None] = _never,
     ) -> None:
         self.session = session
         self._gate_profile = profile
@@ -39,6 +46,7 @@ class RulesInForce:
         self._under: tuple[GateRules | None, GateProfile] = (None, profile)
         self._unavailable = unavailable
         self._notice = notice
+        self._busy = busy
 
     @property
     def limits(self) -> GateLimits:

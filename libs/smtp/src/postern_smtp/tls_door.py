@@ -154,13 +154,13 @@ def why_failed(error: OSError) -> str:
     return "timed out" if isinstance(error, TimeoutError | ConnectionAbortedError) else "the client hung up"
 
 
-async def open_sockets(host: str, port: int, backlog: int) -> list[socket.socket]:
-    """Listening sockets for every address that `host` has. OSError when one cannot be opened."""
+async def open_sockets(host: str, port: int, backlog: int, *, is_shared: bool = False) -> list[socket.socket]:
+    """Listening sockets for every address that `host` has; `is_shared`: other processes may listen there, too. OSError when one cannot be opened."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     try:
         for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
-            listening = socket.create_server(address, family=family, backlog=backlog)
+            listening = socket.create_server(address, family=family, backlog=backlog, reuse_port=is_shared)
             listening.setblocking(False)
             sockets.append(listening)
     except OSError:

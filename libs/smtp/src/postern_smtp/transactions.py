@@ -67,6 +67,9 @@ class Transactions(RulesInForce):
         if rejection is not None:
             self._notice(NoticeKind.SENDER_REFUSED, session.client_address, reverse_path=command.reverse_path.address)
             return say(rejection)
+        busy = self._busy()
+        if busy is not None:
+            return say(busy)
 
         asked: list[Ask] = [partial(check, session, command) for check in rules.checks.sender]
         if rules.checks.account is not None:

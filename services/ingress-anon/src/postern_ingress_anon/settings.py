@@ -27,11 +27,6 @@ class Settings(GateSettings):
         description="Folder of further certificates, chosen by the name that a client asks for (SNI): NAME.crt or NAME.pem with NAME.key, "
         "and folders with fullchain.pem and privkey.pem, tls.crt and tls.key, or cert.pem and key.pem. None: there are no others.",
     )
-    memory_bytes: int = Field(
-        default=256 * 1024 * 1024,
-        ge=4 * 1024 * 1024,
-        description="Message data that all sessions together may hold, in bytes; over it, senders get 452 4.3.1.",
-    )
 
     ldap_uri: str = Field(
         default="",

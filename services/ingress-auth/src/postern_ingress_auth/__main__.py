@@ -1,11 +1,10 @@
-"""`python -m postern_ingress_auth`."""
+"""`python -m postern_ingress_auth`: one worker in this process, or a supervisor of several."""
 
-from postern_core.service import run_service
 from postern_core.settings import load
 from postern_ingress_auth.app import gate_of
 from postern_ingress_auth.settings import Settings
-from postern_smtp.gate_service import serve_gate
+from postern_smtp.gate_service import run_gate
 
 if __name__ == "__main__":
     settings = load(Settings)
-    raise SystemExit(run_service("ingress-auth", settings, lambda bus, stop: serve_gate(bus, stop, gate_of(settings, bus))))
+    raise SystemExit(run_gate("postern_ingress_auth", settings, lambda bus: gate_of(settings, bus)))

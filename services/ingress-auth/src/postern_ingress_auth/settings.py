@@ -32,11 +32,6 @@ class Settings(GateSettings):
         description="CA certificates (PEM): clients are asked for a certificate, and who shows one of theirs may log in by it (AUTH EXTERNAL). "
         "None: they are not asked.",
     )
-    memory_bytes: int = Field(
-        default=256 * 1024 * 1024,
-        ge=4 * 1024 * 1024,
-        description="Message data that all sessions together may hold, in bytes; over it, senders get 452 4.3.1.",
-    )
     auth_concurrency: int = Field(
         default=2, ge=1, le=64, description="Passwords verified at the same time; each takes a core and 19 MiB for a moment."
     )

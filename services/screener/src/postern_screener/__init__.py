@@ -6,7 +6,7 @@
     checks/        one file a rule family: message → hits      ruleset.py: policy → compiled checks
     screening.py   hits → verdict
     actions.py     verdict → publish      sandbox.py: the same inspection in a child that may die
-    supervisor.py  several worker processes
+    postern_core.workers  several worker processes
 
 It trusts no message: whatever does not parse is held, and a message that hangs or crashes its inspection is convicted in a child process
 and held as poison, while the others go on. It has no database, and no access to users, secrets or delivery's policy.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 from collections.abc import Sequence
 from typing import Final
@@ -12,6 +11,7 @@ from postern_core.bus import BodyStore, Bus, Consumer, EventSink, PolicyWatch, S
 from postern_core.bus.topology import INTAKE, SCREENER_CONSUMER
 from postern_core.heap import keep_large_blocks
 from postern_core.policy import ScreeningPolicy, Section
+from postern_core.workers import stop_with_parent
 from postern_screener.actions import Actions
 from postern_screener.ruleset import Ruleset, compile_policy
 from postern_screener.sandbox import Sandbox, default_command
@@ -43,7 +43,7 @@ async def serve(
 ) -> None:
     """Screen until `stop`, then drain for at most `settings.drain_s` seconds."""
     if settings.supervised:
-        _stop_with_parent(stop)
+        stop_with_parent(stop)
     drained = asyncio.Event()
     events = EventSink(bus, SERVICE)
     watchdog = Watchdog()
@@ -107,15 +107,3 @@ async def _loaded(loaded: asyncio.Event, stop: asyncio.Event) -> bool:
         for wait in waits:
             wait.cancel()
     return loaded.is_set() and not stop.is_set()
-
-
-def _stop_with_parent(stop: asyncio.Event) -> None:
-    """Drain when standard input ends: the supervisor is gone, and another may be starting workers of its own."""
-    loop = asyncio.get_running_loop()
-
-    def on_readable() -> None:
-        if not os.read(0, 1024):
-            loop.remove_reader(0)
-            stop.set()
-
-    loop.add_reader(0, on_readable)

@@ -15,13 +15,14 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
 
 from postern_core.healthcheck import FRESH_S, mark_ready
+from postern_core.settings import WorkerSettings
 from postern_core.telemetry import configure_logging
-from postern_screener.settings import Settings
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -31,22 +32,40 @@ _STEADY_S: Final = 60.0  # a worker that lived this long starts with the first p
 _END_S: Final = 9.5  # the whole end takes ten at most
 _EX_CONFIG: Final = 78
 
-COMMAND: Final = (sys.executable, "-m", "postern_screener")
+NOTHING_MORE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-def run_supervisor(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit code: 0, or 78 when the configuration is one that no worker can run with."""
-    configure_logging("screener", settings.instance, settings.log_level, settings.log_format)
+def command_of(module: str) -> tuple[str, ...]:
+    """What starts a worker: this interpreter, and the program that the parent is, too."""
+    return (sys.executable, "-m", module)
+
+
+def run_supervisor(name: str, settings: WorkerSettings, command: Sequence[str], share: Mapping[str, str] = NOTHING_MORE) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code: 0, or 78 when the configuration is one that no worker can run with.
+
+    `share` are settings that each worker gets in place of the parent's."""
+    configure_logging(name, settings.instance, settings.log_level, settings.log_format)
     with asyncio.Runner() as runner:
-        return runner.run(_main(settings))
+        return runner.run(_main(Supervisor(settings, command, share)))
 
 
-async def _main(settings: Settings) -> int:
+def stop_with_parent(stop: asyncio.Event) -> None:
+    """In a worker: set `stop` when standard input ends. The parent is gone then, and another may be starting workers of its own."""
+    loop = asyncio.get_running_loop()
+
+    def on_readable() -> None:
+        if not os.read(0, 1024):
+            loop.remove_reader(0)
+            stop.set()
+
+    loop.add_reader(0, on_readable)
+
+
+async def _main(supervisor: Supervisor) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    supervisor = Supervisor(settings, COMMAND)
     await supervisor.run(stop)
     return supervisor.exit_code
 
@@ -54,8 +73,9 @@ async def _main(settings: Settings) -> int:
 class Supervisor:
     """Keeps `settings.workers` processes of `command` alive."""
 
-    def __init__(self, settings: Settings, command: Sequence[str]) -> None:
+    def __init__(self, settings: WorkerSettings, command: Sequence[str], share: Mapping[str, str] = NOTHING_MORE) -> None:
         self._settings = settings
+        self._share = share
         self._command = tuple(command)
         self._workers: dict[int, Process] = {}
         self.exit_code = 0
@@ -121,7 +141,7 @@ class Supervisor:
             own["POSTERN_STATE_DIR"] = str(settings.state_dir / f"worker-{index}")
         if settings.ready_file is not None:
             own["POSTERN_READY_FILE"] = str(_ready_file(settings.ready_file, index))
-        return {**base, **own}
+        return {**base, **self._share, **own}
 
     async def _report_ready(self, path: Path, stop: asyncio.Event) -> None:
         """Ready when every worker is."""
