@@ -13,6 +13,7 @@ import pytest
 
 from fixtures.gates import PATIENCE_S, GateUnderTest, Wire
 from postern_core.control import ServiceStatus
+from postern_core.policy import ListenerPolicy, MailAuthentication
 
 MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n"
 NAME, PASSWORD = "anna@example.com", "wörd pass"
@@ -211,3 +212,16 @@ async def test_chunks_before_tls_and_before_auth_are_thrown_away(gate: GateUnder
         if refusal.endswith("issue"):
             await (await wire.start_tls(client_tls)).expect("EHLO client.example", "250 ")
     assert await gate.intake_count() == 0
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+async def test_our_own_people_cannot_say_that_we_found_their_mail_genuine(
+    gate: GateUnderTest, client_tls: ssl.SSLContext, enabled: bool
+) -> None:
+    await gate.policy(listener=ListenerPolicy(mail_authentication=MailAuthentication(enabled=enabled)))
+    wire = await secured(gate, client_tls)
+    await wire.expect(f"AUTH PLAIN {plain()}", "235 2.7.0")
+    forged = b"Authentication-Results: mx.example; dmarc=pass\r\n"
+    _, stored = await gate.stored(await wire.message(forged + MESSAGE))
+    assert stored.endswith(b"\r\n" + MESSAGE)
+    assert (b"Authentication-Results" in stored) is not enabled

@@ -58,8 +58,9 @@ def an_envelope() -> AnEnvelope:
 def screens() -> Screens:
     """Screens bytes with the given rules."""
 
-    def run(body: bytes, *rules: Rule, reverse_path: str = "x@sender.example") -> Screened:
-        return screen(build_envelope(reverse_path=reverse_path), body, compile_policy(ScreeningPolicy(revision=7, rules=rules)))
+    def run(body: bytes, *rules: Rule, reverse_path: str = "x@sender.example", hold: str = "") -> Screened:
+        envelope = msgspec.structs.replace(build_envelope(reverse_path=reverse_path), hold=hold)
+        return screen(envelope, body, compile_policy(ScreeningPolicy(revision=7, rules=rules)))
 
     return run
 

@@ -346,6 +346,15 @@ def test_a_message_with_a_defect_is_held_unless_a_rule_decides(screens: Screens)
     assert screens(partial, keyword("half", action=Action.DELETE)).verdict.decision is Decision.DELETE
 
 
+def test_what_the_gate_asks_to_hold_is_held_unless_a_rule_decides(screens: Screens) -> None:
+    reason = "DMARC: sender.example asks to quarantine what does not pass"
+    plain = b"From: a@sender.example\r\n\r\nlottery\r\n"
+    verdict = screens(plain, keyword("other"), hold=reason).verdict
+    assert (verdict.decision, verdict.hold_reason, verdict.detail) == (Decision.HOLD, HoldReason.AUTHENTICATION, reason)
+    assert screens(plain, keyword("lottery", action=Action.DELETE), hold=reason).verdict.decision is Decision.DELETE
+    assert screens(plain).verdict.decision is Decision.PASS
+
+
 def test_a_message_that_was_forwarded_before_is_held(screens: Screens) -> None:
     rule = keyword("lottery", action=Action.FORWARD, rule_id="r-1", forward_to="boss@relay.example")
     body = a_message(body="lottery")

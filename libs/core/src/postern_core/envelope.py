@@ -98,6 +98,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     requiretls: bool = False  # REQUIRETLS at MAIL (RFC 8689): goes on over verified TLS only
     ret: str = ""  # RET= (RFC 3461 section 4.3): "FULL" or "HDRS"
     envid: str = ""  # ENVID=, still in xtext
+    hold: str = ""  # why the gate asks the screener to hold it, where no rule decides otherwise
     body: BodyRef | None = None  # None: the bytes follow inline
 
 

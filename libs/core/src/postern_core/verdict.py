@@ -33,6 +33,7 @@ class HoldReason(enum.StrEnum):
     RULE = "rule"  # a rule said hold
     MALFORMED = "malformed"  # it does not parse
     POISON = "poison"  # screening it crashed or timed out too often
+    AUTHENTICATION = "authentication"  # the gate asked for it: DMARC, by the policy of the author's domain
     BODY_MISSING = "body-missing"  # its stored body is gone or damaged: an alarm
 
 

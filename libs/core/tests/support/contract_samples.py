@@ -48,14 +48,19 @@ from postern_core.policy import (
     CalloutRoute,
     CipherFloor,
     DeliveryPolicy,
+    DmarcAction,
+    DnsList,
     GateLimits,
     GatePolicy,
     GateState,
     KeywordCondition,
     KeywordScope,
+    ListedAt,
     ListenerAccess,
     ListenerAuthentication,
+    ListenerDnsLists,
     ListenerExtensions,
+    ListenerGreeting,
     ListenerGreylisting,
     ListenerPolicy,
     ListenerProxy,
@@ -63,6 +68,7 @@ from postern_core.policy import (
     ListenerState,
     ListenerTls,
     ListenerVerification,
+    MailAuthentication,
     Mechanism,
     NextHop,
     Rates,
@@ -80,6 +86,7 @@ from postern_core.policy import (
     SendingRates,
     SessionLogging,
     SessionLogLevel,
+    Switch,
     Throttling,
     TlsUse,
     TlsVersion,
@@ -172,6 +179,10 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
     "envelope-1-stowed.mail": (STOWED, b""),
     "envelope-1-international.mail": (INTERNATIONAL, MAIL),
     "envelope-1-least.mail": (LEAST, b"\r\n"),
+    "envelope-1-held.mail": (
+        msgspec.structs.replace(LEAST, hold="DMARC: example.org asks to quarantine what does not pass"),
+        b"\r\n",
+    ),
     "envelope-1-named.mail": (NAMED, b"\r\n"),
     "envelope-1-binary.mail": (msgspec.structs.replace(LEAST, body_type=BodyType.BINARY_MIME), b"\0\n\r\xff"),
     "job-1.mail": (JOB, MAIL),
@@ -298,6 +309,32 @@ PLAIN: dict[str, msgspec.Struct] = {
         recipient_lists=(RecipientList(domain="*.relay.example", addresses=("Ann@a.relay.example",), case_sensitive=True),),
         callout_routes=(CalloutRoute(name="main", next_hops=(NextHop(host="mail.relay.example"),), tls=RouteTls.VERIFY),),
         default_route="main",
+    ),
+    "gate-policy-1-reputation.json": GatePolicy(
+        revision=43,
+        hostname="mx.relay.example",
+        anon_listener=ListenerPolicy(
+            dns_lists=ListenerDnsLists(
+                lists=(
+                    DnsList(zone="bad.example", weight=2.5, answers=("127.0.0.2/31",)),
+                    DnsList(zone="good.example", weight=-1.0),
+                ),
+                threshold=2.0,
+                refuse_at=ListedAt.CONNECTION,
+            ),
+            greeting=ListenerGreeting(
+                pause_s=5.0, hello_syntax=Switch.REFUSE, hello_own=Switch.REFUSE, hello_resolves=Switch.REFUSE
+            ),
+        ),
+    ),
+    "gate-policy-1-authentication.json": GatePolicy(
+        revision=43,
+        hostname="mx.relay.example",
+        anon_listener=ListenerPolicy(
+            mail_authentication=MailAuthentication(
+                enabled=True, dmarc=DmarcAction.REJECT, defer_unknown=True, trusted_arc_sealers=("lists.example.org",)
+            ),
+        ),
     ),
     "screening-policy-1.json": ScreeningPolicy(
         revision=42,

@@ -1,6 +1,7 @@
 """Acceptance: durable first, then 250 (RFC 5321 section 4.2.5, RFC 1047).
 
-Between the final dot and the 250 stands the durable write and nothing else: no look-up, no screening. What goes wrong is a 4yz, and
+Between the final dot and the 250 stands the durable write and nothing else: no look-up, no screening; unless the policy switches
+mail authentication on (mail_authentication/), which is bounded by ten seconds. What goes wrong is a 4yz, and
 the client keeps the mail. A write whose outcome is unknown when the time is up may surface all the same; then the client's second try is
 a second message (RFC 1047), which the log line `message.refused` with `stored=unknown` lets one count.
 """
@@ -21,6 +22,7 @@ from postern_core.events import EventKind
 from postern_core.ids import QueueId, accepted_at, new_queue_id
 from postern_smtp import replies
 from postern_smtp.loops import count_own_passages
+from postern_smtp.mail_authentication.evaluation import Examined
 from postern_smtp.session import Transaction
 from postern_smtp.trace import blank_before, count_hops, received_field
 
@@ -59,10 +61,16 @@ class Acceptance:
         if loop is not None:
             log.info("message.refused", reverse_path=transaction.mail.reverse_path.address, reply=str(loop))
             return loop
-        queue_id = new_queue_id()
+        queue_id, examiner = new_queue_id(), transaction.rules.examiner
         try:
+            examined = Examined(body)
+            if examiner is not None:
+                examined = await examiner.examine(client, transaction.mail.reverse_path.address, body)
+                if examined.refusal is not None:
+                    log.info("message.refused", id=queue_id, client=client.address, reply=str(examined.refusal))
+                    return examined.refusal
             async with asyncio.timeout(self._cap_s):
-                size = await self._store(queue_id, transaction, client, body, extended=extended, sessions=sessions)
+                size = await self._store(queue_id, transaction, client, examined, extended=extended, sessions=sessions)
         except MailError as error:
             log.warning("message.refused", id=queue_id, reply=str(error.reply), reason=error.reason)
             return error.reply
@@ -76,8 +84,9 @@ class Acceptance:
         return replies.queued(queue_id)
 
     async def _store(
-        self, queue_id: QueueId, transaction: Transaction, client: Client, body: bytes, *, extended: bool, sessions: int
+        self, queue_id: QueueId, transaction: Transaction, client: Client, examined: Examined, *, extended: bool, sessions: int
     ) -> int:
+        body = examined.body
         mail, recipients = transaction.mail, tuple(transaction.recipients)
         at = accepted_at(queue_id)
         field = received_field(
@@ -89,7 +98,7 @@ class Acceptance:
             at=at,
             only_recipient=recipients[0].address if len(recipients) == 1 else "",
         )
-        head = field + blank_before(body)
+        head = field + examined.fields + blank_before(body)
         size = len(head) + len(body)
         # of many large messages at once each would get a small share of the bus, and all would be late
         async with self._large if len(body) > _LARGE_OCTETS else contextlib.nullcontext():
@@ -106,6 +115,7 @@ class Acceptance:
                 envid=mail.envid,
                 smtputf8=mail.smtputf8,
                 requiretls=mail.requiretls,
+                hold=examined.hold,
             )
             envelope, inline = await self._bodies.stow(envelope, queue_id, body, head=head)
             await self._intake.publish(envelope, inline, among=sessions)

@@ -51,6 +51,11 @@ class AccessList:
         place = self._by_network(client_address)
         return self._actions[place] if place < self._first_name else None
 
+    def lets_in(self, client_address: str, names: Iterable[str]) -> bool:
+        """Whether an entry lets the client in by its address or its verified names, not only what holds for the rest."""
+        place = min([self._by_network(client_address), *map(self._by_name, names)])
+        return place < self._last and self._actions[place] is AccessAction.ALLOW
+
     def by_names(self, client_address: str, names: Iterable[str]) -> AccessAction:
         """The decision for a client whose verified names are `names`."""
         return self._actions[min([self._by_network(client_address), *map(self._by_name, names)])]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import structlog
 
 from postern_core.notices import NoticeKind
 from postern_smtp import replies
 from postern_smtp.conversation import Conversation, Ended
-from postern_smtp.dialogue import say
+from postern_smtp.dialogue import Then, say
 from postern_smtp.lines import LineTooLong
 from postern_smtp.proxy_protocol import HEADER_S, SIGNATURE, TEXT_START, ProxyHeaderError, read_header
 
@@ -41,6 +42,20 @@ class Arriving(Conversation):
             raise Ended
         self._deny(str(error), is_proxy=True)
         self._write(say(replies.PROXY_HEADER_WRONG))
+
+    async def _refuse_early_talk(self) -> None:
+        """Wait with the greeting as long as the policy says; whoever talks meanwhile does not listen, and gets no further (RFC 5321 section 4.3.1)."""
+        rules, session = self._reception.newest_rules(), self.session
+        if rules is None or not rules.listener.greeting.pause_s or rules.welcomes(session.client_address, session.host_names):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(rules.listener.greeting.pause_s):
+                if not await self._reader.read(1):
+                    self._end = "closed by client before the greeting"
+                    raise Ended
+            log.warning("connection.denied", client=session.client_address, reply=str(replies.TALKED_EARLY))
+            self._reception.notice(NoticeKind.CONNECTION_DENIED, session.client_address, reply=str(replies.TALKED_EARLY))
+            self._write(say(replies.TALKED_EARLY, Then.CLOSE))
 
     def _refuse_header(self, first_line: bytes | LineTooLong) -> None:
         """End the session when it begins with a PROXY header that nobody asked for."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from postern_core.errors import Reply
+from postern_core.notices import NoticeKind
 from postern_smtp import replies
 from postern_smtp.answers import Answer, Then, brings_data, is_chunk, say
 from postern_smtp.checks import Question
@@ -46,6 +47,8 @@ class Dialogue(Transactions):
 
     def checked(self, question: Question, refusal: Reply | None) -> Answer:
         """The answer to the command behind `question`, when it was asked."""
+        if refusal is replies.LISTED_CLIENT:
+            self._notice(NoticeKind.CONNECTION_DENIED, self.session.client_address, reply=str(refusal), **self.session.denial)
         return self.counted(say(refusal if refusal is not None else question.go_on()))
 
     def take(self, line: bytes | LineTooLong, *, more_waits: bool = False) -> Answer:

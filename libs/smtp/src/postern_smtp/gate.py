@@ -6,7 +6,7 @@ Import this to build a gate; the sessions ask nothing else of it.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from postern_core.scram import Verifier
 from postern_smtp.access import AccessList
 from postern_smtp.checks import Checks
 from postern_smtp.filters import Filters
+from postern_smtp.mail_authentication.evaluation import Examiner
 from postern_smtp.paths import ForwardPath
 
 # the mailbox to send to, or the reply that refuses it
@@ -99,9 +100,14 @@ class GateRules:
     listener: ListenerPolicy = field(default_factory=ListenerPolicy)
     checks: Checks = field(default_factory=Checks)
     access: AccessList = field(default_factory=lambda: AccessList(ListenerAccess()))
+    examiner: Examiner | None = None  # None: messages are stored as they came
     trusted_proxies: NetworkSet = field(default_factory=lambda: NetworkSet(()))
     filters: Filters = field(default_factory=Filters)
     decide_relayed: DecideRecipient | None = None  # in place of decide_recipient, for clients that may relay
+
+    def welcomes(self, client_address: str, names: Iterable[str]) -> bool:
+        """Whether the client is known here: connection control lets it in by an entry, or it may relay."""
+        return client_address in (self.filters.relay_clients or ()) or self.access.lets_in(client_address, names)
 
     def recipient_rule(self, client_address: str) -> DecideRecipient:
         """What decides of the recipients that this client names."""

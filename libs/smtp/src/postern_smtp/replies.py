@@ -57,6 +57,9 @@ NO_DIRECTORY: Final = Reply(451, "4.4.3", "cannot look the recipient up now, try
 GREYLISTED: Final = Reply(451, "4.7.1", "greylisted, try again in a few minutes")  # RFC 6647 section 2.2
 TOO_SLOW: Final = Reply(451, "4.3.2", "too busy, try again later")  # RFC 3463 section 3.4: system not accepting network messages
 FULL: Final = Reply(452, "4.3.1", "mail system full, try again later")  # the words of postern_core.bus.publishing
+AUTHENTICATION_UNKNOWN: Final = Reply(
+    451, "4.7.1", "cannot check the author's domain now, try again later"
+)  # RFC 7489 section 6.6.3
 OUT_OF_MEMORY: Final = Reply(452, "4.3.1", "too busy, try again later")
 TOO_MANY_RECIPIENTS: Final = Reply(452, "4.5.3", "too many recipients, send the rest in another transaction")  # 4.5.3.1.10
 TOO_MANY_DOMAINS: Final = Reply(452, "4.5.3", "too many recipient domains, send the rest on another connection")  # RFC 9422
@@ -90,7 +93,18 @@ AUTH_CANCELLED: Final = Reply(501, "5.5.2", "authentication cancelled")  # RFC 4
 BAD_BASE64: Final = Reply(501, "5.5.2", "cannot decode that")  # RFC 4954 section 4: 501 5.5.2
 AUTH_LINE_TOO_LONG: Final = Reply(500, "5.5.6", "authentication exchange line is too long")  # RFC 4954 section 4
 ACCESS_DENIED: Final = Reply(554, "5.7.1", "no SMTP service for you here")  # RFC 5321 section 3.1: in place of the greeting
+LISTED: Final = Reply(
+    554, "5.7.1", "your address is on a list of senders of unwanted mail"
+)  # section 3.1: in place of the greeting
+TALKED_EARLY: Final = Reply(554, "5.5.1", "you spoke before the greeting")  # section 4.3.1: the client waits for it
 NAME_UNVERIFIED: Final = Reply(554, "5.7.25", "your address has no host name that leads back to it")  # RFC 7372 section 3.3
+LISTED_CLIENT: Final = Reply(
+    550, "5.7.1", "your address is on lists of senders of unwanted mail"
+)  # section 4.3.2: RCPT has no 554
+HELLO_UNQUALIFIED: Final = Reply(550, "5.7.1", "your HELO or EHLO names no host")  # section 4.1.1.1
+HELLO_OURS: Final = Reply(550, "5.7.1", "your HELO or EHLO names this host")
+HELLO_UNKNOWN: Final = Reply(550, "5.7.1", "what your HELO or EHLO names is not in DNS")  # section 2.3.5
+DMARC_FAILED: Final = Reply(550, "5.7.1", "refused as the author's domain asks (DMARC)")  # RFC 7489 section 10.3
 RELAY_DENIED: Final = Reply(550, "5.7.1", "relaying denied")
 SENDER_REJECTED: Final = Reply(550, "5.7.1", "sender address rejected")
 RECIPIENT_REJECTED: Final = Reply(550, "5.7.1", "recipient address rejected")

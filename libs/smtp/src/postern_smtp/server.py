@@ -124,11 +124,14 @@ class GateConnection(Receiving, Securing, Arriving):
 
     async def _greeting(self) -> Answer:
         """The greeting, or what a check of the connection says in its place."""
+        await self._refuse_early_talk()
         question = self._dialogue.opening()
         refusal = await self._ask(question) if question is not None else None
         if refusal is not None and refusal.code >= 500:
             log.warning("connection.denied", client=self.session.client_address, reply=str(refusal))
-            self._reception.notice(NoticeKind.CONNECTION_DENIED, self.session.client_address, reply=str(refusal))
+            self._reception.notice(
+                NoticeKind.CONNECTION_DENIED, self.session.client_address, reply=str(refusal), **self.session.denial
+            )
         return say(refusal, Then.CLOSE) if refusal is not None else self._dialogue.greeting()
 
     async def _obey(self, answer: Answer) -> None:

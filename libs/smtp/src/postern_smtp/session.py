@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from postern_core.envelope import Client, HostCheck, Recipient
 from postern_core.errors import Reply
@@ -14,6 +14,9 @@ from postern_smtp import replies
 from postern_smtp.chunks import ChunkedData
 from postern_smtp.commands import Mail, Verb
 from postern_smtp.gate import GateProfile, GateRules
+
+if TYPE_CHECKING:
+    from postern_smtp.dns_lists import Listing
 
 
 class State(enum.Enum):
@@ -90,6 +93,9 @@ class Session:
     proxy_address: str = ""  # the load balancer that announced the client
     host_check: HostCheck | None = None  # what DNS says of the client, where the policy asks
     host_names: tuple[str, ...] = ()  # the verified ones
+
+    listing: Listing | None = None  # what DNS lists say of the client, once they were asked
+    denial: dict[str, str | float] = field(default_factory=dict)  # what whoever refused the client has to tell of it
 
     @property
     def state(self) -> State:

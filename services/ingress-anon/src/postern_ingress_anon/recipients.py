@@ -21,8 +21,11 @@ from postern_ingress_anon.verification import Asked, verification_checks
 from postern_smtp import replies
 from postern_smtp.access import AccessList
 from postern_smtp.checks import Checks
+from postern_smtp.dns_lists import dns_list_checks
 from postern_smtp.filters import compile_filters
 from postern_smtp.gate import GateRules, postmaster_domain
+from postern_smtp.hello_checks import hello_checks
+from postern_smtp.mail_authentication.evaluation import mail_examiner
 from postern_smtp.paths import ForwardPath
 from postern_smtp.recipients import AnyRecipient
 from postern_smtp.resolver import Resolver
@@ -62,8 +65,10 @@ def compile_rules(policy: GatePolicy, *, resolver: Resolver, asked: Asked, greyl
     domains = DomainTable((normalise_pattern(domain.pattern), domain.accept) for domain in policy.relay_domains)
     listener = policy.anon_listener
     recipients, filters = RelayRecipients(domains, postmaster_domain(policy)), compile_filters(policy, listener)
-    hostname = normalise_domain(listener.identity.hostname or policy.hostname)
     access = AccessList(listener.access)
+    hostname = normalise_domain(listener.identity.hostname or policy.hostname)
+    examiner = mail_examiner(policy, hostname, resolver, filters.relay_clients)
+    listed_at_once, listed_later = dns_list_checks(listener, access, resolver, filters.relay_clients)
     return GateRules(
         revision=policy.revision,
         hostname=hostname,
@@ -72,12 +77,15 @@ def compile_rules(policy: GatePolicy, *, resolver: Resolver, asked: Asked, greyl
         access=access,
         trusted_proxies=NetworkSet(listener.proxy.trusted_networks),
         checks=Checks(
-            connection=name_checks(listener, access, resolver),
+            connection=(*name_checks(listener, access, resolver), *listed_at_once),
+            sender=(*hello_checks(listener, filters, resolver), *((examiner.ask_early,) if examiner is not None else ())),
             recipient=(
+                *listed_later,
                 *greylisting_checks(listener, greylist),
                 *verification_checks(policy, hostname, asked),
             ),
         ),
+        examiner=examiner,
         decide_recipient=recipients.decide,
         filters=filters,
         decide_relayed=AnyRecipient(postmaster_domain(policy)).decide if filters.relay_clients is not None else None,

@@ -49,11 +49,7 @@ def screen(envelope: Envelope, body: bytes, ruleset: Ruleset) -> Screened:
         return Screened(verdict=verdict or _malformed(ruleset, Defect("1", f"the message does not parse: {error}")))
     verdict = _by_rule(_first_hits(_hits(envelope, message, ruleset)), ruleset, functools.partial(_is_loop, message))
     if verdict is None:
-        verdict = (
-            _malformed(ruleset, message.defects[0])
-            if message.defects
-            else Verdict(revision=ruleset.revision, decision=Decision.PASS)
-        )
+        verdict = _malformed(ruleset, message.defects[0]) if message.defects else _unruled(envelope, ruleset)
     return Screened(verdict=verdict, subject=one_line(message.field("subject"), SUBJECT_CHARACTERS))
 
 
@@ -105,6 +101,18 @@ def _finding(hit: Hit, rule: Rule) -> Finding:
     offset, excerpt = hit.locate()
     return Finding(
         rule_id=rule.id, rule_name=rule.name, part=hit.part, offset=offset, excerpt=one_line(excerpt, EXCERPT_CHARACTERS)
+    )
+
+
+def _unruled(envelope: Envelope, ruleset: Ruleset) -> Verdict:
+    """What no rule speaks of passes, unless the gate asks for it to be held."""
+    if not envelope.hold:
+        return Verdict(revision=ruleset.revision, decision=Decision.PASS)
+    return Verdict(
+        revision=ruleset.revision,
+        decision=Decision.HOLD,
+        hold_reason=HoldReason.AUTHENTICATION,
+        detail=one_line(envelope.hold, 500),
     )
 
 

@@ -16,6 +16,7 @@ from postern_core.policy.extensions import ListenerExtensions
 from postern_core.policy.filters import ListenerAddresses, ListenerRecipients, ListenerRelaying, ListenerSenders
 from postern_core.policy.operating import ListenerState, SessionLogging
 from postern_core.policy.recipients import CalloutRoute, ListenerGreylisting, ListenerVerification, RecipientList
+from postern_core.policy.reputation import ListenerDnsLists, ListenerGreeting, MailAuthentication
 from postern_core.policy.security import ListenerAuthentication, ListenerTls
 
 
@@ -77,6 +78,9 @@ class ListenerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     logging: SessionLogging = SessionLogging()
     verification: ListenerVerification = ListenerVerification()
     greylisting: ListenerGreylisting = ListenerGreylisting()
+    mail_authentication: MailAuthentication = MailAuthentication()
+    dns_lists: ListenerDnsLists = ListenerDnsLists()
+    greeting: ListenerGreeting = ListenerGreeting()
 
 
 class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):

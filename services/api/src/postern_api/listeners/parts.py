@@ -17,6 +17,7 @@ from postern_api.listeners.extensions import ExtensionsBody
 from postern_api.listeners.filters import AddressesBody, RecipientFilterBody, RelayingBody, SenderFilterBody
 from postern_api.listeners.mailboxes import GreylistingBody, VerificationBody
 from postern_api.listeners.operating import LoggingBody, StateBody
+from postern_api.listeners.reputation import DnsListsBody, GreetingBody, MailAuthenticationBody
 from postern_api.listeners.schemas import IdentityBody, LimitsBody
 from postern_api.listeners.security import AuthenticationBody, TlsBody
 from postern_api.policy.objects import Snapshot
@@ -82,6 +83,9 @@ PARTS: Final[tuple[Part, ...]] = (
     _Limits("limits", LimitsBody, "Sizes, numbers and times; null switches one off."),
     Part("tls", TlsBody, "Whether sessions need TLS, and which TLS it must be."),
     Part("authentication", AuthenticationBody, "How clients may authenticate."),
+    Part("dns_lists", DnsListsBody, "Lists in DNS of addresses, weighed together (anonymous gate)."),
+    Part("greeting", GreetingBody, "How a client has to behave, and what it has to call itself."),
+    Part("mail_authentication", MailAuthenticationBody, "SPF, DKIM, DMARC and ARC, and what follows from them."),
     Part("throttling", ThrottlingBody, "Failed logins (authenticated gate)."),
     Part("senders", SenderRulesBody, "Whose reverse-paths are whose (authenticated gate)."),
     Part("rates", RatesBody, "How much users may send (authenticated gate)."),
