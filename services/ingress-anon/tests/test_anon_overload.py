@@ -10,8 +10,10 @@ from dataclasses import replace
 import pytest
 
 from fixtures.broker import TEST_LIMITS
+from fixtures.dns_server import DnsServer, Misbehaviour
 from fixtures.gates import GateUnderTest
 from postern_core.notices import NoticeKind
+from postern_core.policy import ListenerPolicy, MailAuthentication
 from postern_smtp.overload import Sign
 
 HangingBroker = Callable[[], AbstractAsyncContextManager[None]]
@@ -61,6 +63,24 @@ async def test_a_full_intake_turns_clients_away_before_data_until_there_is_room(
     assert (await idle.message(LARGE)).startswith("250 2.0.0")
     told = await gate.notice(NoticeKind.OVERLOADED, times=2)
     assert told.about == Sign.FULL.value
+
+
+async def test_a_senders_dns_that_is_slow_is_no_slow_broker(
+    dns_gate: GateUnderTest, dns_server: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Was: whoever sent from a domain whose DNS did not answer had the gate turn everybody away."""
+    monkeypatch.setattr("postern_smtp.overload.SLOW_S", 0.0)
+    monkeypatch.setattr("postern_smtp.mail_authentication.evaluation.EARLY_SPF_S", 0.05)
+    dns_server.misbehaves["sender.example"] = Misbehaviour.SILENT
+    await dns_gate.policy(listener=ListenerPolicy(mail_authentication=MailAuthentication(enabled=True)))
+    sending, other = await dns_gate.session(), await dns_gate.session()
+    await sending.transaction()
+    await sending.expect("DATA", "354")
+    await sending.send(MESSAGE + b".\r\n")
+    await dns_gate.wait_for(lambda: dns_gate.listener.memory.used_bytes == len(MESSAGE))  # it is examined
+    assert dns_gate.listener.overload.standing(asyncio.get_running_loop().time()) is None
+    await other.expect("MAIL FROM:<>", "250")
+    assert (await (await dns_gate.connect()).reply()).startswith("220 ")
 
 
 async def test_connections_turned_away_for_their_number_are_told_of(gate: GateUnderTest) -> None:

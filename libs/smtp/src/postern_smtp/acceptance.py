@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -52,10 +53,20 @@ class Acceptance:
         """The reply while nothing can be stored, so that no client sends a message in vain; None when it can."""
         return None if self._bus.connected else replies.UNAVAILABLE
 
-    async def accept(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool, sessions: int) -> Reply:
+    async def accept(
+        self,
+        transaction: Transaction,
+        client: Client,
+        body: bytes,
+        *,
+        extended: bool,
+        sessions: int,
+        on_its_way: Callable[[], None],
+    ) -> Reply:
         """Store the message and return its 250; or return the reply that leaves it with the client. Never raises but when cancelled.
 
-        `sessions` are open at the gate: so many messages may come at the same moment.
+        `sessions` are open at the gate: so many messages may come at the same moment. `on_its_way` is called when it goes to the broker: what
+        comes before waits for others (DNS), which says nothing of the broker.
         """
         loop = _loop(transaction, body)
         if loop is not None:
@@ -69,6 +80,7 @@ class Acceptance:
                 if examined.refusal is not None:
                     log.info("message.refused", id=queue_id, client=client.address, reply=str(examined.refusal))
                     return examined.refusal
+            on_its_way()
             async with asyncio.timeout(self._cap_s):
                 size = await self._store(queue_id, transaction, client, examined, extended=extended, sessions=sessions)
         except MailError as error:

@@ -160,14 +160,26 @@ class Listener:
 
     async def store(self, transaction: Transaction, client: Client, body: bytes, *, extended: bool) -> Reply:
         """Store a message, and return the reply; it counts until then, also when its client is gone meanwhile."""
-        loop, reply = asyncio.get_running_loop(), None
+        loop, reply, storing = asyncio.get_running_loop(), None, None
         self._storing += 1
-        storing = self.overload.begin(len(body), loop.time())
+        octets = len(body)
+        self.memory.storing(octets)  # also while it is examined
+
+        def on_its_way() -> None:
+            nonlocal storing
+            self.memory.storing(-octets)
+            storing = self.overload.begin(octets, loop.time())
+
         try:
-            reply = await self._acceptance.accept(transaction, client, body, extended=extended, sessions=self.connections)
+            reply = await self._acceptance.accept(
+                transaction, client, body, extended=extended, sessions=self.connections, on_its_way=on_its_way
+            )
             return reply
         finally:
-            self.overload.end(storing, reply, loop.time())
+            if storing is not None:
+                self.overload.end(storing, reply, loop.time())
+            else:
+                self.memory.storing(-octets)
             self._storing -= 1
             self._fewer.set()
 
