@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -113,3 +114,11 @@ async def test_an_address_in_use_ends_the_program(broker: Broker) -> None:
     _, errors = await asyncio.wait_for(program.communicate(), 30)
     assert program.returncode == 78
     assert f"cannot listen on 127.0.0.1:{broker.port}".encode() in errors
+
+
+def test_what_most_gates_do_without_is_not_loaded() -> None:
+    """Each takes megabytes of the memory that an idle gate has (docs/performance.md)."""
+    code = 'import sys, postern_ingress_anon.app; print(*({"dns", "ldap3", "cryptography"} & sys.modules.keys()))'
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.strip() == ""
+    )

@@ -7,6 +7,7 @@ import base64
 import os
 import signal
 import ssl
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -191,3 +192,11 @@ async def test_certificates_scram_and_external(
     await wire.expect("EHLO client.example", "250 ")
     await wire.expect(f"AUTH EXTERNAL {base64.b64encode(b'anna').decode()}", "235 2.7.0")
     wire.writer.close()
+
+
+def test_what_most_gates_do_without_is_not_loaded() -> None:
+    """Each takes megabytes of the memory that an idle gate has (docs/performance.md)."""
+    code = 'import sys, postern_ingress_auth.app; print(*({"dns", "cryptography"} & sys.modules.keys()))'
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.strip() == ""
+    )

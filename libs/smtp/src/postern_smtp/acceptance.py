@@ -23,7 +23,7 @@ from postern_core.events import EventKind
 from postern_core.ids import QueueId, accepted_at, new_queue_id
 from postern_smtp import replies
 from postern_smtp.loops import count_own_passages
-from postern_smtp.mail_authentication.evaluation import Examined
+from postern_smtp.mail_authentication.examination import Examined
 from postern_smtp.session import Transaction
 from postern_smtp.trace import blank_before, count_hops, received_field
 

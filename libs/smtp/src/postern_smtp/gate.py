@@ -18,7 +18,7 @@ from postern_core.scram import Verifier
 from postern_smtp.access import AccessList
 from postern_smtp.checks import Checks
 from postern_smtp.filters import Filters
-from postern_smtp.mail_authentication.evaluation import Examiner
+from postern_smtp.mail_authentication.examination import Examiner
 from postern_smtp.paths import ForwardPath
 
 # the mailbox to send to, or the reply that refuses it

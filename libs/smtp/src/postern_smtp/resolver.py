@@ -12,32 +12,25 @@ Standards: RFC 1035, RFC 2308 (negative answers), RFC 1123 section 6.1.3.2 (agai
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import ipaddress
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-import dns.asyncresolver
-import dns.exception
-import dns.name
-import dns.nameserver
-import dns.rdata
-import dns.rdatatype
-import dns.resolver
 import structlog
+
+if TYPE_CHECKING:
+    from postern_smtp.dns_stub import DnsStub
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 T = TypeVar("T")
 
 LOOKUP_S: Final = 5.0  # one lookup, its repetitions included
-_TRY_S: Final = 2.0  # until it asks the next server, or again
 _MAX_ENTRIES: Final = 10_000
 _MAX_FOUND_S: Final = 3600.0
-_MAX_NONE_S: Final = 300.0
 _FAILED_S: Final = 10.0
 _AT_ONCE: Final = 200  # queries on the wire; each has a socket
 _MAX_VALUES: Final = 50
@@ -83,7 +76,7 @@ class Resolver:
         self._servers = tuple(servers)
         self._lookup_s = lookup_s
         self._max_entries = max_entries
-        self._stub: dns.asyncresolver.Resolver | None = None
+        self._stub: DnsStub | None = None
         self._remembered: OrderedDict[tuple[str, str], tuple[float, DnsAnswer[Any]]] = OrderedDict()
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -133,32 +126,15 @@ class Resolver:
 
     async def _look_up(self, name: str, kind: str, value_of: Callable[[Any], T | None]) -> tuple[DnsAnswer[T], float]:
         """The answer, and for how many seconds it is good."""
-        qname = _wire_name(name)
-        if qname is None:
-            return DnsAnswer(Outcome.NONE, name_exists=False), _MAX_NONE_S
-        try:
-            async with self._slots:
-                found = await self._system().resolve(qname, kind, lifetime=self._lookup_s, search=False)
-        except dns.resolver.NXDOMAIN as nowhere:
-            return DnsAnswer(Outcome.NONE, name_exists=False), _negative_s(nowhere.responses().values())  # type: ignore[no-untyped-call]
-        except dns.resolver.NoAnswer as nothing:
-            return DnsAnswer(Outcome.NONE), _negative_s([nothing.response()])  # type: ignore[no-untyped-call]
-        except (dns.exception.DNSException, OSError, ValueError) as error:
-            return DnsAnswer(Outcome.FAILED, reason=str(error)[:200]), _FAILED_S
-        values = tuple(_values(found, value_of))
-        outcome = Outcome.FOUND if values else Outcome.NONE
-        return DnsAnswer(outcome, values), min(float(found.rrset.ttl if found.rrset is not None else 0), _MAX_FOUND_S)
-
-    def _system(self) -> dns.asyncresolver.Resolver:
         if self._stub is None:
-            stub = dns.asyncresolver.Resolver(configure=not self._servers)
-            if self._servers:
-                stub.nameservers = [dns.nameserver.Do53Nameserver(host, port) for host, port in self._servers]
-            stub.cache = None
-            stub.timeout = min(_TRY_S, self._lookup_s / 2)
-            stub.use_edns(0, 0, 1232)  # what passes unfragmented (DNS flag day 2020)
-            self._stub = stub
-        return self._stub
+            self._stub = await asyncio.to_thread(_load_stub, self._servers, self._lookup_s)
+        async with self._slots:
+            looked = await self._stub.look_up(name, kind)
+        if looked.outcome is Outcome.FAILED:
+            return DnsAnswer(Outcome.FAILED, reason=looked.reason), _FAILED_S
+        values = tuple(value for record in looked.records[:_MAX_VALUES] if (value := value_of(record)) is not None)
+        outcome = Outcome.FOUND if values else Outcome.NONE
+        return DnsAnswer(outcome, values, looked.name_exists), min(looked.keep_s, _MAX_FOUND_S)
 
     # --- what was asked before
 
@@ -212,32 +188,15 @@ def host_name(text: str) -> str | None:
 
 
 def _mail_exchanger(record: Any) -> MailExchanger | None:
-    if record.exchange == dns.name.root:
+    exchange = record.exchange.to_text()
+    if exchange == ".":
         return MailExchanger(record.preference, "")
-    host = host_name(record.exchange.to_text())
+    host = host_name(exchange)
     return MailExchanger(record.preference, host) if host is not None else None
 
 
-def _values(found: dns.resolver.Answer, value_of: Callable[[Any], T | None]) -> Iterator[T]:
-    for _, record in zip(range(_MAX_VALUES), found, strict=False):
-        value = value_of(record)
-        if value is not None:
-            yield value
+def _load_stub(servers: tuple[tuple[str, int], ...], lookup_s: float) -> DnsStub:
+    # at the first question: dnspython takes some megabytes, and many gates never ask anything
+    from postern_smtp.dns_stub import DnsStub
 
-
-def _wire_name(name: str) -> dns.name.Name | None:
-    """The name, label by label (no escapes); None for one that cannot be in DNS."""
-    with contextlib.suppress(dns.exception.DNSException, UnicodeError):
-        return dns.name.Name([*(label.encode("ascii") for label in name.split(".")), b""])
-    return None
-
-
-def _negative_s(responses: Iterable[Any]) -> float:
-    """For how long it is known that something is not there (RFC 2308 section 5): by the SOA record, if there is one."""
-    known = [
-        float(min(rrset.ttl, *(record.minimum for record in rrset)))
-        for response in responses
-        for rrset in response.authority
-        if rrset.rdtype == dns.rdatatype.SOA
-    ]
-    return min([*known, _MAX_NONE_S])
+    return DnsStub(servers, lookup_s)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from postern_core.errors import Reply
 from postern_core.policy import DomainTable, GatePolicy
@@ -25,11 +26,13 @@ from postern_smtp.dns_lists import dns_list_checks
 from postern_smtp.filters import compile_filters
 from postern_smtp.gate import GateRules, postmaster_domain
 from postern_smtp.hello_checks import hello_checks
-from postern_smtp.mail_authentication.evaluation import mail_examiner
 from postern_smtp.paths import ForwardPath
 from postern_smtp.recipients import AnyRecipient
 from postern_smtp.resolver import Resolver
 from postern_smtp.reverse_dns import name_checks
+
+if TYPE_CHECKING:
+    from postern_smtp.mail_authentication.evaluation import MailExaminer
 
 _ROUTING = frozenset("%!@")
 
@@ -67,7 +70,7 @@ def compile_rules(policy: GatePolicy, *, resolver: Resolver, asked: Asked, greyl
     recipients, filters = RelayRecipients(domains, postmaster_domain(policy)), compile_filters(policy, listener)
     access = AccessList(listener.access)
     hostname = normalise_domain(listener.identity.hostname or policy.hostname)
-    examiner = mail_examiner(policy, hostname, resolver, filters.relay_clients)
+    examiner = _examiner(policy, hostname, resolver, filters.relay_clients)
     listed_at_once, listed_later = dns_list_checks(listener, access, resolver, filters.relay_clients)
     return GateRules(
         revision=policy.revision,
@@ -90,3 +93,12 @@ def compile_rules(policy: GatePolicy, *, resolver: Resolver, asked: Asked, greyl
         filters=filters,
         decide_relayed=AnyRecipient(postmaster_domain(policy)).decide if filters.relay_clients is not None else None,
     )
+
+
+def _examiner(policy: GatePolicy, hostname: str, resolver: Resolver, relay_clients: NetworkSet | None) -> MailExaminer | None:
+    if not policy.anon_listener.mail_authentication.enabled:
+        return None
+    # not before it is wanted: its cryptography takes ten megabytes
+    from postern_smtp.mail_authentication.evaluation import mail_examiner
+
+    return mail_examiner(policy, hostname, resolver, relay_clients)

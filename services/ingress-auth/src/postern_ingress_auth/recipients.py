@@ -15,7 +15,7 @@ from postern_smtp.access import AccessList
 from postern_smtp.checks import AccountCheck, Checks
 from postern_smtp.filters import compile_filters
 from postern_smtp.gate import DecideRecipient, GateRules, postmaster_domain
-from postern_smtp.mail_authentication.evaluation import ForgeryRemoval, own_names
+from postern_smtp.mail_authentication.examination import Examiner
 from postern_smtp.paths import ForwardPath
 from postern_smtp.recipients import AnyRecipient
 from postern_smtp.resolver import Resolver
@@ -56,5 +56,14 @@ def compile_rules(policy: GatePolicy, *, resolver: Resolver, account: AccountChe
         checks=Checks(connection=name_checks(listener, access, resolver), account=account),
         decide_recipient=decide,
         filters=compile_filters(policy, listener),
-        examiner=ForgeryRemoval(own_names(policy)) if listener.mail_authentication.enabled else None,
+        examiner=_examiner(policy),
     )
+
+
+def _examiner(policy: GatePolicy) -> Examiner | None:
+    if not policy.auth_listener.mail_authentication.enabled:
+        return None
+    # not before it is wanted: its cryptography takes ten megabytes
+    from postern_smtp.mail_authentication.evaluation import ForgeryRemoval, own_names
+
+    return ForgeryRemoval(own_names(policy))

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
@@ -24,6 +24,7 @@ from postern_smtp.commands import Mail
 from postern_smtp.mail_authentication.arc import ArcResult, check_arc
 from postern_smtp.mail_authentication.dkim import DkimResult, check_dkim
 from postern_smtp.mail_authentication.dmarc import Asked, DmarcResult, author_domain, check_dmarc
+from postern_smtp.mail_authentication.examination import Examined
 from postern_smtp.mail_authentication.fields import SignedMessage, parse_signed
 from postern_smtp.mail_authentication.results import Result
 from postern_smtp.mail_authentication.spf import SpfResult, check_spf
@@ -41,24 +42,6 @@ SIGNATURES_S: Final = 7.0  # SPF, DKIM and ARC, at once …
 DMARC_S: Final = 3.0  # … and then DMARC: ten seconds in all
 _LARGE_OCTETS: Final = 64 * 1024
 _LARGE_AT_ONCE: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """What comes of it: a `refusal`, or the message with the fields to put in front of it, and why it should be held ("": it should not)."""
-
-    body: bytes
-    fields: bytes = b""
-    hold: str = ""
-    refusal: Reply | None = None
-
-
-class Examiner(Protocol):
-    """What a gate does with a message between its end and its being stored."""
-
-    async def examine(self, client: Client, reverse_path: str, body: bytes) -> Examined:
-        """Never raises but when cancelled; bounded in time."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
