@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import Connection, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
@@ -24,7 +24,7 @@ from postern_api.policy.repository import PolicyRepository
 from postern_api.quarantine.indexing import index_row
 from postern_api.quarantine.repository import QuarantineIndex
 from postern_api.store.database import Database
-from postern_api.store.migrating import HEAD, migrate
+from postern_api.store.migrating import HEAD, migrate, upgrade
 from postern_api.store.models import metadata
 from postern_api.tokens.repository import TokenRepository
 from postern_api.tokens.scopes import Scope
@@ -58,13 +58,52 @@ async def test_a_replica_waits_for_another_one_that_writes_the_first_tables(tmp_
     await database.close()
 
 
-async def test_the_migrations_make_the_tables_of_the_models(database: Database) -> None:
+def shape(connection: Connection) -> dict[str, object]:
+    """Everything about the tables but the order of their columns."""
+    inspector = inspect(connection)
+    found: dict[str, object] = {}
+    for table in sorted({*inspector.get_table_names()} - {"alembic_version"}):
+        columns = {each["name"]: (str(each["type"]), each["nullable"], each["default"]) for each in inspector.get_columns(table)}
+        found[table] = (columns, inspector.get_pk_constraint(table)["constrained_columns"], inspector.get_foreign_keys(table))
+    if connection.dialect.name == "postgresql":
+        texts = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'"
+    else:
+        texts = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+        without = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%WITHOUT ROWID%'"))
+        found["without rowid"] = sorted(without.scalars())
+    found["indexes"] = {name: definition for name, definition in connection.execute(text(texts)) if "alembic" not in name}
+    return found
+
+
+async def test_a_new_database_has_the_tables_that_the_migrations_make(database_url: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
+    database = Database(make_url(database_url))
+    async with database.write() as connection:
+        await connection.run_sync(upgrade)
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == [HEAD]
+        migrated = await connection.run_sync(shape)
+        differences = await connection.run_sync(lambda sync: compare_metadata(MigrationContext.configure(sync), metadata))
+        await connection.run_sync(metadata.drop_all)
+        await connection.execute(text("DROP TABLE alembic_version"))
+    assert differences == []
+    await migrate(database)
     async with database.read() as connection:
-        found = await connection.run_sync(lambda sync: compare_metadata(MigrationContext.configure(sync), metadata))
-    assert found == []
+        assert await connection.run_sync(shape) == migrated
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == [HEAD]
+    await database.close()
+
+
+async def test_a_database_with_tables_of_somebody_else_is_migrated_and_keeps_them(database_url: str) -> None:
+    database = Database(make_url(database_url))
+    async with database.write() as connection:
+        await connection.execute(text("CREATE TABLE theirs (n INTEGER)"))
+    await migrate(database)
+    async with database.read() as connection:
+        tables = await connection.run_sync(lambda sync: set(inspect(sync).get_table_names()))
+    assert {"theirs", "alembic_version", *metadata.tables} == tables
+    await database.close()
 
 
 async def test_sqlite_syncs_at_each_commit(tmp_path: object) -> None:
