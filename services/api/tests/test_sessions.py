@@ -43,7 +43,7 @@ class Replicas:
         changes = {"listen": "127.0.0.1:0", "drain_s": 4, "instance": instance}
         settings = Settings(**self.api.broker.settings("ingress-anon").model_dump() | changes)
         gate = await self.stack.enter_async_context(
-            gate_under_test(self.api.broker, Gate.ANON, lambda _: gate_of(settings))  # type: ignore[arg-type]
+            gate_under_test(self.api.broker, Gate.ANON, lambda bus: gate_of(settings, bus))  # type: ignore[arg-type]
         )
         self.gates[instance] = gate
         await eventually(self._known)
