@@ -42,7 +42,6 @@ async def gate(broker: Broker, certificate: tuple[Path, Path], authority: Author
             "tls_cert_file": certificate[0],
             "tls_key_file": certificate[1],
             "tls_client_ca_file": authority.file,
-            "auth_failure_delay_s": 0.01,
             "drain_s": 6,
         }
     )
