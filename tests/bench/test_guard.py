@@ -215,6 +215,9 @@ def test_a_tiny_run_marks_every_target_for_a_part(tmp_path: Path) -> None:
         *["gate alone"] * 4,
         "inspection",
         "embedded stack",
+        "an idle connection",
+        "an idle connection inside TLS",
+        "an honest client beside 200 idle and 20 dripping ones",
         "start to first mail",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["parts.json"]
@@ -224,11 +227,17 @@ def test_a_target_that_is_missed_is_marked() -> None:
     slow = Duel(mix="50k", ours=[_taken(290, gate=1, broker=1)], stock=[_taken(100, aiosmtpd=3)])
     idle = parts.Idle(first_start_s=5.1, second_start_s=1, idle_s=60, memory_mb={"api": 351})
     inspection = parts.Inspection(mix="50k", ms_per_message=[0.51], loop_ms=[10])
-    found = [
-        mark.met
-        for mark in parts.marks(parts.Parts(machine=None, options="", took_s=0, gate=[slow], inspection=[inspection], idle=idle))
-    ]  # type: ignore[arg-type]
-    assert found == [False, True, False, False, False]
+    crowd = parts.Connections(idle=10_000, dripping=1000, idle_kb=40.1, idle_tls_kb=40, all_mb=400, honest_ms=1001)
+    run = parts.Parts(
+        machine=None,  # type: ignore[arg-type]
+        options="",
+        took_s=0,
+        gate=[slow],
+        inspection=[inspection],
+        idle=idle,
+        connections=crowd,
+    )
+    assert [mark.met for mark in parts.marks(run)] == [False, True, False, False, False, True, False, False]
 
 
 def test_reference_of_a_run_that_says_nothing_is_refused() -> None:
