@@ -92,6 +92,10 @@ REFUSALS: list[tuple[str, Any, tuple[int, str]]] = [
     ("auth/relaying", {"networks": ["192.0.2.0/24"]}, (400, "wrong_gate")),
     ("anon/relaying", {"users": False}, (400, "wrong_gate")),
     ("anon/addresses", {"default_domain": "example.com"}, (400, "wrong_gate")),
+    ("auth/dns_lists", {"lists": [{"zone": "list.example"}]}, (400, "wrong_gate")),
+    ("auth/greeting", {"hello_own": "refuse"}, (400, "wrong_gate")),
+    ("auth/greylisting", {"enabled": True}, (400, "wrong_gate")),
+    ("auth/mail_authentication", {"enabled": True, "dmarc": "reject"}, (400, "wrong_gate")),
     ("auth/addresses", {"default_domain": "no domain"}, (400, "invalid_domain")),
     ("anon/preset", {"preset": "exchange"}, (422, "malformed_payload")),
 ]

@@ -14,11 +14,13 @@ from postern_api.errors import ConflictError, InvalidError
 from postern_api.policy.objects import RuleObject, Snapshot
 from postern_core.policy import (
     AttachmentCondition,
+    DmarcAction,
     GateLimits,
     KeywordCondition,
     ListenerPolicy,
     Recipients,
     SenderCondition,
+    Switch,
     TlsUse,
 )
 
@@ -47,14 +49,33 @@ def check(snapshot: Snapshot) -> None:
     for gate, limits in (("anon", snapshot.anon), ("auth", snapshot.auth)):
         _limits(gate, limits)
     _security(snapshot.auth_listener)
-    if snapshot.auth_listener.relaying.networks:
-        raise InvalidError("wrong_gate", "auth: users relay there; networks that may relay belong to the anonymous gate")
-    if not snapshot.anon_listener.relaying.users:
-        raise InvalidError("wrong_gate", "anon: there are no users at this gate")
-    if snapshot.anon_listener.addresses.default_domain:
-        raise InvalidError(
-            "wrong_gate", "anon: an address without a domain is refused there; completing it belongs to the other gate"
-        )
+    _gates(snapshot.anon_listener, snapshot.auth_listener)
+
+
+def _gates(anon: ListenerPolicy, auth: ListenerPolicy) -> None:
+    """What one of the gates would not do is refused there, and not kept as if it were in force."""
+    greeting = auth.greeting
+    wrong = (
+        (auth.relaying.networks, "auth: users relay there; networks that may relay belong to the anonymous gate"),
+        (not anon.relaying.users, "anon: there are no users at this gate"),
+        (
+            anon.addresses.default_domain,
+            "anon: an address without a domain is refused there; completing it belongs to the other gate",
+        ),
+        (auth.dns_lists.lists, "auth: users are known by their passwords; lists in DNS are asked at the anonymous gate"),
+        (
+            {greeting.hello_syntax, greeting.hello_own, greeting.hello_resolves} != {Switch.OFF},
+            "auth: what a user's program calls itself says nothing; HELO is looked at at the anonymous gate",
+        ),
+        (auth.greylisting.enabled, "auth: users are known by their passwords; greylisting belongs to the anonymous gate"),
+        (
+            auth.mail_authentication.dmarc is not DmarcAction.NONE,
+            "auth: mail of users is not from elsewhere; DMARC is followed at the anonymous gate",
+        ),
+    )
+    for is_wrong, why in wrong:
+        if is_wrong:
+            raise InvalidError("wrong_gate", why)
 
 
 def _security(authenticated: ListenerPolicy) -> None:
