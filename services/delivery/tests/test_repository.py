@@ -14,7 +14,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import event, make_url, text
+from sqlalchemy import event, func, make_url, select, text
 from structlog.testing import capture_logs
 
 from postern_core.control import QueueAction
@@ -24,7 +24,7 @@ from postern_delivery.outcome import Fate, RecipientResult, retry_all
 from postern_delivery.store import migrations
 from postern_delivery.store.database import Database, DatabaseAway
 from postern_delivery.store.migrating import migrate
-from postern_delivery.store.models import metadata
+from postern_delivery.store.models import metadata, queue
 from postern_delivery.store.repository import FROZEN, REMOVE, QueuedJob, QueueRepository, matching, on_route
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -68,6 +68,16 @@ async def test_migrations_make_what_the_models_say(database: Database) -> None:
     async with database.read() as connection:
         differences = await connection.run_sync(lambda sync: compare_metadata(MigrationContext.configure(sync), metadata))
     assert differences == []
+
+
+async def test_a_page_and_its_count_are_of_one_moment(database: Database, repository: QueueRepository) -> None:
+    counted = select(func.count()).select_from(queue)
+    async with database.read() as connection:
+        before = (await connection.execute(counted)).scalar_one()
+        assert await repository.insert(a_row())
+        assert (await connection.execute(counted)).scalar_one() == before
+    async with database.read() as connection:
+        assert (await connection.execute(counted)).scalar_one() == before + 1
 
 
 async def test_postgresql_that_does_not_sync_is_told_of(postgres_url: str) -> None:

@@ -46,9 +46,11 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read from. Raises DatabaseAway."""
+        """A connection to read from, which shows one moment however many statements are run on it. Raises DatabaseAway."""
         try:
             async with self._opened().connect() as connection:
+                if not self.is_sqlite:  # whose transactions see one snapshot anyway
+                    await connection.execution_options(isolation_level="REPEATABLE READ")
                 yield connection
         except self._faults as error:
             raise DatabaseAway(_reason(error)) from error
