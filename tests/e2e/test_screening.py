@@ -57,7 +57,7 @@ def test_each_rule_family_with_each_action(relay: Relay, family: str, action: st
 def test_the_first_matching_rule_decides_and_a_disabled_one_does_not(relay: Relay) -> None:
     keyword = {"type": "keyword", "phrases": ["ordered"], "scope": "body"}
     with (
-        relay.rule({"name": "off", "enabled": False, "condition": keyword, "action": "delete"}),
+        relay.rule({"name": "off", "mode": "off", "condition": keyword, "action": "delete"}),
         relay.rule({"name": "first", "condition": keyword, "action": "hold"}),
         relay.rule({"name": "second", "condition": keyword, "action": "delete"}),
     ):

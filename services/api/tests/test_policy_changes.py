@@ -246,7 +246,7 @@ async def test_rules_keep_their_order(api: RunningApi) -> None:
     (await api.client.put("/rules/order", json={"ids": order})).raise_for_status()
     assert [rule["id"] for rule in await api.get("/rules")] == order
     shown = await api.get(f"/rules/{ids[0]}")
-    (await api.client.put(f"/rules/{ids[0]}", json=shown | {"enabled": False})).raise_for_status()
+    (await api.client.put(f"/rules/{ids[0]}", json=shown | {"mode": "off"})).raise_for_status()
     assert [rule.id for rule in (await section(api, "screening", ScreeningPolicy)).rules] == [ids[2], ids[1]]
     (await api.client.delete(f"/rules/{ids[2]}")).raise_for_status()
     assert [rule["id"] for rule in await api.get("/rules")] == [ids[0], ids[1]]

@@ -16,6 +16,7 @@ class Action(enum.StrEnum):
     DELETE = "delete"  # end it without a trace but the disposition; nobody is told (no backscatter)
     HOLD = "hold"  # keep it in QUARANTINE until somebody decides
     FORWARD = "forward"  # send it to another address instead of its recipients
+    ALLOW = "allow"  # let it pass, whatever later rules say
 
 
 class Decision(enum.StrEnum):
@@ -45,6 +46,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     part: str  # MIME part path as IMAP numbers it ("1.2"), "header", or "envelope"
     offset: int = 0  # bytes into the decoded part (or the header block)
     excerpt: str = ""  # at most 72 characters of what matched, controls removed
+    monitored: bool = False  # the rule only records what it would do
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,11 +54,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     revision: int
     decision: Decision
-    findings: tuple[Finding, ...] = ()  # the first is the one that decided
+    findings: tuple[Finding, ...] = ()  # those of the rule that decided first
     hold_reason: HoldReason | None = None
     forward_to: str = ""
     detail: str = ""  # one sentence for an administrator
     screening_ms: float = 0.0
+
+    @property
+    def deciding(self) -> Finding | None:
+        """The first finding of the rule that decided; None when no rule did."""
+        return next((finding for finding in self.findings[:1] if not finding.monitored), None)
 
 
 class HeldMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -42,12 +42,16 @@ from postern_core.notices import Notice, NoticeBatch, NoticeKind
 from postern_core.policy import (
     AccessAction,
     AccessEntry,
+    AllOf,
+    AnyOf,
     AttachmentCondition,
     AttachmentMatch,
     BareNewline,
     CalloutRoute,
     CipherFloor,
+    ClientCondition,
     DeliveryPolicy,
+    DirectionCondition,
     DmarcAction,
     DnsList,
     GateLimits,
@@ -69,8 +73,10 @@ from postern_core.policy import (
     ListenerTls,
     ListenerVerification,
     MailAuthentication,
+    MalformedCondition,
     Mechanism,
     NextHop,
+    Not,
     Rates,
     RecipientList,
     Recipients,
@@ -80,16 +86,19 @@ from postern_core.policy import (
     Route,
     RouteTls,
     Rule,
+    RuleMode,
     ScreeningPolicy,
     SenderCondition,
     SenderRules,
     SendingRates,
     SessionLogging,
     SessionLogLevel,
+    SizeCondition,
     Switch,
     Throttling,
     TlsUse,
     TlsVersion,
+    UserCondition,
     WhenUnavailable,
 )
 from postern_core.policy.commands import CommandRule, ListenerCommands, OnViolation
@@ -333,6 +342,25 @@ PLAIN: dict[str, msgspec.Struct] = {
         anon_listener=ListenerPolicy(
             mail_authentication=MailAuthentication(
                 enabled=True, dmarc=DmarcAction.REJECT, defer_unknown=True, trusted_arc_sealers=("lists.example.org",)
+            ),
+        ),
+    ),
+    "screening-policy-1-conditions.json": ScreeningPolicy(
+        revision=42,
+        rules=(
+            Rule(
+                id="r1",
+                name="programs from outside",
+                condition=AllOf(
+                    of=(
+                        DirectionCondition(gates=(Gate.ANON,)),
+                        AnyOf(of=(ClientCondition(networks=("192.0.2.0/24",)), Not(of=UserCondition(names=("ann",))))),
+                        SizeCondition(larger_than_bytes=1000),
+                    )
+                ),
+                unless=MalformedCondition(),
+                action=Action.ALLOW,
+                mode=RuleMode.MONITOR,
             ),
         ),
     ),

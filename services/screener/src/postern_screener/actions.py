@@ -205,7 +205,7 @@ def forwarded_envelope(envelope: Envelope, forward_to: str, size_bytes: int) -> 
 def forwarding_header(envelope: Envelope, verdict: Verdict) -> bytes:
     """The fields in front of the copy, CRLF at the end of each; one original recipient a line (RFC 5322 section 2.1.1)."""
     recipients = ",\r\n ".join(_printable([recipient.address for recipient in envelope.recipients]))
-    rule_id = "".join(_printable([verdict.findings[0].rule_id])) if verdict.findings else ""
+    rule_id = "".join(_printable([verdict.deciding.rule_id])) if verdict.deciding is not None else ""
     fields = f"{ORIGINAL_RECIPIENTS_FIELD}: {recipients}\r\n{FORWARDED_BY_FIELD}: {rule_id}\r\n"
     return fields.encode("utf-8")
 

@@ -183,8 +183,7 @@ class Worker:
             "revision": verdict.revision,
             "ms": round(verdict.screening_ms, 3),
         }
-        if verdict.findings:
-            deciding = verdict.findings[0]
+        if (deciding := verdict.deciding) is not None:
             fields |= {
                 "rule_id": deciding.rule_id,
                 "rule_name": deciding.rule_name,

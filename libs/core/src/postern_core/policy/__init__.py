@@ -14,6 +14,23 @@ from postern_core.policy.access import (
 )
 from postern_core.policy.accounts import Rates, SenderRules, SendingRates, Throttling
 from postern_core.policy.codec import Section, SectionStruct, decode_section, encode_section
+from postern_core.policy.conditions import (
+    AllOf,
+    AnyOf,
+    AttachmentCondition,
+    AttachmentMatch,
+    ClientCondition,
+    Condition,
+    Criterion,
+    DirectionCondition,
+    KeywordCondition,
+    KeywordScope,
+    MalformedCondition,
+    Not,
+    SenderCondition,
+    SizeCondition,
+    UserCondition,
+)
 from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule, Route, RouteTls
 from postern_core.policy.domains import DomainTable, Recipients, RelayDomain
 from postern_core.policy.extensions import ListenerExtensions
@@ -35,26 +52,24 @@ from postern_core.policy.reputation import (
     MailAuthentication,
     Switch,
 )
-from postern_core.policy.screening import (
-    AttachmentCondition,
-    AttachmentMatch,
-    KeywordCondition,
-    KeywordScope,
-    Rule,
-    ScreeningPolicy,
-    SenderCondition,
-)
+from postern_core.policy.screening import Rule, RuleMode, ScreeningPolicy
 from postern_core.policy.security import CipherFloor, ListenerAuthentication, ListenerTls, Mechanism, TlsUse, TlsVersion
 
 __all__ = [
     "AccessAction",
     "AccessEntry",
+    "AllOf",
+    "AnyOf",
     "AttachmentCondition",
     "AttachmentMatch",
     "BareNewline",
     "CalloutRoute",
     "CipherFloor",
+    "ClientCondition",
+    "Condition",
+    "Criterion",
     "DeliveryPolicy",
+    "DirectionCondition",
     "DmarcAction",
     "DnsList",
     "DomainTable",
@@ -78,8 +93,10 @@ __all__ = [
     "ListenerTls",
     "ListenerVerification",
     "MailAuthentication",
+    "MalformedCondition",
     "Mechanism",
     "NextHop",
+    "Not",
     "Rates",
     "RecipientList",
     "Recipients",
@@ -89,6 +106,7 @@ __all__ = [
     "Route",
     "RouteTls",
     "Rule",
+    "RuleMode",
     "ScreeningPolicy",
     "Section",
     "SectionStruct",
@@ -97,10 +115,12 @@ __all__ = [
     "SendingRates",
     "SessionLogLevel",
     "SessionLogging",
+    "SizeCondition",
     "Switch",
     "Throttling",
     "TlsUse",
     "TlsVersion",
+    "UserCondition",
     "WhenUnavailable",
     "decode_section",
     "encode_section",

@@ -7,57 +7,31 @@ import enum
 import msgspec
 
 from postern_core.contract import Version, written
+from postern_core.policy.conditions import Condition
 from postern_core.policy.domains import RelayDomain
 from postern_core.verdict import Action
 
 
-class AttachmentMatch(enum.StrEnum):
-    """What an attachment rule compares (OLD-PRODUCT 2.10)."""
+class RuleMode(enum.StrEnum):
+    """How far a rule goes."""
 
-    NAME = "name"  # the whole file name, caseless
-    EXTENSION = "extension"  # any of its extensions, without the dot, caseless
-    SIZE = "size"  # decoded size in bytes, greater than
-
-
-class KeywordScope(enum.StrEnum):
-    """Where a keyword is looked for (OLD-PRODUCT 2.02)."""
-
-    HEADER = "header"
-    BODY = "body"
-    BOTH = "both"
-
-
-class SenderCondition(msgspec.Struct, frozen=True, kw_only=True, tag="sender"):
-    """Addresses (`a@example.com`), domains (`example.com`) or wildcards (`*.example.com`), any of them, against the
-    reverse-path and the addresses of From:."""
-
-    patterns: tuple[str, ...]
-
-
-class AttachmentCondition(msgspec.Struct, frozen=True, kw_only=True, tag="attachment", omit_defaults=True):
-    """One attachment criterion with its values, any of them."""
-
-    match: AttachmentMatch
-    values: tuple[str, ...] = ()  # for name and extension
-    larger_than_bytes: int = 0  # for size
-
-
-class KeywordCondition(msgspec.Struct, frozen=True, kw_only=True, tag="keyword", omit_defaults=True):
-    """Literal phrases, any of them, caseless, found also inside longer words unless `whole_word`."""
-
-    phrases: tuple[str, ...]
-    scope: KeywordScope = KeywordScope.BOTH
-    whole_word: bool = False
+    ON = "on"
+    MONITOR = "monitor"  # it only records what it would do
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One rule. Only enabled rules are in a snapshot; they stand in the order in which they decide."""
+    """One rule. Those that are off are not in a snapshot; the others stand in the order in which they decide.
+
+    It matches when `condition` holds and `unless` does not.
+    """
 
     id: str
     name: str
-    condition: SenderCondition | AttachmentCondition | KeywordCondition
+    condition: Condition
     action: Action
     forward_to: str = ""  # with action forward
+    unless: Condition | None = None
+    mode: RuleMode = RuleMode.ON
 
 
 class ScreeningPolicy(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from postern_api.errors import ConflictError, InvalidError
 from postern_api.policy.objects import RuleObject, Snapshot
 from postern_core.policy import (
     AttachmentCondition,
+    Criterion,
     DmarcAction,
     GateLimits,
     KeywordCondition,
@@ -23,6 +24,7 @@ from postern_core.policy import (
     Switch,
     TlsUse,
 )
+from postern_core.policy.conditions import criteria
 
 MAX_PHRASES: Final = 100_000  # of all enabled rules together
 MAX_PHRASE_CHARACTERS: Final = 1000
@@ -118,9 +120,17 @@ def _limits(gate: str, limits: GateLimits) -> None:
 
 
 def _values(rule: RuleObject) -> int:
-    match rule.condition:
+    """How many phrases and patterns its conditions have together."""
+    conditions = (rule.condition,) if rule.unless is None else (rule.condition, rule.unless)
+    return sum(_values_of(criterion) for condition in conditions for criterion in criteria(condition))
+
+
+def _values_of(criterion: Criterion) -> int:
+    match criterion:
         case KeywordCondition(phrases=values) | SenderCondition(patterns=values) | AttachmentCondition(values=values):
             return len(values)
+        case _:
+            return 1
 
 
 def _unique(noun: str, names: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from postern_api.errors import InvalidError
-from postern_api.policy.objects import RouteObject, Snapshot
+from postern_api.policy.objects import RouteObject, RuleObject, Snapshot
 from postern_core.policy import (
     CalloutRoute,
     DeliveryPolicy,
@@ -18,6 +18,7 @@ from postern_core.policy import (
     Recipients,
     Route,
     Rule,
+    RuleMode,
     ScreeningPolicy,
     Section,
     SectionStruct,
@@ -74,11 +75,7 @@ def compile_policy(snapshot: Snapshot, revision: int) -> Compiled | None:
         ),
         screening=ScreeningPolicy(
             revision=revision,
-            rules=tuple(
-                Rule(id=rule.id, name=rule.name, condition=rule.condition, action=rule.action, forward_to=rule.forward_to)
-                for rule in snapshot.rules
-                if rule.enabled
-            ),
+            rules=tuple(_rule(rule) for rule in snapshot.rules if rule.enabled),
             relay_domains=domains,
             default_route=default,
             max_deliveries=general.max_deliveries,
@@ -104,6 +101,18 @@ def _callout_routes(snapshot: Snapshot) -> tuple[CalloutRoute, ...]:
         CalloutRoute(name=route.name, next_hops=route.smart_hosts, tls=route.tls, use_helo=route.use_helo)
         for route in snapshot.routes
         if route.name in asked
+    )
+
+
+def _rule(rule: RuleObject) -> Rule:
+    return Rule(
+        id=rule.id,
+        name=rule.name,
+        condition=rule.condition,
+        action=rule.action,
+        forward_to=rule.forward_to,
+        unless=rule.unless,
+        mode=RuleMode.MONITOR if rule.monitor else RuleMode.ON,
     )
 
 

@@ -9,21 +9,17 @@ import msgspec
 
 from postern_api.alerts.objects import AlertPolicy
 from postern_core.policy import (
-    AttachmentCondition,
+    Condition,
     GateLimits,
-    KeywordCondition,
     ListenerPolicy,
     NextHop,
     RecipientList,
     RelayDomain,
     RetrySchedule,
     RouteTls,
-    SenderCondition,
     SendingRates,
 )
 from postern_core.verdict import Action
-
-Condition = SenderCondition | AttachmentCondition | KeywordCondition
 
 
 class RouteObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +45,8 @@ class RuleObject(msgspec.Struct, frozen=True, kw_only=True):
     condition: Condition
     action: Action
     enabled: bool = True
+    monitor: bool = False  # it only records what it would do
+    unless: Condition | None = None
     forward_to: str = ""
 
 

@@ -149,7 +149,7 @@ def _unreadable(stored: Stored, reason: str) -> HeldRow:
 def index_row(held: HeldMessage, sequence: int) -> HeldRow:
     """What the index keeps of a held message."""
     envelope, verdict = held.envelope, held.verdict
-    decided = verdict.findings[0] if verdict.findings else None
+    decided = verdict.deciding
     return HeldRow(
         queue_id=envelope.id,
         sequence=sequence,

@@ -6,14 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, FailFast, Field, JsonValue
 
-from postern_api.fields import Body, Flag, Line, Name, Whole, examples
-from postern_api.policy.checks import MAX_PHRASES
+from postern_api.fields import Body, Line, Name, examples
 from postern_api.policy.objects import RuleObject
-from postern_core.policy import AttachmentCondition, AttachmentMatch, KeywordCondition, KeywordScope, SenderCondition
+from postern_api.rules.conditions import ConditionBody, shown_condition
 from postern_core.verdict import Action
 
-# the first that is wrong is told: a hundred thousand sentences about as many values would help nobody
-Lines = Annotated[list[Line], FailFast(), Field(max_length=MAX_PHRASES)]
 _EXAMPLES: list[JsonValue] = [
     {
         "name": "no programs",
@@ -31,46 +28,35 @@ _EXAMPLES: list[JsonValue] = [
         "action": "forward",
         "forward_to": "abuse@example.com",
     },
+    {
+        "name": "programs from outside",
+        "mode": "monitor",
+        "condition": {
+            "type": "all",
+            "of": [
+                {"type": "direction", "gates": ["anon"]},
+                {"type": "attachment", "match": "extension", "values": ["exe"]},
+            ],
+        },
+        "unless": {"type": "sender", "patterns": ["partner.example"]},
+        "action": "delete",
+    },
 ]
-
-
-class SenderBody(Body):
-    """The reverse-path, or an address in From:, matches any of the patterns."""
-
-    type: Literal["sender"]
-    patterns: Lines = Field(description="Addresses, domains, or `*.domain`.", min_length=1)
-
-
-class AttachmentBody(Body):
-    """An attachment has one of these names or extensions, or is larger than a size."""
-
-    type: Literal["attachment"]
-    match: AttachmentMatch
-    values: Lines = Field(default=[], description="File names (whole, caseless), or extensions (with or without the dot).")
-    larger_than_bytes: Whole = Field(default=0, ge=0, le=2**50, description="For `size`: decoded size in bytes, greater than.")
-
-
-class KeywordBody(Body):
-    """Any of the phrases stands in the header, the body, or either; caseless."""
-
-    type: Literal["keyword"]
-    phrases: Lines = Field(min_length=1)
-    scope: KeywordScope = KeywordScope.BOTH
-    whole_word: Flag = Field(default=False, description="Not inside longer words.")
-
-
-ConditionBody = Annotated[SenderBody | AttachmentBody | KeywordBody, Field(discriminator="type")]
+Mode = Literal["off", "monitor", "on"]
 
 
 class RuleBody(Body):
-    """What to look for, and what to do with a message that has it. The first rule that matches decides."""
+    """What to look for, and what to do with a message that has it. The first rule in mode `on` that matches decides."""
 
     model_config = ConfigDict(json_schema_extra={"examples": _EXAMPLES})
 
     name: Name
-    enabled: Flag = True
+    mode: Mode = Field(default="on", description="`monitor` only records what the rule would do.")
     condition: ConditionBody
-    action: Action = Field(description="`delete`, `hold` in quarantine, or `forward` to `forward_to` instead of its recipients.")
+    unless: ConditionBody | None = Field(default=None, description="The rule does not match a message of which this holds.")
+    action: Action = Field(
+        description="`delete`, `hold` in quarantine, `forward` to `forward_to` instead of its recipients, or `allow`: pass, whatever later rules say."
+    )
     forward_to: Line = Field(default="", description="Address, with action `forward`.")
     id: str | None = Field(default=None, max_length=64, description="As shown; ignored here.")
 
@@ -82,8 +68,9 @@ class RuleView(Body):
         {
             "id": "r-1a2b3c4d",
             "name": "no programs",
-            "enabled": True,
+            "mode": "on",
             "condition": {"type": "attachment", "match": "extension", "values": ["exe"]},
+            "unless": None,
             "action": "hold",
             "forward_to": "",
         }
@@ -91,8 +78,9 @@ class RuleView(Body):
 
     id: str
     name: str
-    enabled: bool
+    mode: Mode
     condition: ConditionBody
+    unless: ConditionBody | None
     action: Action
     forward_to: str
 
@@ -101,8 +89,9 @@ class RuleView(Body):
         return cls(
             id=rule.id,
             name=rule.name,
-            enabled=rule.enabled,
-            condition=_shown(rule),
+            mode=_mode(rule),
+            condition=shown_condition(rule.condition),
+            unless=None if rule.unless is None else shown_condition(rule.unless),
             action=rule.action,
             forward_to=rule.forward_to,
         )
@@ -116,11 +105,7 @@ class RuleOrder(Body):
     ids: Annotated[list[Annotated[str, Field(max_length=64)]], FailFast(), Field(max_length=10_000)]
 
 
-def _shown(rule: RuleObject) -> SenderBody | AttachmentBody | KeywordBody:
-    match rule.condition:
-        case SenderCondition(patterns=patterns):
-            return SenderBody(type="sender", patterns=list(patterns))
-        case AttachmentCondition(match=match, values=values, larger_than_bytes=size):
-            return AttachmentBody(type="attachment", match=match, values=list(values), larger_than_bytes=size)
-        case KeywordCondition(phrases=phrases, scope=scope, whole_word=whole_word):
-            return KeywordBody(type="keyword", phrases=list(phrases), scope=scope, whole_word=whole_word)
+def _mode(rule: RuleObject) -> Mode:
+    if not rule.enabled:
+        return "off"
+    return "monitor" if rule.monitor else "on"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable
 
 import msgspec
 
 from postern_api.errors import ConflictError, InvalidError, NotFoundError
-from postern_api.policy.addresses import checked_address, checked_sender_pattern
-from postern_api.policy.checks import MAX_PHRASE_CHARACTERS
-from postern_api.policy.objects import Condition, RuleObject, Snapshot
-from postern_api.rules.schemas import AttachmentBody, KeywordBody, RuleBody, SenderBody
-from postern_core.policy import AttachmentCondition, AttachmentMatch, KeywordCondition, SenderCondition
+from postern_api.policy.addresses import checked_address
+from postern_api.policy.objects import RuleObject, Snapshot
+from postern_api.rules.conditions import checked_condition
+from postern_api.rules.schemas import RuleBody
 from postern_core.verdict import Action
 
 _ID = re.compile(r"[a-z0-9-]{1,64}")
@@ -41,43 +39,15 @@ def rule_from(body: RuleBody, rule_id: str) -> RuleObject:
     else:
         forward_to = ""
     return RuleObject(
-        id=rule_id, name=body.name, enabled=body.enabled, condition=_condition(body), action=body.action, forward_to=forward_to
+        id=rule_id,
+        name=body.name,
+        enabled=body.mode != "off",
+        monitor=body.mode == "monitor",
+        condition=checked_condition(body.condition),
+        unless=None if body.unless is None else checked_condition(body.unless),
+        action=body.action,
+        forward_to=forward_to,
     )
-
-
-def _condition(body: RuleBody) -> Condition:
-    match body.condition:
-        case SenderBody(patterns=patterns):
-            return SenderCondition(patterns=tuple(dict.fromkeys(checked_sender_pattern(pattern) for pattern in patterns)))
-        case KeywordBody(phrases=phrases, scope=scope, whole_word=whole_word):
-            return KeywordCondition(phrases=_values(phrases, "phrase"), scope=scope, whole_word=whole_word)
-        case AttachmentBody():
-            return _attachment(body.condition)
-
-
-def _attachment(body: AttachmentBody) -> AttachmentCondition:
-    if body.match is AttachmentMatch.SIZE:
-        if body.values or not body.larger_than_bytes:
-            raise InvalidError("invalid_condition", "match size takes larger_than_bytes, above 0, and no values")
-        return AttachmentCondition(match=body.match, larger_than_bytes=body.larger_than_bytes)
-    if not body.values or body.larger_than_bytes:
-        raise InvalidError("invalid_condition", f"match {body.match} takes values, and no larger_than_bytes")
-    values = body.values
-    if body.match is AttachmentMatch.EXTENSION:
-        values = [value.strip().removeprefix("*").removeprefix(".") for value in values]
-        if any("." in value or "/" in value for value in values):
-            raise InvalidError("invalid_condition", "an extension is what stands behind the last dot, as in exe")
-    return AttachmentCondition(match=body.match, values=_values(values, "value"))
-
-
-def _values(values: Iterable[str], noun: str) -> tuple[str, ...]:
-    """Trimmed and without repetitions."""
-    kept = dict.fromkeys(value.strip() for value in values)
-    if "" in kept:
-        raise InvalidError("invalid_condition", f"a {noun} is empty: it would match every message or none")
-    if any(len(value) > MAX_PHRASE_CHARACTERS for value in kept):
-        raise InvalidError("invalid_condition", f"a {noun} has more than {MAX_PHRASE_CHARACTERS} characters")
-    return tuple(kept)
 
 
 def find(snapshot: Snapshot, rule_id: str) -> RuleObject:

@@ -17,44 +17,44 @@ from postern_screener.mime import Part
 class AttachmentCheck:
     """All attachment rules in three tables."""
 
-    def __init__(self, rules: Iterable[tuple[int, AttachmentCondition]]) -> None:
-        """`rules`: index and condition. ValueError for a value that could never match."""
+    def __init__(self, criteria: Iterable[tuple[int, AttachmentCondition]]) -> None:
+        """`criteria`: number and condition. ValueError for a value that could never match."""
         self._names: dict[str, list[int]] = {}
         self._extensions: dict[str, list[int]] = {}
         self._compound: dict[str, list[int]] = {}  # "tar.gz"
-        self._sizes: list[tuple[int, int]] = []  # rule, larger than bytes
-        for rule, condition in rules:
+        self._sizes: list[tuple[int, int]] = []  # criterion, larger than bytes
+        for criterion, condition in criteria:
             if condition.match is AttachmentMatch.SIZE:
-                self._sizes.append((rule, condition.larger_than_bytes))
+                self._sizes.append((criterion, condition.larger_than_bytes))
                 continue
             for value in condition.values:
-                self._add(rule, condition.match, value)
+                self._add(criterion, condition.match, value)
 
-    def _add(self, rule: int, match: AttachmentMatch, value: str) -> None:
+    def _add(self, criterion: int, match: AttachmentMatch, value: str) -> None:
         normalised = normalise_name(value)
         if match is AttachmentMatch.EXTENSION:
             normalised = normalised.removeprefix("*").lstrip(".")
         if not normalised:
             raise ValueError(f"attachment rule: {value!r} is no file {match.value}")
         if match is AttachmentMatch.NAME:
-            self._names.setdefault(normalised, []).append(rule)
+            self._names.setdefault(normalised, []).append(criterion)
         elif "." in normalised:
-            self._compound.setdefault(f".{normalised}.", []).append(rule)
+            self._compound.setdefault(f".{normalised}.", []).append(criterion)
         else:
-            self._extensions.setdefault(normalised, []).append(rule)
+            self._extensions.setdefault(normalised, []).append(criterion)
 
     def check(self, part: Part) -> Iterator[Hit]:
         """Hits on one part."""
         if part.names and (self._names or self._extensions or self._compound):
             for name in part.names:
                 for compared in compared_names(name):
-                    for rule in self._matching(compared):
-                        yield Hit(rule, part.path, at_start(name))
+                    for criterion in self._matching(compared):
+                        yield Hit(criterion, part.path, at_start(name))
         if self._sizes and part.is_attachment:
             size = len(part.content())
-            for rule, larger_than in self._sizes:
+            for criterion, larger_than in self._sizes:
                 if size > larger_than:
-                    yield Hit(rule, part.path, at_start(f"{size} bytes"))
+                    yield Hit(criterion, part.path, at_start(f"{size} bytes"))
 
     def _matching(self, name: str) -> Iterator[int]:
         yield from self._names.get(name, ())
@@ -63,6 +63,6 @@ class AttachmentCheck:
             yield from self._extensions.get(extension, ())
         if self._compound:
             chain = "." + ".".join(reversed(found)) + "."
-            for value, rules in self._compound.items():
+            for value, criteria in self._compound.items():
                 if value in chain:
-                    yield from rules
+                    yield from criteria

@@ -1,4 +1,4 @@
-"""A hit: which rule matched, and where. What a check finds before anybody decides anything."""
+"""A hit: which criterion holds, and where. What a check finds before anybody decides anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Hit:
     """One match. `locate` gives offset (bytes into the decoded part or header block) and the text there; it is asked only when the hit
     is told to somebody, since it may have to walk the whole part again."""
 
-    rule: int  # index in the order of the rules
+    criterion: int  # its number in the ruleset
     part: str  # part number, "header", "<part>.header" or "envelope"
     locate: Callable[[], tuple[int, str]]
 

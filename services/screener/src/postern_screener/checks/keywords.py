@@ -28,7 +28,7 @@ _WHITE_SPACE: Final = bytes(0x20 if byte in b"\t\n\v\f\r" else byte for byte in 
 
 @dataclass(frozen=True, slots=True)
 class _Phrase:
-    """One phrase as it is searched, with the rules that want it by scope."""
+    """One phrase as it is searched, with the criteria that want it by scope."""
 
     text: bytes  # folded UTF-8, words with one blank between them
     whole_word: bool
@@ -39,10 +39,10 @@ class _Phrase:
 class KeywordCheck:
     """All keyword rules. May be used from several threads: each has its own scratch space."""
 
-    def __init__(self, rules: Iterable[tuple[int, KeywordCondition]]) -> None:
-        """`rules`: index and condition. ValueError for a phrase that is empty, too long or refused by the compiler."""
+    def __init__(self, criteria: Iterable[tuple[int, KeywordCondition]]) -> None:
+        """`criteria`: number and condition. ValueError for a phrase that is empty, too long or refused by the compiler."""
         phrases: dict[tuple[str, bool], _Phrase] = {}
-        for rule, condition in rules:
+        for criterion, condition in criteria:
             for phrase in condition.phrases:
                 words = fold(phrase).split()
                 if not words:
@@ -53,9 +53,9 @@ class KeywordCheck:
                     (" ".join(words), condition.whole_word), _Phrase(" ".join(words).encode(), condition.whole_word, [], [])
                 )
                 if condition.scope is not KeywordScope.BODY:
-                    compiled.in_header.append(rule)
+                    compiled.in_header.append(criterion)
                 if condition.scope is not KeywordScope.HEADER:
-                    compiled.in_body.append(rule)
+                    compiled.in_body.append(criterion)
         self._phrases = tuple(phrases.values())
         self._databases = [_database(self._phrases, first) for first in range(0, len(self._phrases), _PHRASES_EACH)]
         self._of_words = any(b" " in phrase.text for phrase in self._phrases)
@@ -74,8 +74,8 @@ class KeywordCheck:
         for text in texts:
             where: Searchable = UnicodeText(text, "utf-8")
             for phrase in self._found(where.data):
-                rules = sorted({*phrase.in_header, *phrase.in_body}) if is_nested else phrase.in_header
-                yield from self._hits(phrase, rules, part, where)
+                wanting = sorted({*phrase.in_header, *phrase.in_body}) if is_nested else phrase.in_header
+                yield from self._hits(phrase, wanting, part, where)
 
     def check_text(self, part: str, texts: Iterable[Searchable]) -> Iterator[Hit]:
         """Hits in the readings of one text part."""
@@ -105,12 +105,12 @@ class KeywordCheck:
         return scratches
 
     @staticmethod
-    def _hits(phrase: _Phrase, rules: list[int], part: str, where: Searchable) -> Iterator[Hit]:
-        if not rules or (span := _span(phrase, where.data)) is None:
+    def _hits(phrase: _Phrase, wanting: list[int], part: str, where: Searchable) -> Iterator[Hit]:
+        if not wanting or (span := _span(phrase, where.data)) is None:
             return
         locate = _locator(where, *span)
-        for rule in rules:
-            yield Hit(rule, part, locate)
+        for criterion in wanting:
+            yield Hit(criterion, part, locate)
 
 
 def _locator(where: Searchable, start: int, end: int) -> Callable[[], tuple[int, str]]:

@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from postern_core.policy import SenderCondition
 from postern_core.policy.domains import normalise_domain, normalise_pattern
 from postern_screener.checks.hit import Hit, at_start
 from postern_screener.defects import MAX_ADDRESSES
@@ -32,26 +33,26 @@ _SPACED_DOMAIN: Final = re.compile(rf"{_NAME}++(?:\s++{_NAME}++)*+")
 class SenderCheck:
     """All sender rules in one table: a lookup for each label of a domain, however many patterns there are."""
 
-    def __init__(self, rules: Iterable[tuple[int, Sequence[str]]]) -> None:
-        """`rules`: index and patterns. ValueError for a pattern that is none."""
+    def __init__(self, criteria: Iterable[tuple[int, SenderCondition]]) -> None:
+        """`criteria`: number and condition. ValueError for a pattern that is none."""
         self._addresses: dict[str, list[int]] = {}
         self._domains: dict[str, list[int]] = {}
         self._below: dict[str, list[int]] = {}
-        for rule, patterns in rules:
-            for pattern in patterns:
-                self._add(rule, pattern.strip())
+        for criterion, condition in criteria:
+            for pattern in condition.patterns:
+                self._add(criterion, pattern.strip())
 
-    def _add(self, rule: int, pattern: str) -> None:
+    def _add(self, criterion: int, pattern: str) -> None:
         local_part, at, domain = pattern.rpartition("@")
         if at and local_part:
             key = _normalise(local_part, normalise_domain(domain))
-            self._addresses.setdefault(key, []).append(rule)
+            self._addresses.setdefault(key, []).append(criterion)
             return
         normalised = normalise_pattern(domain)
         if normalised.startswith("*."):
-            self._below.setdefault(normalised[2:], []).append(rule)
+            self._below.setdefault(normalised[2:], []).append(criterion)
         else:
-            self._domains.setdefault(normalised, []).append(rule)
+            self._domains.setdefault(normalised, []).append(criterion)
 
     def check(self, reverse_path: str, from_fields: Sequence[str]) -> Iterator[Hit]:
         """Hits on the envelope first, then on From:."""
@@ -59,12 +60,12 @@ class SenderCheck:
             return
         if reverse_path:
             local_part, _, domain = reverse_path.rpartition("@")
-            for rule in self._matching(local_part, domain):
-                yield Hit(rule, "envelope", at_start(reverse_path))
+            for criterion in self._matching(local_part, domain):
+                yield Hit(criterion, "envelope", at_start(reverse_path))
         for value in from_fields:
             for local_part, domain in _addresses(value):
-                for rule in self._matching(local_part, domain):
-                    yield Hit(rule, "header", at_start(f"{local_part}@{domain}"))
+                for criterion in self._matching(local_part, domain):
+                    yield Hit(criterion, "header", at_start(f"{local_part}@{domain}"))
 
     def _matching(self, local_part: str, written: str) -> Iterator[int]:
         # longer than any domain: what it ends in still tells whose it is

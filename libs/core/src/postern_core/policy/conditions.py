@@ -1,0 +1,137 @@
+"""Conditions: what a rule may ask of a message. Some stand alone, `all`, `any` and `not` join others.
+
+A condition that stands alone is a *criterion*; the screener looks for all criteria of one kind at once, however many rules have them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from postern_core.envelope import Gate
+
+MOST_NESTED: Final = 8  # levels of `all`, `any` and `not` around a criterion
+
+
+class AttachmentMatch(enum.StrEnum):
+    """What an attachment condition compares (OLD-PRODUCT 2.10)."""
+
+    NAME = "name"  # the whole file name, caseless
+    EXTENSION = "extension"  # any of its extensions, without the dot, caseless
+    SIZE = "size"  # decoded size in bytes, greater than
+
+
+class KeywordScope(enum.StrEnum):
+    """Where a keyword is looked for (OLD-PRODUCT 2.02)."""
+
+    HEADER = "header"
+    BODY = "body"
+    BOTH = "both"
+
+
+class SenderCondition(msgspec.Struct, frozen=True, kw_only=True, tag="sender"):
+    """Addresses (`a@example.com`), domains (`example.com`) or wildcards (`*.example.com`), any of them, against the
+    reverse-path and the addresses of From:."""
+
+    patterns: tuple[str, ...]
+
+
+class AttachmentCondition(msgspec.Struct, frozen=True, kw_only=True, tag="attachment", omit_defaults=True):
+    """One attachment criterion with its values, any of them."""
+
+    match: AttachmentMatch
+    values: tuple[str, ...] = ()  # for name and extension
+    larger_than_bytes: int = 0  # for size
+
+
+class KeywordCondition(msgspec.Struct, frozen=True, kw_only=True, tag="keyword", omit_defaults=True):
+    """Literal phrases, any of them, caseless, found also inside longer words unless `whole_word`."""
+
+    phrases: tuple[str, ...]
+    scope: KeywordScope = KeywordScope.BOTH
+    whole_word: bool = False
+
+
+class DirectionCondition(msgspec.Struct, frozen=True, kw_only=True, tag="direction"):
+    """The message came in at one of these gates."""
+
+    gates: tuple[Gate, ...]
+
+
+class ClientCondition(msgspec.Struct, frozen=True, kw_only=True, tag="client"):
+    """The client's address lies in one of the networks (addresses or CIDR)."""
+
+    networks: tuple[str, ...]
+
+
+class UserCondition(msgspec.Struct, frozen=True, kw_only=True, tag="user"):
+    """One of these users sent it, caseless; without names: any user."""
+
+    names: tuple[str, ...] = ()
+
+
+class SizeCondition(msgspec.Struct, frozen=True, kw_only=True, tag="message-size"):
+    """The whole message, as accepted, is larger than this."""
+
+    larger_than_bytes: int
+
+
+class MalformedCondition(msgspec.Struct, frozen=True, kw_only=True, tag="malformed"):
+    """Readers may take the message for different ones (docs/reference/screening.md lists the defects)."""
+
+
+class AllOf(msgspec.Struct, frozen=True, kw_only=True, tag="all"):
+    """Every one of them."""
+
+    of: tuple[Condition, ...]
+
+
+class AnyOf(msgspec.Struct, frozen=True, kw_only=True, tag="any"):
+    """At least one of them."""
+
+    of: tuple[Condition, ...]
+
+
+class Not(msgspec.Struct, frozen=True, kw_only=True, tag="not"):
+    """The opposite."""
+
+    of: Condition
+
+
+Criterion = (
+    SenderCondition
+    | AttachmentCondition
+    | KeywordCondition
+    | DirectionCondition
+    | ClientCondition
+    | UserCondition
+    | SizeCondition
+    | MalformedCondition
+)
+Condition = Criterion | AllOf | AnyOf | Not
+
+
+def criteria(condition: Condition) -> Iterator[Criterion]:
+    """The criteria in a condition, in the order in which they are written."""
+    match condition:
+        case AllOf(of=parts) | AnyOf(of=parts):
+            for part in parts:
+                yield from criteria(part)
+        case Not(of=part):
+            yield from criteria(part)
+        case _:
+            yield condition
+
+
+def nesting(condition: Condition) -> int:
+    """Levels of `all`, `any` and `not` in a condition; 0 for a criterion."""
+    match condition:
+        case AllOf(of=parts) | AnyOf(of=parts):
+            return 1 + max((nesting(part) for part in parts), default=0)
+        case Not(of=part):
+            return 1 + nesting(part)
+        case _:
+            return 0

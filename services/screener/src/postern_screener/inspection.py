@@ -1,0 +1,80 @@
+"""One message under one ruleset: what was read of it, and which criteria hold.
+
+Everything that is searched for is searched once, for all rules; properties of the envelope are looked at when a rule comes to them. A
+message that does not parse is still searched: by its reverse-path, by the From: fields found in its bytes, by keywords over those bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from postern_core.envelope import Envelope
+from postern_screener.checks.hit import Hit, at_start
+from postern_screener.defects import Defect
+from postern_screener.mime import MalformedError, Message, parse_message
+from postern_screener.ruleset import Ruleset
+from postern_screener.text import searchable
+
+_FROM_LINE: Final = re.compile(rb"^from[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
+
+
+class Inspection:
+    """See the module. Never raises for anything in the message."""
+
+    def __init__(self, envelope: Envelope, body: bytes, ruleset: Ruleset) -> None:
+        self.envelope = envelope
+        self.body = body
+        self.ruleset = ruleset
+        self.message: Message | None
+        try:
+            self.message = parse_message(body)
+            self.defects = self.message.defects
+        except MalformedError as error:
+            self.message = None
+            self.defects = (Defect("1", f"the message does not parse: {error}"),)
+        self._first: dict[int, Hit] = {}
+        for hit in self._searched():
+            self._first.setdefault(hit.criterion, hit)
+
+    @property
+    def found(self) -> frozenset[int]:
+        """The criteria that hold, as far as anybody has looked."""
+        return frozenset(self._first)
+
+    def holds(self, criterion: int) -> bool:
+        """Whether the criterion of this number holds."""
+        if criterion in self._first:
+            return True
+        look = self.ruleset.properties.get(criterion)
+        if look is None or (text := look(self.envelope)) is None:
+            return False
+        self._first[criterion] = Hit(criterion, "envelope", at_start(text))
+        return True
+
+    def hit(self, criterion: int) -> Hit | None:
+        """Where it holds first, in the order of the message."""
+        return self._first.get(criterion)
+
+    def _searched(self) -> Iterator[Hit]:
+        """All hits in the order of the message: envelope, header fields, then part by part."""
+        ruleset, message = self.ruleset, self.message
+        if self.defects and ruleset.malformed is not None:
+            yield Hit(ruleset.malformed, self.defects[0].part, at_start(self.defects[0].reason))
+        if message is None:
+            yield from self._searched_as_bytes()
+            return
+        yield from ruleset.senders.check(self.envelope.reverse_path, message.fields.get("from", ()))
+        for k, block in enumerate(message.headers):
+            yield from ruleset.keywords.check_header(block.part, block.readings, is_nested=k > 0)
+        for part in message.parts:
+            yield from ruleset.attachments.check(part)
+            if part.is_text and ruleset.keywords.wants_body:
+                yield from ruleset.keywords.check_text(part.path, searchable(part.content(), part.charset, is_html=part.is_html))
+
+    def _searched_as_bytes(self) -> Iterator[Hit]:
+        from_fields = [found.decode("utf-8", "replace") for found in _FROM_LINE.findall(self.body[:262_144])[:10]]
+        yield from self.ruleset.senders.check(self.envelope.reverse_path, from_fields)
+        if self.ruleset.keywords.wants_body:
+            yield from self.ruleset.keywords.check_text("1", searchable(self.body, "", is_html=True))
