@@ -84,7 +84,7 @@ def nested(levels: int) -> dict[str, Any]:
     [
         (nested(8), 201),
         (nested(9), 400),
-        (nested(3000), 422),
+        (nested(200), 400),
         ({"type": "all", "of": []}, 422),
         ({"type": "all", "of": [WORD] * 101}, 422),
         ({"type": "any", "of": [{"type": "nothing"}]}, 422),
@@ -104,6 +104,15 @@ async def test_conditions_that_are_taken_and_refused(api: RunningApi, condition:
     answer = await api.client.post("/rules", json=RULE | {"unless": condition})
     assert answer.status_code == status
     assert len(await api.get("/rules")) == len(before) + (status == 201)
+
+
+@pytest.mark.parametrize("levels", [900, 3_000, 100_000])
+async def test_conditions_that_nest_without_end_are_refused(api: RunningApi, levels: int) -> None:
+    condition = '{"type": "not", "of": ' * levels + '{"type": "malformed"}' + "}" * levels
+    body = f'{{"name": "deep", "action": "hold", "condition": {condition}}}'
+    answer = await api.client.post("/rules", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text
+    assert await api.get("/rules") == []
 
 
 async def test_phrases_anywhere_in_a_condition_count(api: RunningApi) -> None:

@@ -30,6 +30,9 @@ CONDITIONS: dict[str, Any] = {
 }
 
 
+ENDING = (Action.DELETE, Action.HOLD, Action.FORWARD)
+
+
 def a_rule(family: str, action: Action) -> Rule:
     forward_to = "boss@Relay.example" if action is Action.FORWARD else ""
     return Rule(id="r1", name="the rule", condition=CONDITIONS[family], action=action, forward_to=forward_to)
@@ -62,7 +65,7 @@ async def test_clean_mail_becomes_a_job_for_each_route(mailbag: Any, screener: A
 
 @pytest.mark.parametrize("family", CONDITIONS)
 async def test_each_family_with_each_action(mailbag: Any, screener: Any, family: str) -> None:
-    for revision, action in enumerate(Action, start=1):
+    for revision, action in enumerate(ENDING, start=1):
         await mailbag.put_policy(a_rule(family, action), revision=revision)
         await until_revision(mailbag, revision)
         envelope = await mailbag.send(CAUGHT, "a@relay.example", "b@relay.example")
@@ -113,7 +116,7 @@ async def until_revision(mailbag: Any, revision: int) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("action", list(Action))
+@pytest.mark.parametrize("action", ENDING)
 async def test_a_stored_body_goes_where_the_message_goes(mailbag: Any, screener: Any, action: Action) -> None:
     await mailbag.put_policy(a_rule("keyword", action))
     envelope = await mailbag.send(CAUGHT + b"x" * 600_000, "a@relay.example")
@@ -302,7 +305,7 @@ async def test_of_large_bodies_few_are_in_memory_but_not_so_few_that_most_wait(
     assert most == at_once
 
 
-@pytest.mark.parametrize("action", list(Action))
+@pytest.mark.parametrize("action", ENDING)
 async def test_thousands_of_recipients_end_once_each(mailbag: Any, screener: Any, action: Action) -> None:
     await mailbag.put_policy(a_rule("keyword", action))
     envelope = await mailbag.send(CAUGHT, *[f"user-{n}@relay.example" for n in range(2000)])
