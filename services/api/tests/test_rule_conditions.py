@@ -72,6 +72,15 @@ async def test_a_joined_condition_is_kept_shown_and_published(api: RunningApi) -
     assert await rules_in_force(api) == ()
 
 
+async def test_recipients_and_schedules_are_shown_as_they_were_given(api: RunningApi) -> None:
+    for condition in (
+        {"type": "recipient", "patterns": ["sales-*@example.com"]},
+        {"type": "schedule", "timezone": "Europe/Vienna", "days": ["mon", "fri"], "begin": "08:05", "end": "24:00"},
+    ):
+        made = (await api.client.post("/rules", json=RULE | {"condition": condition})).raise_for_status().json()
+        assert made["condition"] == condition
+
+
 def nested(levels: int) -> dict[str, Any]:
     condition: dict[str, Any] = WORD
     for _ in range(levels):
@@ -94,6 +103,13 @@ def nested(levels: int) -> dict[str, Any]:
         ({"type": "user", "names": [""]}, 400),
         ({"type": "user"}, 201),
         ({"type": "malformed"}, 201),
+        ({"type": "recipient", "patterns": ["sales-*@Example.com", "*.example.com"]}, 201),
+        ({"type": "recipient", "patterns": ["*@*"]}, 400),
+        ({"type": "schedule", "timezone": "Europe/Vienna", "days": ["mon"], "begin": "22:00", "end": "06:00"}, 201),
+        ({"type": "schedule", "timezone": "../../etc/passwd"}, 400),
+        ({"type": "schedule", "timezone": ""}, 400),
+        ({"type": "schedule", "timezone": "UTC", "begin": "24:00"}, 422),
+        ({"type": "schedule", "timezone": "UTC", "days": []}, 422),
     ],
 )
 async def test_conditions_that_are_taken_and_refused(api: RunningApi, condition: dict[str, Any], status: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -22,13 +23,16 @@ from postern_core.policy import (
     Not,
     Rule,
     RuleMode,
+    ScheduleCondition,
     ScreeningPolicy,
     SenderCondition,
     SizeCondition,
     UserCondition,
+    Weekday,
 )
 from postern_core.policy.conditions import MOST_NESTED, nesting
 from postern_core.verdict import Action, Decision, HoldReason
+from postern_screener.checks.properties import is_within
 from postern_screener.expressions import expression
 from postern_screener.inspection import Inspection
 from postern_screener.ruleset import compile_policy
@@ -216,3 +220,40 @@ def test_what_is_judged_without_all_answers_stays_so_whatever_they_are(
     later = judged.judge(lambda criterion: known.get(criterion, unknown))
     assert later is not None
     assert early in (None, later)
+
+
+def minutes_of(schedule: ScheduleCondition) -> set[int]:
+    """The minutes of a week in it, counted from Monday, worked out the long way."""
+    length = (schedule.end - schedule.begin) % 1440 or 1440
+    starts = [tuple(Weekday).index(day) * 1440 + schedule.begin for day in schedule.days]
+    return {(start + k) % (7 * 1440) for start in starts for k in range(length)}
+
+
+@given(
+    begin=st.integers(0, 1439),
+    end=st.integers(0, 1440),
+    days=st.sets(st.sampled_from(list(Weekday)), min_size=1),
+    minutes=st.lists(st.integers(0, 7 * 1440 - 1), min_size=1, max_size=50),
+)
+def test_a_schedule_holds_exactly_in_its_minutes(begin: int, end: int, days: set[Weekday], minutes: list[int]) -> None:
+    schedule = ScheduleCondition(timezone="UTC", days=tuple(days), begin=begin, end=end)
+    wanted = minutes_of(schedule)
+    monday = datetime(2026, 11, 23, tzinfo=UTC)
+    for minute in minutes:
+        at = monday + timedelta(minutes=minute, seconds=59)
+        assert is_within(schedule, at) == (minute in wanted), (minute, schedule)
+
+
+def test_a_schedule_goes_by_when_the_message_was_accepted_and_by_its_own_clocks() -> None:
+    office = ScheduleCondition(timezone="Europe/Vienna", days=(Weekday.FRIDAY,), begin=8 * 60, end=17 * 60)
+    ruleset = compile_policy(ScreeningPolicy(revision=1, rules=(a_rule(office),)))
+
+    def decision(at: datetime) -> Decision:
+        return screen(msgspec.structs.replace(ENVELOPE, accepted_at=at), PLAIN, ruleset).verdict.decision
+
+    assert decision(datetime(2026, 11, 27, 7, 0, tzinfo=UTC)) is Decision.HOLD  # 08:00 there
+    assert decision(datetime(2026, 11, 27, 6, 59, tzinfo=UTC)) is Decision.PASS
+    assert decision(datetime(2026, 7, 3, 6, 0, tzinfo=UTC)) is Decision.HOLD  # summer time
+    assert decision(datetime(2026, 7, 3, 15, 0, tzinfo=UTC)) is Decision.PASS
+    with pytest.raises(ValueError, match="no time zone"):
+        compile_policy(ScreeningPolicy(revision=1, rules=(a_rule(msgspec.structs.replace(office, timezone="Europe/Nowhere")),)))

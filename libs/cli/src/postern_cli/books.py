@@ -15,7 +15,7 @@ ledger = typer.Typer(help="The books, in recipients: accepted = ended in each wa
 
 UNVERIFIED: Final = 2
 _WALK_S: Final = 600.0  # hundreds of thousands of messages take minutes
-_SHOWN: Final = ("delivered", "bounced", "expired", "deleted", "held", "forwarded", "badmail", "in_flight")
+_SHOWN: Final = ("delivered", "bounced", "expired", "deleted", "held", "forwarded", "split", "badmail", "in_flight")
 
 
 @ledger.callback(invoke_without_command=True)

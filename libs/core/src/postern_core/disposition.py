@@ -24,6 +24,7 @@ class DispositionKind(enum.StrEnum):
     DELETED = "deleted"  # by rule, or by an administrator
     HELD = "held"  # in quarantine
     FORWARDED = "forwarded"  # sent to another address instead, by rule or by an administrator
+    SPLIT = "split"  # held apart from other recipients, under a queue id of its own, because rules differ between them
     BADMAIL = "badmail"  # neither delivered nor returned; kept in BADMAIL
     RELEASED = "released"  # no end: a held recipient is on its way again under the next generation
 
@@ -54,7 +55,7 @@ class Disposition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     next_hop: str = ""  # host:port that answered
     reply: str = ""  # its last reply, at most 500 characters
     detail: str = ""  # rule, operator or reason, one sentence
-    successor_id: str = ""  # queue id of the NDR or of the forwarded copy, where one was made
+    successor_id: str = ""  # queue id of the NDR, of the forwarded copy, or of what was split off, where one was made
 
 
 class DispositionBatch(msgspec.Struct, frozen=True, kw_only=True):

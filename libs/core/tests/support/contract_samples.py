@@ -78,6 +78,7 @@ from postern_core.policy import (
     NextHop,
     Not,
     Rates,
+    RecipientCondition,
     RecipientList,
     Recipients,
     RelayDomain,
@@ -87,6 +88,7 @@ from postern_core.policy import (
     RouteTls,
     Rule,
     RuleMode,
+    ScheduleCondition,
     ScreeningPolicy,
     SenderCondition,
     SenderRules,
@@ -99,6 +101,7 @@ from postern_core.policy import (
     TlsUse,
     TlsVersion,
     UserCondition,
+    Weekday,
     WhenUnavailable,
 )
 from postern_core.policy.commands import CommandRule, ListenerCommands, OnViolation
@@ -361,6 +364,17 @@ PLAIN: dict[str, msgspec.Struct] = {
                 unless=MalformedCondition(),
                 action=Action.ALLOW,
                 mode=RuleMode.MONITOR,
+            ),
+            Rule(
+                id="r2",
+                name="sales at night",
+                condition=AllOf(
+                    of=(
+                        RecipientCondition(patterns=("sales-*@relay.example",)),
+                        ScheduleCondition(timezone="Europe/Vienna", days=(Weekday.FRIDAY,), begin=1320, end=360),
+                    )
+                ),
+                action=Action.HOLD,
             ),
         ),
     ),

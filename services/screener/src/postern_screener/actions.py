@@ -7,14 +7,16 @@ may delete it as soon as it is done.
     hold     QUARANTINE, then dispositions `held`
     delete   dispositions `deleted`, then the stored body goes
     forward  a new message: OUTBOUND, then dispositions `forwarded` that name it, then the stored body goes
+Where rules differ between recipients, each share of them becomes a message of its own, with a queue id that derives from theirs: all of the
+above for it, then dispositions `split` that name it, and at last the stored body of the whole goes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -50,6 +52,7 @@ class Judged:
     envelope: Envelope
     body: Body
     screened: Screened
+    known: Mapping[int, DispositionKind] = field(default_factory=dict)  # what earlier runs wrote down, by `Recipient.n`
 
 
 class Actions:
@@ -62,7 +65,7 @@ class Actions:
 
     async def carry_out(self, judged: Sequence[Judged], ruleset: Ruleset, *, redelivered: bool, batch: str = "") -> None:
         """Do what the verdicts say. `batch` is the key of the batch in which the messages came, "" when there is one that came alone."""
-        passed = [each for each in judged if each.screened.verdict.decision is Decision.PASS]
+        passed = [each for each in judged if each.screened.verdict.decision is Decision.PASS and not each.screened.outcomes]
         work = [self._carry_out_one(each, ruleset, redelivered=redelivered) for each in judged if each not in passed]
         if passed:
             work.append(self._pass(passed, ruleset, redelivered=redelivered, batch=batch))
@@ -74,13 +77,31 @@ class Actions:
 
     async def _carry_out_one(self, judged: Judged, ruleset: Ruleset, *, redelivered: bool) -> None:
         envelope, verdict = judged.envelope, judged.screened.verdict
-        if verdict.decision is Decision.HOLD:
+        if judged.screened.outcomes:
+            await self._split(judged, ruleset, redelivered=redelivered)
+        elif verdict.decision is Decision.HOLD:
             await self._hold(envelope, judged.body, judged.screened)
         elif verdict.decision is Decision.DELETE:
             await self._write(envelope, DispositionKind.DELETED, verdict)
             await self._bodies.delete(envelope)
         else:
             await self._forward(envelope, judged.body, verdict, ruleset, redelivered=redelivered)
+
+    async def _split(self, judged: Judged, ruleset: Ruleset, *, redelivered: bool) -> None:
+        for share in shares(judged):
+            if all(judged.known.get(recipient.n) is DispositionKind.SPLIT for recipient in share.envelope.recipients):
+                continue
+            await self._carry_out_share(share, ruleset, redelivered=redelivered)
+            await self._write(judged.envelope, DispositionKind.SPLIT, share.screened.verdict, share.envelope)
+        await self._bodies.delete(judged.envelope)
+
+    async def _carry_out_share(self, share: Judged, ruleset: Ruleset, *, redelivered: bool) -> None:
+        if redelivered and len(await self.known(share.envelope, "")) == len(share.envelope.recipients):
+            return  # an earlier run did it, and was cut short before it could write that down of the whole
+        if share.screened.verdict.decision in (Decision.PASS, Decision.HOLD):
+            envelope, _ = await self._bodies.stow(share.envelope, share.envelope.id, share.body)
+            share = replace(share, envelope=envelope)
+        await self.carry_out([share], ruleset, redelivered=redelivered)
 
     async def known(self, envelope: Envelope, batch: str) -> dict[int, DispositionKind]:
         """What an earlier run, or whoever it handed the message to, has written down of each recipient, by `Recipient.n`.
@@ -144,10 +165,13 @@ class Actions:
         job = Job(route=route, envelope=forwarded, recipients=forwarded.recipients, maybe_duplicate=redelivered, is_dsn=True)
         stowed, inline = await self._bodies.stow(forwarded, job.id, copy)
         await self._publish_job(msgspec.structs.replace(job, envelope=stowed), bytes(inline))
-        await self._write(envelope, DispositionKind.FORWARDED, verdict, successor_id=forwarded.id)
+        await self._write(envelope, DispositionKind.FORWARDED, verdict, forwarded)
         await self._bodies.delete(envelope)
 
-    async def _write(self, envelope: Envelope, kind: DispositionKind, verdict: Verdict, successor_id: str = "") -> None:
+    async def _write(
+        self, envelope: Envelope, kind: DispositionKind, verdict: Verdict, successor: Envelope | None = None
+    ) -> None:
+        """How each recipient ended; of `split`, those whom the successor has."""
         now = datetime.now(UTC)
         await self._dispositions.write(
             Disposition(
@@ -161,10 +185,25 @@ class Actions:
                 recipient=recipient.address,
                 generation=_GENERATION,
                 detail=verdict.detail,
-                successor_id=successor_id,
+                successor_id="" if successor is None else successor.id,
             )
-            for recipient in envelope.recipients
+            for recipient in (successor if successor is not None and kind is DispositionKind.SPLIT else envelope).recipients
         )
+
+
+def shares(judged: Judged) -> list[Judged]:
+    """What becomes of a message whose recipients have different verdicts: a message for each share of them. Their ids are the same for each
+    attempt to make them, and others when other recipients belong together."""
+    envelope, found = judged.envelope, []
+    for outcome in judged.screened.outcomes:
+        wanted = frozenset(outcome.recipients)
+        recipients = tuple(recipient for recipient in envelope.recipients if recipient.n in wanted)
+        digest = hashlib.sha256(f"split{envelope.id}{sorted(wanted)}".encode()).digest()
+        own = msgspec.structs.replace(
+            envelope, id=derived_queue_id(envelope.accepted_at, digest), gate=Gate.INTERNAL, recipients=recipients, body=None
+        )
+        found.append(Judged(own, judged.body, Screened(verdict=outcome.verdict, subject=judged.screened.subject)))
+    return found
 
 
 def split_by_route(envelope: Envelope, ruleset: Ruleset, *, redelivered: bool, batch: str = "") -> list[Job]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
-from postern_core.envelope import Envelope
+from postern_core.envelope import Envelope, Recipient
 from postern_screener.checks.hit import Hit, at_start
 from postern_screener.defects import Defect
 from postern_screener.mime import MalformedError, Message, parse_message
@@ -53,6 +54,17 @@ class Inspection:
         self._first[criterion] = Hit(criterion, "envelope", at_start(text))
         return True
 
+    def shares(self) -> list[Share]:
+        """The recipients, those together of whom the same criteria about recipients hold, in the order of RCPT."""
+        tables = self.ruleset.recipients
+        if not tables:
+            return [Share(self, self.envelope.recipients, frozenset())]
+        found: dict[frozenset[int], list[Recipient]] = {}
+        for recipient in self.envelope.recipients:
+            holding = frozenset(criterion for criterion, patterns in tables.items() if patterns.covers(recipient.address))
+            found.setdefault(holding, []).append(recipient)
+        return [Share(self, tuple(recipients), holding) for holding, recipients in found.items()]
+
     def hit(self, criterion: int) -> Hit | None:
         """Where it holds first, in the order of the message."""
         return self._first.get(criterion)
@@ -78,3 +90,24 @@ class Inspection:
         yield from self.ruleset.senders.check(self.envelope.reverse_path, from_fields)
         if self.ruleset.keywords.wants_body:
             yield from self.ruleset.keywords.check_text("1", searchable(self.body, "", is_html=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """An inspection from the point of view of some of the recipients, of whom the same criteria hold."""
+
+    inspection: Inspection
+    recipients: tuple[Recipient, ...]
+    holding: frozenset[int]  # criteria about recipients
+
+    def holds(self, criterion: int) -> bool:
+        """Whether the criterion of this number holds for these recipients."""
+        if criterion in self.inspection.ruleset.recipients:
+            return criterion in self.holding
+        return self.inspection.holds(criterion)
+
+    def hit(self, criterion: int) -> Hit | None:
+        """Where it holds first."""
+        if criterion in self.holding:
+            return Hit(criterion, "envelope", at_start(self.recipients[0].address))
+        return self.inspection.hit(criterion)

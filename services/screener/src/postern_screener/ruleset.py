@@ -14,10 +14,12 @@ from postern_core.policy import (
     DomainTable,
     KeywordCondition,
     MalformedCondition,
+    RecipientCondition,
     Rule,
     ScreeningPolicy,
     SenderCondition,
 )
+from postern_core.policy.address_patterns import AddressPatterns
 from postern_core.policy.conditions import MOST_NESTED, nesting
 from postern_core.policy.domains import normalise_domain
 from postern_core.verdict import Action
@@ -48,7 +50,8 @@ class CompiledRule:
 
 
 class Ruleset:
-    """One compiled revision. Safe to use from several threads. `properties` and `malformed` name criteria by their numbers."""
+    """One compiled revision. Safe to use from several threads. `properties`, `recipients` and `malformed` name criteria by their
+    numbers."""
 
     def __init__(self, policy: ScreeningPolicy) -> None:
         """ValueError names what does not compile."""
@@ -68,6 +71,7 @@ class Ruleset:
         self.malformed = numbers.get(MalformedCondition())
         looks = {n: property_of(c) for c, n in numbers.items()}
         self.properties = {n: look for n, look in looks.items() if look is not None}
+        self.recipients = {n: AddressPatterns(c.patterns) for c, n in numbers.items() if isinstance(c, RecipientCondition)}
         self._always: list[int] = []  # rules that may match a message in which nothing was found
         self._finding: dict[int, list[int]] = {}  # criterion → the other rules that it is in
         self._index()
@@ -76,11 +80,15 @@ class Ruleset:
 
     def _index(self) -> None:
         for place, rule in enumerate(self.rules):
-            if rule.condition.judge(lambda criterion: None if criterion in self.properties else False) is not False:
+            if rule.condition.judge(lambda criterion: None if self._is_looked_at(criterion) else False) is not False:
                 self._always.append(place)
                 continue
             for criterion in dict.fromkeys(rule.condition.criteria()):
                 self._finding.setdefault(criterion, []).append(place)
+
+    def _is_looked_at(self, criterion: int) -> bool:
+        """Rather than searched for in the message."""
+        return criterion in self.properties or criterion in self.recipients
 
     def candidates(self, found: Iterable[int]) -> list[CompiledRule]:
         """The rules that may match a message in which these criteria were found, in order: of a thousand rules mostly none."""

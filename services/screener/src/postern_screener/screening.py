@@ -17,7 +17,7 @@ from postern_core.policy import Rule, RuleMode
 from postern_core.verdict import Action, Decision, Finding, HoldReason, Verdict
 from postern_screener.checks.hit import Hit, at_start
 from postern_screener.defects import Defect
-from postern_screener.inspection import Inspection
+from postern_screener.inspection import Inspection, Share
 from postern_screener.ruleset import CompiledRule, Ruleset
 
 ORIGINAL_RECIPIENTS_FIELD: Final = "X-Postern-Original-Recipients"
@@ -34,36 +34,68 @@ _DECISION_OF: Final = {
 }
 
 
-class Screened(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done for some of the recipients."""
+
+    recipients: tuple[int, ...]  # `Recipient.n`
+    verdict: Verdict
+
+
+class Screened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A verdict, and what the lists of held mail show beside it."""
 
     verdict: Verdict
     subject: str = ""
+    outcomes: tuple[Outcome, ...] = ()  # where rules differ between recipients; `verdict` is then that of the first
 
 
 def screen(envelope: Envelope, body: bytes, ruleset: Ruleset) -> Screened:
     """Screen one message under one revision. Never raises for anything in the message."""
     inspection = Inspection(envelope, body, ruleset)
-    matched = [rule for rule in ruleset.candidates(inspection.found) if rule.matches(inspection.holds)]
-    deciding = next((rule for rule in matched if rule.rule.mode is RuleMode.ON), None)
-    findings = _findings(inspection, matched, deciding)
-    if deciding is not None:
-        verdict = _by_rule(inspection, deciding.rule, findings)
-    elif inspection.defects:
-        verdict = _malformed(ruleset, inspection.defects[0], findings)
-    else:
-        verdict = _unruled(envelope, ruleset, findings)
+    outcomes = _outcomes(inspection.shares(), ruleset.candidates(inspection.found))
     message = inspection.message
-    return Screened(verdict=verdict, subject="" if message is None else one_line(message.field("subject"), SUBJECT_CHARACTERS))
+    return Screened(
+        verdict=outcomes[0].verdict,
+        subject="" if message is None else one_line(message.field("subject"), SUBJECT_CHARACTERS),
+        outcomes=outcomes if len(outcomes) > 1 else (),
+    )
 
 
-def _findings(inspection: Inspection, matched: Sequence[CompiledRule], deciding: CompiledRule | None) -> tuple[Finding, ...]:
+def _outcomes(shares: Sequence[Share], candidates: Sequence[CompiledRule]) -> tuple[Outcome, ...]:
+    """Those recipients together for whom the same is to be done."""
+    found: dict[tuple[str, Verdict], Outcome] = {}
+    for share in shares:
+        verdict = _verdict(share, candidates)
+        # where all pass it does not matter which rule allowed it
+        decided_by = verdict.deciding.rule_id if verdict.deciding is not None and verdict.decision is not Decision.PASS else ""
+        same = (decided_by, msgspec.structs.replace(verdict, findings=(), detail=""))
+        earlier = found.get(same)
+        numbers = tuple(recipient.n for recipient in share.recipients)
+        if earlier is not None:
+            numbers, verdict = tuple(sorted((*earlier.recipients, *numbers))), earlier.verdict
+        found[same] = Outcome(recipients=numbers, verdict=verdict)
+    return tuple(found.values())
+
+
+def _verdict(share: Share, candidates: Sequence[CompiledRule]) -> Verdict:
+    inspection = share.inspection
+    matched = [rule for rule in candidates if rule.matches(share.holds)]
+    deciding = next((rule for rule in matched if rule.rule.mode is RuleMode.ON), None)
+    findings = _findings(share, matched, deciding)
+    if deciding is not None:
+        return _by_rule(inspection, deciding.rule, findings)
+    if inspection.defects:
+        return _malformed(inspection.ruleset, inspection.defects[0], findings)
+    return _unruled(inspection.envelope, inspection.ruleset, findings)
+
+
+def _findings(share: Share, matched: Sequence[CompiledRule], deciding: CompiledRule | None) -> tuple[Finding, ...]:
     """Of the rule that decided first, then of the others, in their order."""
     found: list[Finding] = []
     others = [rule for rule in matched if rule is not deciding]
     for rule in others if deciding is None else [deciding, *others]:
-        reasons = islice(dict.fromkeys(rule.condition.reasons(inspection.holds)), MAX_REASONS)
-        hits = [hit for hit in map(inspection.hit, reasons) if hit is not None]
+        reasons = islice(dict.fromkeys(rule.condition.reasons(share.holds)), MAX_REASONS)
+        hits = [hit for hit in map(share.hit, reasons) if hit is not None]
         found += [_finding(hit, rule.rule) for hit in hits] or [_finding(Hit(-1, "envelope", at_start("")), rule.rule)]
         if len(found) >= MAX_FINDINGS:
             break

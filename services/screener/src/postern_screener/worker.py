@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -24,16 +25,17 @@ from postern_core.errors import TransientError
 from postern_core.events import EventKind
 from postern_core.ids import QueueId
 from postern_core.verdict import Decision, HoldReason, Verdict
-from postern_screener.actions import Actions, Judged
+from postern_screener.actions import Actions, Judged, shares
 from postern_screener.ruleset import Ruleset
 from postern_screener.sandbox import ConvictedError, Sandbox
-from postern_screener.screening import Screened
+from postern_screener.screening import Outcome, Screened
 from postern_screener.watchdog import Watchdog
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 # over this size even a hostile message that ends well takes over 0.1 s: off the loop with it
 THREAD_OVER_BYTES: Final = 128 * 1024
+_THREAD_OVER_LOOKS: Final = 5_000  # at recipients, of two microseconds each
 _LARGE_BYTES: Final = 2 * 1024 * 1024  # of those below, all that a worker has in hand are no more than one of the largest
 _LARGE_AT_ONCE: Final = 2  # bodies of up to 100 MiB each
 MAX_INSPECTION_S: Final = 20.0  # whatever the policy says: the work must end before the broker's ack-wait of 30 s
@@ -112,11 +114,15 @@ class Worker:
             except TransientError as error:  # the sandbox is busy: the others need not wait for that
                 postponed = error
                 continue
-            if found is not None and (found := _beside(found, frozenset(earlier.values()), has_ended=has_ended)) is not None:
+            if found is not None and (found := _beside(found, earlier, has_ended=has_ended)) is not None:
                 judged.append(found)
         await self._actions.carry_out(judged, ruleset, redelivered=delivered.repeated, batch=batch)
         for each in judged:
-            self._tell(each.envelope, each.screened.verdict)
+            for share in shares(each):
+                self._tell_accepted(share.envelope, each.envelope.id)
+                self._tell(share.envelope, share.screened.verdict)
+            if not each.screened.outcomes:
+                self._tell(each.envelope, each.screened.verdict)
         if postponed is not None:
             raise postponed
         if convicted:
@@ -135,7 +141,7 @@ class Worker:
             screened = await self._screen(delivered, envelope, whole, ruleset)
             body = whole
         except BodyMissing as error:
-            if await self._actions.known(envelope, batch):
+            if _was_handed_on(envelope, await self._actions.known(envelope, batch)):
                 log.info("message.already_settled", id=envelope.id, tries=delivered.tries)
                 return None
             log.error("message.body_missing", id=envelope.id, alarm=True, reason=str(error))
@@ -169,13 +175,25 @@ class Worker:
         limit_s = min(ruleset.policy.screening_timeout_s, MAX_INSPECTION_S)
         if delivered.tries > 1:
             return await self._sandbox.inspect(envelope, body, ruleset, limit_s, wait_s=limit_s)
-        if len(body) > THREAD_OVER_BYTES:
+        if len(body) > THREAD_OVER_BYTES or len(envelope.recipients) * len(ruleset.recipients) > _THREAD_OVER_LOOKS:
             return await asyncio.to_thread(self._guarded, envelope, body, ruleset, limit_s)
         return self._guarded(envelope, body, ruleset, limit_s)
 
     def _guarded(self, envelope: Envelope, body: bytes, ruleset: Ruleset, limit_s: float) -> Screened:
         with self._watchdog.guard(limit_s):
             return self._inspect(envelope, body, ruleset)
+
+    def _tell_accepted(self, share: Envelope, whole: QueueId) -> None:
+        self._events.tell(
+            share.id,
+            EventKind.ACCEPTED,
+            gate=share.gate.value,
+            reverse_path=share.reverse_path,
+            recipients=len(share.recipients),
+            to=share.recipients[0].address,
+            size_bytes=share.size_bytes,
+            about=whole,
+        )
 
     def _tell(self, envelope: Envelope, verdict: Verdict) -> None:
         fields: dict[str, str | int | float | bool] = {
@@ -198,17 +216,36 @@ class Worker:
         self._events.tell(envelope.id, EventKind.SCREENED, **fields)
 
 
-def _beside(found: Judged, earlier: frozenset[DispositionKind], *, has_ended: bool) -> Judged | None:
+def _was_handed_on(envelope: Envelope, known: Mapping[int, DispositionKind]) -> bool:
+    """Whether the body of a message of which these ends are known is gone because somebody took it over: he may have used it up. That some of
+    the recipients were deleted, forwarded or split off says nothing of that: it goes when this is written of all."""
+    kinds = frozenset(known.values())
+    return bool(kinds & (_HELD | _HANDED_ON)) or len(known) == len(envelope.recipients)
+
+
+def _beside(found: Judged, known: Mapping[int, DispositionKind], *, has_ended: bool) -> Judged | None:
     """What is to be done with a message in the light of what an earlier run did with it, as its dispositions tell; None for nothing."""
+    earlier = frozenset(known.values())
     # one that was held was not handed on, and may have been released since: its first generation is then open to whoever looks it up
     if earlier & _HELD or not earlier & _HANDED_ON:
-        return None if has_ended else found
+        return None if has_ended else _without_split_off(replace(found, known=known))
     # it goes along with the others once more, whatever newer rules say of it: only the same batch is recognised as a copy, and another verdict would
     # give those a second end who have one
-    if found.screened.verdict.decision is Decision.PASS:
+    screened = found.screened
+    if screened.verdict.decision is Decision.PASS and not screened.outcomes:
         return found
-    verdict = msgspec.structs.replace(found.screened.verdict, decision=Decision.PASS, hold_reason=None)
-    return Judged(found.envelope, found.body, msgspec.structs.replace(found.screened, verdict=verdict))
+    verdict = msgspec.structs.replace(screened.verdict, decision=Decision.PASS, hold_reason=None)
+    return Judged(found.envelope, found.body, msgspec.structs.replace(screened, verdict=verdict, outcomes=()))
+
+
+def _without_split_off(found: Judged) -> Judged:
+    """Rules differed between recipients when an earlier run was cut short, and do no more: those who go on under another id stay there."""
+    screened = found.screened
+    left = tuple(r.n for r in found.envelope.recipients if found.known.get(r.n) is not DispositionKind.SPLIT)
+    if screened.outcomes or len(left) == len(found.envelope.recipients):
+        return found
+    outcomes = (Outcome(recipients=left, verdict=screened.verdict),)
+    return replace(found, screened=msgspec.structs.replace(screened, outcomes=outcomes))
 
 
 def _held(ruleset: Ruleset, reason: HoldReason, detail: str) -> Verdict:
@@ -216,4 +253,8 @@ def _held(ruleset: Ruleset, reason: HoldReason, detail: str) -> Verdict:
 
 
 def _timed(screened: Screened, milliseconds: float) -> Screened:
-    return msgspec.structs.replace(screened, verdict=msgspec.structs.replace(screened.verdict, screening_ms=milliseconds))
+    def timed(verdict: Verdict) -> Verdict:
+        return msgspec.structs.replace(verdict, screening_ms=milliseconds)
+
+    outcomes = tuple(msgspec.structs.replace(each, verdict=timed(each.verdict)) for each in screened.outcomes)
+    return msgspec.structs.replace(screened, verdict=timed(screened.verdict), outcomes=outcomes)

@@ -27,9 +27,12 @@ from postern_core.policy.conditions import (
     KeywordScope,
     MalformedCondition,
     Not,
+    RecipientCondition,
+    ScheduleCondition,
     SenderCondition,
     SizeCondition,
     UserCondition,
+    Weekday,
 )
 from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule, Route, RouteTls
 from postern_core.policy.domains import DomainTable, Recipients, RelayDomain
@@ -98,6 +101,7 @@ __all__ = [
     "NextHop",
     "Not",
     "Rates",
+    "RecipientCondition",
     "RecipientList",
     "Recipients",
     "RelayDomain",
@@ -107,6 +111,7 @@ __all__ = [
     "RouteTls",
     "Rule",
     "RuleMode",
+    "ScheduleCondition",
     "ScreeningPolicy",
     "Section",
     "SectionStruct",
@@ -121,6 +126,7 @@ __all__ = [
     "TlsUse",
     "TlsVersion",
     "UserCondition",
+    "Weekday",
     "WhenUnavailable",
     "decode_section",
     "encode_section",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -53,6 +54,34 @@ class KeywordCondition(msgspec.Struct, frozen=True, kw_only=True, tag="keyword",
     phrases: tuple[str, ...]
     scope: KeywordScope = KeywordScope.BOTH
     whole_word: bool = False
+
+
+class RecipientCondition(msgspec.Struct, frozen=True, kw_only=True, tag="recipient"):
+    """The forward-path is covered by any of the patterns (`policy.address_patterns`): it holds for each recipient by himself."""
+
+    patterns: tuple[str, ...]
+
+
+class Weekday(enum.StrEnum):
+    """In the order of `datetime.weekday`."""
+
+    MONDAY = "mon"
+    TUESDAY = "tue"
+    WEDNESDAY = "wed"
+    THURSDAY = "thu"
+    FRIDAY = "fri"
+    SATURDAY = "sat"
+    SUNDAY = "sun"
+
+
+class ScheduleCondition(msgspec.Struct, frozen=True, kw_only=True, tag="schedule", omit_defaults=True):
+    """The message was accepted at such a time, in minutes since midnight of that day by the clocks of `timezone`. From `begin` up to and
+    without `end`; where that is not later, over midnight, and the day is the one on which it began."""
+
+    timezone: str  # IANA name, "Europe/Vienna"
+    days: tuple[Weekday, ...] = tuple(Weekday)
+    begin: int = 0
+    end: int = 1440
 
 
 class DirectionCondition(msgspec.Struct, frozen=True, kw_only=True, tag="direction"):
@@ -105,6 +134,8 @@ Criterion = (
     SenderCondition
     | AttachmentCondition
     | KeywordCondition
+    | RecipientCondition
+    | ScheduleCondition
     | DirectionCondition
     | ClientCondition
     | UserCondition
@@ -135,3 +166,11 @@ def nesting(condition: Condition) -> int:
             return 1 + nesting(part)
         case _:
             return 0
+
+
+def checked_zone(name: str) -> ZoneInfo:
+    """The time zone of this name (IANA). ValueError when there is none."""
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, LookupError) as error:
+        raise ValueError(f"{name!r} is no time zone: write it as in Europe/Vienna or UTC") from error

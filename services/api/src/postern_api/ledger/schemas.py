@@ -22,6 +22,7 @@ class Balance(Body):
     deleted: int = 0
     held: int = 0
     forwarded: int = 0
+    split: int = 0
     badmail: int = 0
     in_flight: int = 0
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from postern_api.store.database import Database, Prepared
 from postern_api.store.models import dispositions, messages, steps
-from postern_core.disposition import Disposition
+from postern_core.disposition import Disposition, DispositionKind
 from postern_core.envelope import Gate
 from postern_core.events import EventKind, TraceEvent
 from postern_core.ids import accepted_at, parse_queue_id
@@ -63,13 +63,14 @@ def known_messages(told: Sequence[TraceEvent], ends: Sequence[Disposition]) -> d
             _take(known, end.gate.value, end.accepted_at, end.recipients_total)
     for end in ends:
         # What Postern wrote in place of the message, an NDR or a forwarded copy: it has one recipient, and is known by this disposition
-        # even if nobody told of it or the telling got lost.
+        # even if nobody told of it or the telling got lost. How many a message has that was split off, its own ends say.
         if end.successor_id and is_queue_id(end.successor_id):
+            total = None if end.kind is DispositionKind.SPLIT else 1
             known = found.get(end.successor_id)
             if known is None:
-                found[end.successor_id] = Known(Gate.INTERNAL.value, end.at, 1)
+                found[end.successor_id] = Known(Gate.INTERNAL.value, end.at, total)
             else:
-                _take(known, Gate.INTERNAL.value, end.at, 1)
+                _take(known, Gate.INTERNAL.value, end.at, total)
     return found
 
 
@@ -79,7 +80,7 @@ def mentioned_messages(told: Sequence[TraceEvent], known: dict[str, Known]) -> d
     return {each: Known("", accepted_at(each)) for each in ids if is_queue_id(each)}
 
 
-def _take(known: Known, gate: str, at: datetime, recipients_total: int) -> None:
+def _take(known: Known, gate: str, at: datetime, recipients_total: int | None) -> None:
     if not known.gate:
         known.gate, known.accepted_at = gate, at
     if known.recipients_total is None:

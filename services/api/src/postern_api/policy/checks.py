@@ -19,6 +19,7 @@ from postern_core.policy import (
     GateLimits,
     KeywordCondition,
     ListenerPolicy,
+    RecipientCondition,
     Recipients,
     SenderCondition,
     Switch,
@@ -127,7 +128,12 @@ def _values(rule: RuleObject) -> int:
 
 def _values_of(criterion: Criterion) -> int:
     match criterion:
-        case KeywordCondition(phrases=values) | SenderCondition(patterns=values) | AttachmentCondition(values=values):
+        case (
+            KeywordCondition(phrases=values)
+            | SenderCondition(patterns=values)
+            | RecipientCondition(patterns=values)
+            | AttachmentCondition(values=values)
+        ):
             return len(values)
         case _:
             return 1

@@ -11,29 +11,33 @@ from postern_api.errors import InvalidError
 from postern_api.fields import Body, Flag, Line, Whole
 from postern_api.policy.addresses import checked_sender_pattern
 from postern_api.policy.checks import MAX_PHRASE_CHARACTERS, MAX_PHRASES
-from postern_core.envelope import Gate
+from postern_api.rules.envelope_conditions import (
+    ClientBody,
+    DirectionBody,
+    EnvelopeBody,
+    RecipientBody,
+    ScheduleBody,
+    SizeBody,
+    UserBody,
+    checked_envelope_condition,
+    shown_envelope_condition,
+)
 from postern_core.policy import (
     AllOf,
     AnyOf,
     AttachmentCondition,
     AttachmentMatch,
-    ClientCondition,
     Condition,
-    DirectionCondition,
     KeywordCondition,
     KeywordScope,
     MalformedCondition,
     Not,
     SenderCondition,
-    SizeCondition,
-    UserCondition,
 )
 from postern_core.policy.conditions import MOST_NESTED, nesting
-from postern_core.policy.networks import normalise_network
 
 # the first that is wrong is told: a hundred thousand sentences about as many values would help nobody
 Lines = Annotated[list[Line], FailFast(), Field(max_length=MAX_PHRASES)]
-_FewLines = Annotated[list[Line], FailFast(), Field(max_length=1000)]
 
 
 class SenderBody(Body):
@@ -59,34 +63,6 @@ class KeywordBody(Body):
     phrases: Lines = Field(min_length=1)
     scope: KeywordScope = KeywordScope.BOTH
     whole_word: Flag = Field(default=False, description="Not inside longer words.")
-
-
-class DirectionBody(Body):
-    """The message came in at one of these gates."""
-
-    type: Literal["direction"]
-    gates: list[Literal["anon", "auth"]] = Field(min_length=1, max_length=2)
-
-
-class ClientBody(Body):
-    """The client that handed the message in has an address in one of these networks."""
-
-    type: Literal["client"]
-    networks: _FewLines = Field(min_length=1, description="Addresses, or networks as in 192.0.2.0/24.")
-
-
-class UserBody(Body):
-    """The message was sent by one of these users, or by any user where none is named."""
-
-    type: Literal["user"]
-    names: _FewLines = Field(default=[], description="Caseless.")
-
-
-class SizeBody(Body):
-    """The whole message is larger than a size."""
-
-    type: Literal["message-size"]
-    larger_than_bytes: Whole = Field(gt=0, le=2**50)
 
 
 class MalformedBody(Body):
@@ -117,17 +93,7 @@ class NotBody(Body):
 
 
 ConditionBody = Annotated[
-    SenderBody
-    | AttachmentBody
-    | KeywordBody
-    | DirectionBody
-    | ClientBody
-    | UserBody
-    | SizeBody
-    | MalformedBody
-    | AllBody
-    | AnyBody
-    | NotBody,
+    SenderBody | AttachmentBody | KeywordBody | EnvelopeBody | MalformedBody | AllBody | AnyBody | NotBody,
     Field(discriminator="type"),
 ]
 for _model in (AllBody, AnyBody, NotBody):
@@ -156,14 +122,8 @@ def _condition(body: ConditionBody) -> Condition:
             return KeywordCondition(phrases=_values(phrases, "phrase"), scope=scope, whole_word=whole_word)
         case AttachmentBody():
             return _attachment(body)
-        case DirectionBody(gates=gates):
-            return DirectionCondition(gates=tuple(dict.fromkeys(Gate(gate) for gate in gates)))
-        case ClientBody(networks=networks):
-            return ClientCondition(networks=tuple(dict.fromkeys(_network(network) for network in networks)))
-        case UserBody(names=names):
-            return UserCondition(names=_values(names, "name") if names else ())
-        case SizeBody(larger_than_bytes=limit):
-            return SizeCondition(larger_than_bytes=limit)
+        case RecipientBody() | ScheduleBody() | DirectionBody() | ClientBody() | UserBody() | SizeBody():
+            return checked_envelope_condition(body)
         case MalformedBody():
             return MalformedCondition()
 
@@ -183,16 +143,10 @@ def shown_condition(condition: Condition) -> ConditionBody:
             return AttachmentBody(type="attachment", match=match, values=list(values), larger_than_bytes=size)
         case KeywordCondition(phrases=phrases, scope=scope, whole_word=whole_word):
             return KeywordBody(type="keyword", phrases=list(phrases), scope=scope, whole_word=whole_word)
-        case DirectionCondition(gates=gates):
-            return DirectionBody(type="direction", gates=["anon" if gate is Gate.ANON else "auth" for gate in gates])
-        case ClientCondition(networks=networks):
-            return ClientBody(type="client", networks=list(networks))
-        case UserCondition(names=names):
-            return UserBody(type="user", names=list(names))
-        case SizeCondition(larger_than_bytes=limit):
-            return SizeBody(type="message-size", larger_than_bytes=limit)
         case MalformedCondition():
             return MalformedBody(type="malformed")
+        case _:
+            return shown_envelope_condition(condition)
 
 
 def _attachment(body: AttachmentBody) -> AttachmentCondition:
@@ -218,10 +172,3 @@ def _values(values: Iterable[str], noun: str) -> tuple[str, ...]:
     if any(len(value) > MAX_PHRASE_CHARACTERS for value in kept):
         raise InvalidError("invalid_condition", f"a {noun} has more than {MAX_PHRASE_CHARACTERS} characters")
     return tuple(kept)
-
-
-def _network(text: str) -> str:
-    try:
-        return normalise_network(text)
-    except ValueError as error:
-        raise InvalidError("invalid_network", str(error)) from error

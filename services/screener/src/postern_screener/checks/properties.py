@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from postern_core.envelope import Envelope
-from postern_core.policy import ClientCondition, Criterion, DirectionCondition, SizeCondition, UserCondition
+from postern_core.policy import (
+    ClientCondition,
+    Criterion,
+    DirectionCondition,
+    ScheduleCondition,
+    SizeCondition,
+    UserCondition,
+    Weekday,
+)
+from postern_core.policy.conditions import checked_zone
 from postern_core.policy.networks import NetworkSet
 
 Property = Callable[[Envelope], str | None]  # what it found, as text for the verdict; None: it does not hold
@@ -23,6 +34,9 @@ def property_of(criterion: Criterion) -> Property | None:
         case UserCondition(names=names):
             users = frozenset(name.casefold() for name in names)
             return lambda envelope: _user(envelope, users)
+        case ScheduleCondition():
+            zone = checked_zone(criterion.timezone)
+            return lambda envelope: _time(envelope, criterion, zone)
         case SizeCondition(larger_than_bytes=limit):
             return lambda envelope: f"{envelope.size_bytes} bytes" if envelope.size_bytes > limit else None
         case _:
@@ -32,3 +46,23 @@ def property_of(criterion: Criterion) -> Property | None:
 def _user(envelope: Envelope, users: frozenset[str]) -> str | None:
     user = envelope.client.user
     return f"user {user}" if user and (not users or user.casefold() in users) else None
+
+
+def _time(envelope: Envelope, schedule: ScheduleCondition, zone: ZoneInfo) -> str | None:
+    """By when it was accepted, not by when it is screened: a message that is screened again gets the same verdict."""
+    at = envelope.accepted_at.astimezone(zone)
+    return f"accepted {at:%a %H:%M} {schedule.timezone}" if is_within(schedule, at) else None
+
+
+def is_within(schedule: ScheduleCondition, at: datetime) -> bool:
+    """Whether that moment, by the clocks of the schedule's own timezone, lies in it."""
+    minute = at.hour * 60 + at.minute
+    if schedule.begin < schedule.end:
+        return schedule.begin <= minute < schedule.end and _day(at) in schedule.days
+    if minute >= schedule.begin:
+        return _day(at) in schedule.days
+    return minute < schedule.end and _day(at - timedelta(days=1)) in schedule.days
+
+
+def _day(at: datetime) -> Weekday:
+    return tuple(Weekday)[at.weekday()]

@@ -1,0 +1,155 @@
+"""Conditions about the envelope: who is to get the message, who handed it in and when, how large it is. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import FailFast, Field
+
+from postern_api.errors import InvalidError
+from postern_api.fields import Body, Line, Whole
+from postern_api.policy.checks import MAX_PHRASES
+from postern_core.envelope import Gate
+from postern_core.policy import (
+    ClientCondition,
+    DirectionCondition,
+    RecipientCondition,
+    ScheduleCondition,
+    SizeCondition,
+    UserCondition,
+    Weekday,
+)
+from postern_core.policy.address_patterns import normalise_address_pattern
+from postern_core.policy.conditions import checked_zone
+from postern_core.policy.networks import normalise_network
+
+_TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+_EndOfDay = Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
+_Lines = Annotated[list[Line], FailFast(), Field(max_length=MAX_PHRASES)]
+_FewLines = Annotated[list[Line], FailFast(), Field(max_length=1000)]
+EnvelopeCondition = RecipientCondition | ScheduleCondition | DirectionCondition | ClientCondition | UserCondition | SizeCondition
+
+
+class RecipientBody(Body):
+    """A recipient is covered by any of the patterns. Where that differs between recipients, each share of them gets its own verdict."""
+
+    type: Literal["recipient"]
+    patterns: _Lines = Field(
+        min_length=1, description="Addresses, domains or `*.domain`; one `*` in the local-part stands for anything."
+    )
+
+
+class ScheduleBody(Body):
+    """The message was accepted at such a time of the week."""
+
+    type: Literal["schedule"]
+    timezone: Line = Field(description="As in Europe/Vienna, or UTC.")
+    days: list[Weekday] = Field(default=list(Weekday), min_length=1, max_length=7)
+    begin: _TimeOfDay = "00:00"
+    end: _EndOfDay = Field(
+        default="24:00", description="Not included. Not later than `begin`: over midnight, from each of the days to the next."
+    )
+
+
+class DirectionBody(Body):
+    """The message came in at one of these gates."""
+
+    type: Literal["direction"]
+    gates: list[Literal["anon", "auth"]] = Field(min_length=1, max_length=2)
+
+
+class ClientBody(Body):
+    """The client that handed the message in has an address in one of these networks."""
+
+    type: Literal["client"]
+    networks: _FewLines = Field(min_length=1, description="Addresses, or networks as in 192.0.2.0/24.")
+
+
+class UserBody(Body):
+    """The message was sent by one of these users, or by any user where none is named."""
+
+    type: Literal["user"]
+    names: _FewLines = Field(default=[], description="Caseless.")
+
+
+class SizeBody(Body):
+    """The whole message is larger than a size."""
+
+    type: Literal["message-size"]
+    larger_than_bytes: Whole = Field(gt=0, le=2**50)
+
+
+EnvelopeBody = RecipientBody | ScheduleBody | DirectionBody | ClientBody | UserBody | SizeBody
+
+
+def checked_envelope_condition(body: EnvelopeBody) -> EnvelopeCondition:
+    """InvalidError for a value that is none."""
+    match body:
+        case RecipientBody(patterns=patterns):
+            return RecipientCondition(patterns=tuple(dict.fromkeys(_address_pattern(pattern) for pattern in patterns)))
+        case ScheduleBody():
+            return _schedule(body)
+        case DirectionBody(gates=gates):
+            return DirectionCondition(gates=tuple(dict.fromkeys(Gate(gate) for gate in gates)))
+        case ClientBody(networks=networks):
+            return ClientCondition(networks=tuple(dict.fromkeys(_network(network) for network in networks)))
+        case UserBody(names=names):
+            return UserCondition(names=_names(names))
+        case SizeBody(larger_than_bytes=limit):
+            return SizeCondition(larger_than_bytes=limit)
+
+
+def shown_envelope_condition(condition: EnvelopeCondition) -> EnvelopeBody:
+    """A condition as the API shows it."""
+    match condition:
+        case RecipientCondition(patterns=patterns):
+            return RecipientBody(type="recipient", patterns=list(patterns))
+        case ScheduleCondition():
+            return _shown_schedule(condition)
+        case DirectionCondition(gates=gates):
+            return DirectionBody(type="direction", gates=["anon" if gate is Gate.ANON else "auth" for gate in gates])
+        case ClientCondition(networks=networks):
+            return ClientBody(type="client", networks=list(networks))
+        case UserCondition(names=names):
+            return UserBody(type="user", names=list(names))
+        case SizeCondition(larger_than_bytes=limit):
+            return SizeBody(type="message-size", larger_than_bytes=limit)
+
+
+def _names(names: list[str]) -> tuple[str, ...]:
+    kept = dict.fromkeys(name.strip() for name in names)
+    if "" in kept:
+        raise InvalidError("invalid_condition", "a name is empty")
+    return tuple(kept)
+
+
+def _schedule(body: ScheduleBody) -> ScheduleCondition:
+    try:
+        checked_zone(body.timezone)
+    except ValueError as error:
+        raise InvalidError("invalid_timezone", str(error)) from error
+    days = tuple(day for day in Weekday if day in body.days)
+    return ScheduleCondition(timezone=body.timezone, days=days, begin=_minutes(body.begin), end=_minutes(body.end))
+
+
+def _shown_schedule(condition: ScheduleCondition) -> ScheduleBody:
+    begin, end = (f"{minutes // 60:02}:{minutes % 60:02}" for minutes in (condition.begin, condition.end))
+    return ScheduleBody(type="schedule", timezone=condition.timezone, days=list(condition.days), begin=begin, end=end)
+
+
+def _minutes(time: str) -> int:
+    return int(time[:2]) * 60 + int(time[3:])
+
+
+def _address_pattern(text: str) -> str:
+    try:
+        return normalise_address_pattern(text)
+    except ValueError as error:
+        raise InvalidError("invalid_pattern", str(error)) from error
+
+
+def _network(text: str) -> str:
+    try:
+        return normalise_network(text)
+    except ValueError as error:
+        raise InvalidError("invalid_network", str(error)) from error
