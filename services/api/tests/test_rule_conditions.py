@@ -15,10 +15,13 @@ from postern_core.policy import (
     DirectionCondition,
     KeywordCondition,
     Not,
+    RecipientCondition,
     Rule,
     RuleMode,
+    ScheduleCondition,
     ScreeningPolicy,
     SenderCondition,
+    Weekday,
     decode_section,
 )
 
@@ -136,3 +139,63 @@ async def test_phrases_anywhere_in_a_condition_count(api: RunningApi) -> None:
     halves = [{"type": "keyword", "phrases": many}, {"type": "sender", "patterns": [f"d{n}.example" for n in many]}]
     answer = await api.client.post("/rules", json=RULE | {"condition": {"type": "all", "of": halves}})
     assert (answer.status_code, answer.json()["error"]) == (400, "too_many")
+
+
+SET: dict[str, Any] = {
+    "name": "sales",
+    "gates": ["anon"],
+    "recipients": ["sales.example.com"],
+    "schedule": {"type": "schedule", "timezone": "UTC", "days": ["mon"], "begin": "08:00", "end": "17:00"},
+    "mode": "on",
+    "note": "ask the sales people first",
+}
+
+
+async def test_rules_in_a_set_are_for_its_mail_alone(api: RunningApi) -> None:
+    (await api.client.post("/rule-sets", json=SET)).raise_for_status()
+    made = (await api.client.post("/rules", json=RULE | {"condition": WORD, "rule_set": "sales"})).raise_for_status().json()
+    shown = await api.get("/rule-sets/sales")
+    assert shown == SET | {"rules": [made["id"]]}
+    assert await api.get("/rule-sets") == [shown]
+    [rule] = await rules_in_force(api)
+    assert rule.condition == AllOf(
+        of=(
+            DirectionCondition(gates=(Gate.ANON,)),
+            RecipientCondition(patterns=("sales.example.com",)),
+            ScheduleCondition(timezone="UTC", days=(Weekday.MONDAY,), begin=480, end=1020),
+            KeywordCondition(phrases=("alpha",)),
+        )
+    )
+    del shown["rules"]
+    narrower = shown | {"gates": [], "recipients": [], "schedule": None}
+    (await api.client.put("/rule-sets/sales", json=narrower)).raise_for_status()
+    assert [each.condition for each in await rules_in_force(api)] == [KeywordCondition(phrases=("alpha",))]
+    refused = await api.client.delete("/rule-sets/sales")
+    assert (refused.status_code, refused.json()["error"]) == (409, "rule_set_in_use")
+    (await api.client.delete(f"/rules/{made['id']}")).raise_for_status()
+    (await api.client.delete("/rule-sets/sales")).raise_for_status()
+    assert (await api.client.get("/rule-sets/sales")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("of_set", "of_rule", "mode"),
+    [("on", "on", RuleMode.ON), ("on", "monitor", RuleMode.MONITOR), ("monitor", "on", RuleMode.MONITOR), ("off", "on", None)],
+)
+async def test_the_mode_of_a_set_holds_back_its_rules(api: RunningApi, of_set: str, of_rule: str, mode: RuleMode | None) -> None:
+    (await api.client.post("/rule-sets", json=SET | {"mode": of_set})).raise_for_status()
+    (await api.client.post("/rules", json=RULE | {"mode": of_rule, "rule_set": "sales"})).raise_for_status()
+    assert [rule.mode for rule in await rules_in_force(api)] == ([] if mode is None else [mode])
+
+
+async def test_wrong_rule_sets_are_refused(api: RunningApi) -> None:
+    answer = await api.client.post("/rules", json=RULE | {"rule_set": "nowhere"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "unknown_rule_set")
+    (await api.client.post("/rule-sets", json=SET)).raise_for_status()
+    assert (await api.client.post("/rule-sets", json=SET)).json()["error"] == "rule_set_exists"
+    assert (await api.client.put("/rule-sets/sales", json=SET | {"name": "x"})).json()["error"] == "name_differs"
+    assert (await api.client.put("/rule-sets/x", json=SET | {"name": "x"})).status_code == 404
+    assert (await api.client.put("/rule-sets/sales", json=SET | {"recipients": ["not a domain"]})).json()[
+        "error"
+    ] == "invalid_pattern"
+    assert (await api.client.put("/rule-sets/sales", json=SET | {"name": "sales", "gates": ["internal"]})).status_code == 422
+    assert (await api.get("/rule-sets/sales"))["recipients"] == SET["recipients"]

@@ -22,6 +22,8 @@ from postern_api.policy.objects import GeneralSettings, Snapshot
 from postern_api.policy.repository import PolicyRepository
 from postern_api.routes import service as routes
 from postern_api.routes.schemas import RouteBody
+from postern_api.rule_sets.schemas import RuleSetBody
+from postern_api.rule_sets.service import rule_set_from
 from postern_api.rules import service as rules
 from postern_api.rules.schemas import RuleBody
 from postern_api.schedule.schemas import ScheduleBody
@@ -41,6 +43,7 @@ class BootstrapFile(BaseModel):
     domains: list[DomainBody] = Field(default=[])
     routes: list[RouteBody] = Field(default=[])
     rules: list[RuleBody] = Field(default=[])
+    rule_sets: list[RuleSetBody] = Field(default=[])
     users: list[UserBody] = Field(default=[])
     listeners: dict[GateName, dict[str, JsonValue]] = Field(default={})  # a body for each part that is not to have its defaults
     schedule: ScheduleBody | None = None
@@ -81,6 +84,7 @@ async def _first(parsed: BootstrapFile, hostname: str) -> tuple[Snapshot, list[C
         settings=general.to_object(),
         domains=tuple(body.to_object() for body in parsed.domains),
         rules=tuple(rules.rule_from(body, rules.checked_rule_id(body.id or rules.new_rule_id())) for body in parsed.rules),
+        rule_sets=tuple(map(rule_set_from, parsed.rule_sets)),
         users=tuple(body.to_object() for body in parsed.users),
         schedule=parsed.schedule.to_object() if parsed.schedule else RetrySchedule(),
         alerts=parsed.alerts.to_object() if parsed.alerts else AlertPolicy(),

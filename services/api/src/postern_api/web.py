@@ -33,6 +33,7 @@ from postern_api.queue import endpoints as queue
 from postern_api.reference_page import PAGE_HEADERS, page
 from postern_api.revisions import endpoints as revisions
 from postern_api.routes import endpoints as routes
+from postern_api.rule_sets import endpoints as rule_sets
 from postern_api.rules import endpoints as rules
 from postern_api.schedule import endpoints as schedule
 from postern_api.session_log import endpoints as session_log
@@ -58,6 +59,7 @@ _TAGS = [
     {"name": "domains", "description": "Relay domains: what mail is taken for, and which route it takes."},
     {"name": "routes", "description": "Ways out: smart hosts, TLS, credentials (write-only)."},
     {"name": "rules", "description": "Screening rules. The first that matches decides."},
+    {"name": "rule sets", "description": "For what mail the rules in a set are: by gate, recipients, time."},
     {"name": "users", "description": "SMTP users of the authenticated gate (passwords write-only)."},
     {"name": "auth-failures", "description": "Failed logins at the authenticated gate, and who is blocked for them."},
     {"name": "listeners", "description": "The two gates: a resource for each property sheet."},
@@ -97,7 +99,7 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
     app.state.max_body_bytes = max_body_bytes
     rendering.install(app)
     api = APIRouter(prefix="/api/v1")
-    for noun in (domains, routes, rules, users, app_passwords, listeners, general, schedule, revisions):
+    for noun in (domains, routes, rules, rule_sets, users, app_passwords, listeners, general, schedule, revisions):
         api.include_router(noun.router)
     api.include_router(listeners.presets)
     api.include_router(queue.queue)

@@ -33,6 +33,7 @@ MAX_DOMAINS: Final = 100_000
 MAX_RECIPIENTS: Final = 100_000  # in the lists of all domains together
 MAX_ROUTES: Final = 200
 MAX_RULES: Final = 10_000
+MAX_RULE_SETS: Final = 1_000
 
 
 def check(snapshot: Snapshot) -> None:
@@ -45,6 +46,7 @@ def check(snapshot: Snapshot) -> None:
     _unique("user", (user.name.casefold() for user in snapshot.users))
     _unique("certificate", (name for user in snapshot.users for name in user.certificates))
     _unique("rule", (rule.id for rule in snapshot.rules))
+    _rule_sets(snapshot)
     _routes(snapshot)
     _count("recipients in lists", sum(len(each.addresses) for each in snapshot.recipient_lists), MAX_RECIPIENTS)
     _callouts(snapshot)
@@ -99,6 +101,15 @@ def _routes(snapshot: Snapshot) -> None:
         raise ConflictError("two_default_routes", f"only one of {', '.join(defaults)} can be the default route")
     if snapshot.routes and not defaults:
         raise ConflictError("default_route_required", "one route must be the default; make another one the default first")
+
+
+def _rule_sets(snapshot: Snapshot) -> None:
+    _count("rule sets", len(snapshot.rule_sets), MAX_RULE_SETS)
+    _unique("rule_set", (each.name for each in snapshot.rule_sets))
+    names = {each.name for each in snapshot.rule_sets}
+    for rule in snapshot.rules:
+        if rule.rule_set and rule.rule_set not in names:
+            raise InvalidError("unknown_rule_set", f"rule {rule.name!r} is in rule set {rule.rule_set!r}, which does not exist")
 
 
 def _callouts(snapshot: Snapshot) -> None:

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from postern_api.errors import InvalidError
-from postern_api.policy.objects import RouteObject, RuleObject, Snapshot
+from postern_api.policy.objects import RouteObject, RuleObject, RuleSetObject, Snapshot
 from postern_core.policy import (
+    AllOf,
     CalloutRoute,
+    Condition,
     DeliveryPolicy,
+    DirectionCondition,
     GatePolicy,
+    RecipientCondition,
     Recipients,
     Route,
     Rule,
@@ -27,6 +31,8 @@ from postern_core.policy import (
 
 INCOMPLETE: Final = "there is no default route yet: nothing is published, and the gates answer 451 4.3.5 until one exists"
 _MAX_SECTION_BYTES: Final = 7 * 1024 * 1024  # below the broker's max_payload of 8 MiB
+
+_ALL_MAIL: Final = RuleSetObject(name="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ def compile_policy(snapshot: Snapshot, revision: int) -> Compiled | None:
         ),
         screening=ScreeningPolicy(
             revision=revision,
-            rules=tuple(_rule(rule) for rule in snapshot.rules if rule.enabled),
+            rules=_rules(snapshot),
             relay_domains=domains,
             default_route=default,
             max_deliveries=general.max_deliveries,
@@ -104,15 +110,33 @@ def _callout_routes(snapshot: Snapshot) -> tuple[CalloutRoute, ...]:
     )
 
 
-def _rule(rule: RuleObject) -> Rule:
+def _rules(snapshot: Snapshot) -> tuple[Rule, ...]:
+    """Those that are not off, each with what its set asks for in front of its own condition."""
+    sets = {each.name: each for each in snapshot.rule_sets}
+    found = []
+    for rule in snapshot.rules:
+        within = sets.get(rule.rule_set, _ALL_MAIL)
+        if rule.enabled and within.enabled:
+            found.append(_rule(rule, within))
+    return tuple(found)
+
+
+def _rule(rule: RuleObject, within: RuleSetObject) -> Rule:
+    asked: list[Condition] = []
+    if within.gates:
+        asked.append(DirectionCondition(gates=within.gates))
+    if within.recipients:
+        asked.append(RecipientCondition(patterns=within.recipients))
+    if within.schedule is not None:
+        asked.append(within.schedule)
     return Rule(
         id=rule.id,
         name=rule.name,
-        condition=rule.condition,
+        condition=AllOf(of=(*asked, rule.condition)) if asked else rule.condition,
         action=rule.action,
         forward_to=rule.forward_to,
         unless=rule.unless,
-        mode=RuleMode.MONITOR if rule.monitor else RuleMode.ON,
+        mode=RuleMode.MONITOR if rule.monitor or within.monitor else RuleMode.ON,
     )
 
 

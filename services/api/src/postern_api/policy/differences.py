@@ -67,6 +67,7 @@ def _named(snapshot: Snapshot) -> dict[str, Any]:
     objects |= {f"domains/{domain.pattern}": domain for domain in snapshot.domains}
     objects |= {f"routes/{route.name}": route for route in snapshot.routes}
     objects |= {f"rules/{rule.id}": rule for rule in snapshot.rules}
+    objects |= {f"rule-sets/{each.name}": each for each in snapshot.rule_sets}
     objects |= {f"users/{user.name}": user for user in snapshot.users}
     named: dict[str, Any] = msgspec.to_builtins(objects)
     return named

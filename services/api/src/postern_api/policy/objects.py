@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from postern_api.alerts.objects import AlertPolicy
+from postern_core.envelope import Gate
 from postern_core.policy import (
     Condition,
     GateLimits,
@@ -17,6 +18,7 @@ from postern_core.policy import (
     RelayDomain,
     RetrySchedule,
     RouteTls,
+    ScheduleCondition,
     SendingRates,
 )
 from postern_core.verdict import Action
@@ -48,6 +50,19 @@ class RuleObject(msgspec.Struct, frozen=True, kw_only=True):
     monitor: bool = False  # it only records what it would do
     unless: Condition | None = None
     forward_to: str = ""
+    rule_set: str = ""  # its name; "": for all mail
+
+
+class RuleSetObject(msgspec.Struct, frozen=True, kw_only=True):
+    """For what mail the rules in it are: each condition that is given narrows it. A rule in a set that is off, or monitors, goes no further."""
+
+    name: str
+    gates: tuple[Gate, ...] = ()  # none: both
+    recipients: tuple[str, ...] = ()  # patterns; none: everybody
+    schedule: ScheduleCondition | None = None  # None: always
+    enabled: bool = True
+    monitor: bool = False
+    note: str = ""
 
 
 class UserObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +92,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     domains: tuple[RelayDomain, ...] = ()
     routes: tuple[RouteObject, ...] = ()
     rules: tuple[RuleObject, ...] = ()
+    rule_sets: tuple[RuleSetObject, ...] = ()
     users: tuple[UserObject, ...] = ()
     anon: GateLimits = GateLimits()
     auth: GateLimits = GateLimits()

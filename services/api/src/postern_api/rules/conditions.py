@@ -16,7 +16,7 @@ from postern_api.rules.envelope_conditions import (
     DirectionBody,
     EnvelopeBody,
     RecipientBody,
-    ScheduleBody,
+    ScheduleConditionBody,
     SizeBody,
     UserBody,
     checked_envelope_condition,
@@ -122,7 +122,7 @@ def _condition(body: ConditionBody) -> Condition:
             return KeywordCondition(phrases=_values(phrases, "phrase"), scope=scope, whole_word=whole_word)
         case AttachmentBody():
             return _attachment(body)
-        case RecipientBody() | ScheduleBody() | DirectionBody() | ClientBody() | UserBody() | SizeBody():
+        case RecipientBody() | ScheduleConditionBody() | DirectionBody() | ClientBody() | UserBody() | SizeBody():
             return checked_envelope_condition(body)
         case MalformedBody():
             return MalformedCondition()

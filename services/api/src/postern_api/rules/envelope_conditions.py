@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import FailFast, Field
@@ -39,7 +40,7 @@ class RecipientBody(Body):
     )
 
 
-class ScheduleBody(Body):
+class ScheduleConditionBody(Body):
     """The message was accepted at such a time of the week."""
 
     type: Literal["schedule"]
@@ -79,18 +80,18 @@ class SizeBody(Body):
     larger_than_bytes: Whole = Field(gt=0, le=2**50)
 
 
-EnvelopeBody = RecipientBody | ScheduleBody | DirectionBody | ClientBody | UserBody | SizeBody
+EnvelopeBody = RecipientBody | ScheduleConditionBody | DirectionBody | ClientBody | UserBody | SizeBody
 
 
 def checked_envelope_condition(body: EnvelopeBody) -> EnvelopeCondition:
     """InvalidError for a value that is none."""
     match body:
         case RecipientBody(patterns=patterns):
-            return RecipientCondition(patterns=tuple(dict.fromkeys(_address_pattern(pattern) for pattern in patterns)))
-        case ScheduleBody():
-            return _schedule(body)
+            return RecipientCondition(patterns=checked_recipients(patterns))
+        case ScheduleConditionBody():
+            return checked_schedule(body)
         case DirectionBody(gates=gates):
-            return DirectionCondition(gates=tuple(dict.fromkeys(Gate(gate) for gate in gates)))
+            return DirectionCondition(gates=checked_gates(gates))
         case ClientBody(networks=networks):
             return ClientCondition(networks=tuple(dict.fromkeys(_network(network) for network in networks)))
         case UserBody(names=names):
@@ -105,15 +106,30 @@ def shown_envelope_condition(condition: EnvelopeCondition) -> EnvelopeBody:
         case RecipientCondition(patterns=patterns):
             return RecipientBody(type="recipient", patterns=list(patterns))
         case ScheduleCondition():
-            return _shown_schedule(condition)
+            return shown_schedule(condition)
         case DirectionCondition(gates=gates):
-            return DirectionBody(type="direction", gates=["anon" if gate is Gate.ANON else "auth" for gate in gates])
+            return DirectionBody(type="direction", gates=shown_gates(gates))
         case ClientCondition(networks=networks):
             return ClientBody(type="client", networks=list(networks))
         case UserCondition(names=names):
             return UserBody(type="user", names=list(names))
         case SizeCondition(larger_than_bytes=limit):
             return SizeBody(type="message-size", larger_than_bytes=limit)
+
+
+def checked_gates(gates: Sequence[str]) -> tuple[Gate, ...]:
+    """Each once."""
+    return tuple(dict.fromkeys(Gate(gate) for gate in gates))
+
+
+def shown_gates(gates: Sequence[Gate]) -> list[Literal["anon", "auth"]]:
+    """Gates as the API shows them."""
+    return ["anon" if gate is Gate.ANON else "auth" for gate in gates]
+
+
+def checked_recipients(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Patterns in canonical form, each once. InvalidError for what is none."""
+    return tuple(dict.fromkeys(_address_pattern(pattern) for pattern in patterns))
 
 
 def _names(names: list[str]) -> tuple[str, ...]:
@@ -123,7 +139,8 @@ def _names(names: list[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _schedule(body: ScheduleBody) -> ScheduleCondition:
+def checked_schedule(body: ScheduleConditionBody) -> ScheduleCondition:
+    """InvalidError for a time zone that is none."""
     try:
         checked_zone(body.timezone)
     except ValueError as error:
@@ -132,9 +149,10 @@ def _schedule(body: ScheduleBody) -> ScheduleCondition:
     return ScheduleCondition(timezone=body.timezone, days=days, begin=_minutes(body.begin), end=_minutes(body.end))
 
 
-def _shown_schedule(condition: ScheduleCondition) -> ScheduleBody:
+def shown_schedule(condition: ScheduleCondition) -> ScheduleConditionBody:
+    """A schedule as the API shows it."""
     begin, end = (f"{minutes // 60:02}:{minutes % 60:02}" for minutes in (condition.begin, condition.end))
-    return ScheduleBody(type="schedule", timezone=condition.timezone, days=list(condition.days), begin=begin, end=end)
+    return ScheduleConditionBody(type="schedule", timezone=condition.timezone, days=list(condition.days), begin=begin, end=end)
 
 
 def _minutes(time: str) -> int:

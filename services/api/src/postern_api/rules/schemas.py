@@ -58,6 +58,7 @@ class RuleBody(Body):
         description="`delete`, `hold` in quarantine, `forward` to `forward_to` instead of its recipients, or `allow`: pass, whatever later rules say."
     )
     forward_to: Line = Field(default="", description="Address, with action `forward`.")
+    rule_set: Line = Field(default="", description="Name of the rule set that it is in; empty: it is for all mail.")
     id: str | None = Field(default=None, max_length=64, description="As shown; ignored here.")
 
 
@@ -73,6 +74,7 @@ class RuleView(Body):
             "unless": None,
             "action": "hold",
             "forward_to": "",
+            "rule_set": "",
         }
     )
 
@@ -83,17 +85,19 @@ class RuleView(Body):
     unless: ConditionBody | None
     action: Action
     forward_to: str
+    rule_set: str
 
     @classmethod
     def of(cls, rule: RuleObject) -> RuleView:
         return cls(
             id=rule.id,
             name=rule.name,
-            mode=_mode(rule),
+            mode=shown_mode(enabled=rule.enabled, monitor=rule.monitor),
             condition=shown_condition(rule.condition),
             unless=None if rule.unless is None else shown_condition(rule.unless),
             action=rule.action,
             forward_to=rule.forward_to,
+            rule_set=rule.rule_set,
         )
 
 
@@ -105,7 +109,8 @@ class RuleOrder(Body):
     ids: Annotated[list[Annotated[str, Field(max_length=64)]], FailFast(), Field(max_length=10_000)]
 
 
-def _mode(rule: RuleObject) -> Mode:
-    if not rule.enabled:
+def shown_mode(*, enabled: bool, monitor: bool) -> Mode:
+    """The mode of a rule, or of a set of them."""
+    if not enabled:
         return "off"
-    return "monitor" if rule.monitor else "on"
+    return "monitor" if monitor else "on"

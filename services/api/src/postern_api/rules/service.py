@@ -47,6 +47,7 @@ def rule_from(body: RuleBody, rule_id: str) -> RuleObject:
         unless=None if body.unless is None else checked_condition(body.unless),
         action=body.action,
         forward_to=forward_to,
+        rule_set=body.rule_set.strip(),
     )
 
 

@@ -1,0 +1,1 @@
+"""Rule sets: for what mail the rules in them are."""
