@@ -221,6 +221,35 @@ PLAIN: dict[str, msgspec.Struct] = {
             ),
         )
     ),
+    "event-batch-1-verdict.json": EventBatch(
+        events=(
+            TraceEvent(
+                id=ID,
+                kind=EventKind.SCREENED,
+                at=LATER,
+                service="screener",
+                fields={"decision": "pass"},
+                verdict=Verdict(
+                    revision=42,
+                    decision=Decision.PASS,
+                    findings=(
+                        Finding(
+                            rule_id="r1",
+                            rule_name="programs",
+                            part="2",
+                            offset=7,
+                            length=5,
+                            chain=("inner.zip", "a.exe"),
+                            excerpt="grüße",
+                            monitored=True,
+                        ),
+                    ),
+                    criteria=("6LnmD7dg",),
+                    criteria_cut=True,
+                ),
+            ),
+        )
+    ),
     "notice-batch-1.json": NoticeBatch(
         notices=(
             Notice(
@@ -378,6 +407,7 @@ PLAIN: dict[str, msgspec.Struct] = {
             ),
         ),
     ),
+    "screening-policy-1-kept.json": ScreeningPolicy(revision=42, excerpts=False, archive=True),
     "screening-policy-1.json": ScreeningPolicy(
         revision=42,
         rules=(

@@ -34,6 +34,7 @@ from postern_api.ledger.repository import LedgerRepository
 from postern_api.ledger.verification import Verifier
 from postern_api.messages.repository import TraceRepository
 from postern_api.messages.service import MessageService
+from postern_api.messages.verdicts import VerdictService
 from postern_api.policy.editing import Editor
 from postern_api.policy.publishing import Publisher
 from postern_api.policy.repository import PolicyRepository
@@ -120,6 +121,7 @@ class Api:
             keep=timedelta(days=settings.alert_days),
         )
         alerts.on_raised = self.alert_sender.poke
+        quarantine = QuarantineService(bus, index=index, indexer=self.indexer, editor=editor, events=self.events, bodies=bodies)
         self.context = Context(
             bus=bus,
             database=self.database,
@@ -131,9 +133,8 @@ class Api:
             tokens=TokenService(self.database, token_repository, audit),
             trace=trace,
             messages=MessageService(bus, trace, policy),
-            quarantine=QuarantineService(
-                bus, index=index, indexer=self.indexer, editor=editor, events=self.events, bodies=bodies
-            ),
+            verdicts=VerdictService(trace, policy, quarantine),
+            quarantine=quarantine,
             queue=queue,
             badmail=BadmailService(bus, queue, trace),
             ledger=ledger,

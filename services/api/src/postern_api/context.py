@@ -17,6 +17,7 @@ from postern_api.ledger.repository import LedgerRepository
 from postern_api.ledger.verification import Verifier
 from postern_api.messages.repository import TraceRepository
 from postern_api.messages.service import MessageService
+from postern_api.messages.verdicts import VerdictService
 from postern_api.policy.editing import Editor
 from postern_api.policy.publishing import Publisher
 from postern_api.policy.repository import PolicyRepository
@@ -46,6 +47,7 @@ class Context:
     tokens: TokenService
     trace: TraceRepository
     messages: MessageService
+    verdicts: VerdictService
     quarantine: QuarantineService
     queue: QueueService
     badmail: BadmailService

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from postern_core.envelope import Envelope, Recipient
@@ -99,11 +99,15 @@ class Share:
     inspection: Inspection
     recipients: tuple[Recipient, ...]
     holding: frozenset[int]  # criteria about recipients
+    told: set[int] = field(default_factory=set)  # those of them that a rule came to
 
     def holds(self, criterion: int) -> bool:
         """Whether the criterion of this number holds for these recipients."""
         if criterion in self.inspection.ruleset.recipients:
-            return criterion in self.holding
+            if criterion in self.holding:
+                self.told.add(criterion)
+                return True
+            return False
         return self.inspection.holds(criterion)
 
     def hit(self, criterion: int) -> Hit | None:

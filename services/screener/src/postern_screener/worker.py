@@ -28,7 +28,7 @@ from postern_core.verdict import Decision, HoldReason, Verdict
 from postern_screener.actions import Actions, Judged, shares
 from postern_screener.ruleset import Ruleset
 from postern_screener.sandbox import ConvictedError, Sandbox
-from postern_screener.screening import Outcome, Screened
+from postern_screener.screening import Outcome, Screened, to_be_kept
 from postern_screener.watchdog import Watchdog
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -153,6 +153,7 @@ class Worker:
             detail = f"screening failed {delivered.tries} times, at last: {error}"
             screened = Screened(verdict=_held(ruleset, HoldReason.POISON, detail))
         self._convictions.pop(envelope.id, None)
+        screened = to_be_kept(screened, ruleset)
         return Judged(envelope, body, _timed(screened, (time.perf_counter() - started) * 1000))
 
     async def _read(self, envelope: Envelope, inline: memoryview) -> bytes:
@@ -213,7 +214,9 @@ class Worker:
         log.info("message.screened", id=envelope.id, gate=envelope.gate.value, size_bytes=envelope.size_bytes, **fields)
         if verdict.decision is not Decision.PASS:
             fields["detail"] = verdict.detail
-        self._events.tell(envelope.id, EventKind.SCREENED, **fields)
+        # of an ordinary message nothing matched: there is no more to tell
+        more = verdict if verdict.findings or verdict.criteria else None
+        self._events.tell(envelope.id, EventKind.SCREENED, verdict=more, **fields)
 
 
 def _was_handed_on(envelope: Envelope, known: Mapping[int, DispositionKind]) -> bool:
