@@ -144,3 +144,8 @@ async def test_what_cannot_be_told_is_refused_by_name(api: RunningApi) -> None:
 def test_a_verdict_survives_the_trip_through_the_trace() -> None:
     verdict = Verdict(revision=1, decision=Decision.PASS, findings=(Finding(rule_id="r", rule_name="r", part="1", length=3),))
     assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(verdict)), Verdict) == verdict
+
+
+async def test_without_a_screener_nothing_can_be_tried_and_that_is_said(api: RunningApi) -> None:
+    answer = await api.client.post("/screening/test", content=b"From: x\r\n\r\n", headers={"Content-Type": "message/rfc822"})
+    assert (answer.status_code, answer.json()["error"]) == (503, "screener_unavailable")

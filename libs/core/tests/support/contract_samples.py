@@ -115,6 +115,7 @@ from postern_core.sessions import (
     SessionsEnded,
     SessionState,
 )
+from postern_core.trial import TrialAnswer, TrialMessage, TrialPlace, TrialRequest, Tried
 from postern_core.verdict import Action, Decision, Finding, HeldMessage, HoldReason, Verdict
 
 ID = QueueId("01m872jv7bexwrfkmpb6w2jh6c")
@@ -220,6 +221,23 @@ PLAIN: dict[str, msgspec.Struct] = {
                 fields={"route": "main", "attempts": 2, "seconds": 0.5, "tls": True},
             ),
         )
+    ),
+    "trial-request-1.json": TrialRequest(
+        policy_octets=7, messages=(TrialMessage(envelope=ENVELOPE, octets=len(MAIL)),), places=True
+    ),
+    "trial-answer-1.json": TrialAnswer(
+        tried=(
+            Tried(
+                verdict=VERDICT,
+                subject="grüße",
+                places=(
+                    TrialPlace(rule_ids=("r1", "r2"), part="1", offset=3, length=5, chain=("a.zip", "b.exe"), excerpt="grüße"),
+                ),
+                steps_ms={"screen": 0.25},
+            ),
+            Tried(failure="not done after 20 s"),
+        ),
+        compile_ms=12.5,
     ),
     "event-batch-1-verdict.json": EventBatch(
         events=(

@@ -105,6 +105,7 @@ OPERATIONS = (
             *((stream, (API,)) for stream in ("EVENTS", *(f"KV_{bucket}" for bucket in BUCKETS))),
         )
     ),
+    row("ask the screener what would come of a message", "control.screener.try", API, answered=False),
     row("ask delivery about its queue", "control.delivery.queue-list", API, answered=False),
     row("ask the authenticated gate about failed logins", "control.ingress-auth.failures-list.+", API, answered=False),
     row("tell the other replicas about greylisting", "peers.ingress-anon", ANON, answered=False),
@@ -171,6 +172,7 @@ SUBSCRIPTIONS = (
     row("hear of changes to the policy of the screener", "policy.changed.screening", SCREENER),
     row("hear of changes to the policy of delivery", "policy.changed.delivery", DELIVERY),
     row("hear of status reports", "status.changed.*.*", API),
+    row("answer what would come of a message", "control.screener.*", SCREENER),
     row("answer about the queue", "control.delivery.*", DELIVERY),
     row("answer about its sessions", "control.ingress-anon.*.*", ANON),
     row("answer about its sessions and failed logins", "control.ingress-auth.*.*", AUTH),

@@ -44,6 +44,7 @@ from postern_api.quarantine.service import QuarantineService
 from postern_api.queue.badmail import BadmailService
 from postern_api.queue.service import QueueService
 from postern_api.recorder import Recorder
+from postern_api.screening.service import ScreeningService
 from postern_api.session_log.repository import SessionLogRepository
 from postern_api.session_log.retention import keep_session_log
 from postern_api.sessions.service import SessionService
@@ -137,6 +138,7 @@ class Api:
             quarantine=quarantine,
             queue=queue,
             badmail=BadmailService(bus, queue, trace),
+            screening=ScreeningService(bus, editor, policy),
             ledger=ledger,
             verifier=verifier,
             watch=watch,

@@ -24,6 +24,7 @@ from postern_api.policy.repository import PolicyRepository
 from postern_api.quarantine.service import QuarantineService
 from postern_api.queue.badmail import BadmailService
 from postern_api.queue.service import QueueService
+from postern_api.screening.service import ScreeningService
 from postern_api.session_log.repository import SessionLogRepository
 from postern_api.sessions.service import SessionService
 from postern_api.status.service import StatusService
@@ -51,6 +52,7 @@ class Context:
     quarantine: QuarantineService
     queue: QueueService
     badmail: BadmailService
+    screening: ScreeningService
     ledger: LedgerRepository
     verifier: Verifier
     watch: Watch

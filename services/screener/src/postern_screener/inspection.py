@@ -69,6 +69,10 @@ class Inspection:
         """Where it holds first, in the order of the message."""
         return self._first.get(criterion)
 
+    def everywhere(self) -> Iterator[Hit]:
+        """Every place at which a criterion that is searched for holds: the message is searched once more."""
+        return self._searched()
+
     def _searched(self) -> Iterator[Hit]:
         """All hits in the order of the message: envelope, header fields, then part by part."""
         ruleset, message = self.ruleset, self.message

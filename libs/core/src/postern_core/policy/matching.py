@@ -56,6 +56,10 @@ class CompiledRule:
             return None
         return False if excepted else judged
 
+    def criteria(self) -> set[int]:
+        """Those that it asks about."""
+        return {*self.condition.criteria(), *(self.unless.criteria() if self.unless is not None else ())}
+
 
 class NumberedRules:
     """Rules in order, and `criteria` by their numbers: each distinct one once, however many rules have it."""
