@@ -1,4 +1,4 @@
-"""An administrator tries rules before they bite: on a message of his own, over the API, with a real screener behind it."""
+"""An administrator tries rules before they bite: on a message of his own, on held mail and on the traffic of the last hours, with a real screener behind the API."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, eventually
+from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, an_envelope, eventually, hold
 from fixtures.broker import Broker
+from postern_core.archive import unframe_archived
+from postern_core.bus import BodyStore
+from postern_core.bus.topology import ARCHIVE, INTAKE, intake_subject
+from postern_core.envelope import Gate, frame
 from postern_screener.app import serve
 from postern_screener.settings import Settings
+from postern_screener.trials import Trials
+from postern_screener.trials import default_command as trial_command
 
 CAUGHT = b"From: x@sender.example\r\nSubject: Your invoice\r\n\r\nplease wire the money\r\n"
 RULE = {"name": "wires", "condition": {"type": "keyword", "phrases": ["wire the money"]}, "action": "hold"}
@@ -115,3 +122,170 @@ async def test_hostile_mail_is_tried_like_any_other(api: RunningApi) -> None:
         found = await result_of(api, body)
         assert found["failure"] == ""
         assert found["verdict"]["decision"] in ("pass", "hold")
+
+
+# -- rehearsals
+
+
+async def accept(api: RunningApi, body: bytes, *recipients: str) -> str:
+    """A message in INTAKE, as a gate leaves it. Returns its id."""
+    gate = await api.broker.connect("ingress-anon")
+    envelope = msgspec.structs.replace(an_envelope(*recipients), size_bytes=len(body))
+    stowed, inline = await BodyStore(gate, "ingress-anon", 512 * 1024).stow(envelope, envelope.id, body)
+    await gate.publish(INTAKE, intake_subject(Gate.ANON, envelope.id), frame(stowed, bytes(inline)), f"{envelope.id}:intake")
+    await gate.close()
+    return envelope.id
+
+
+async def screened(api: RunningApi) -> None:
+    async def is_empty() -> bool:
+        return not (await api.bus.stream_state(INTAKE))["messages"]
+
+    await eventually(is_empty)
+
+
+async def set_archive(api: RunningApi, on: bool) -> None:
+    settings = await api.get("/settings")
+    answer = (await api.client.put("/settings", json=settings | {"archive": on})).raise_for_status()
+    await until_live(api, int(answer.headers["Postern-Revision"]))
+
+
+async def until_live(api: RunningApi, revision: int) -> None:
+    async def is_live() -> bool:
+        status = await api.get("/status")
+        return any(each["service"] == "screener" and each["revision"] == revision for each in status["replicas"])
+
+    await eventually(is_live)
+
+
+async def archived(api: RunningApi) -> list[str]:
+    """The ids of the messages in the archive."""
+    found: list[str] = []
+    sequence = 1
+    while (stored := await api.bus.next_on(ARCHIVE, "archive.*", sequence)) is not None:
+        found += [head.envelope.id for head, _ in unframe_archived(stored.data)]
+        sequence = stored.sequence + 1
+    return found
+
+
+async def rehearsed(api: RunningApi, **body: Any) -> Any:
+    begun = (await api.client.post("/screening/rehearsals", json=body)).raise_for_status().json()
+
+    async def over() -> Any:
+        found = await api.get(f"/screening/rehearsals/{begun['id']}")
+        return found if found["state"] != "running" else None
+
+    return await eventually(over, 40)
+
+
+async def test_the_traffic_of_the_last_hours_is_rehearsed_with_a_draft_and_tells_who_already_got_it(api: RunningApi) -> None:
+    before = await accept(api, CAUGHT, "early@relay.example")
+    await screened(api)
+    await set_archive(api, on=True)
+    caught = [await accept(api, CAUGHT, "a@relay.example", f"{n}@relay.example") for n in range(3)]
+    large = await accept(api, CAUGHT + b"x" * 700_000, "large@relay.example")
+    clean = [await accept(api, b"From: x@sender.example\r\nSubject: hello\r\n\r\nhello\r\n", "a@relay.example") for _ in range(2)]
+    await screened(api)
+
+    async def all_there() -> bool:
+        return set(await archived(api)) == {*caught, large, *clean}
+
+    await eventually(all_there)
+    assert before not in await archived(api)
+    found = await rehearsed(api, source="archive", rules=[RULE | {"id": "mine"}])
+    assert (found["state"], found["draft"], found["examined"], found["changed"], found["progress"]) == ("done", True, 6, 4, 1.0)
+    assert {change["queue_id"] for change in found["changes"]} == {*caught, large}
+    change = found["changes"][0]
+    assert (change["before"]["decision"], change["after"]["decision"], change["after"]["rule_id"]) == ("pass", "hold", "mine")
+    assert (change["sender"], change["subject"], change["source"]) == ("x@sender.example", "Your invoice", "archive")
+    assert "a@relay.example" in change["recipients"]
+    assert found["already_got"][0] == {"recipient": "a@relay.example", "messages": 3}
+    assert len(found["already_got"]) == 5
+    # a rule that is in force now is tried on what went through before
+    (await api.client.post("/rules", json=RULE)).raise_for_status()
+    assert (await rehearsed(api, source="archive"))["changed"] == 4
+    assert (await rehearsed(api, source="archive", hours=1, most=2))["examined"] == 2
+    actions = [entry["action"] for entry in (await api.get("/audit"))["entries"]]
+    assert "screening.rehearse" in actions
+    # switched off, nothing more is kept
+    await set_archive(api, on=False)
+    later = await accept(api, CAUGHT, "late@relay.example")
+    await screened(api)
+    assert later not in await archived(api)
+
+
+async def test_held_mail_is_rehearsed_with_rules_that_would_let_it_go(api: RunningApi) -> None:
+    added = (await api.client.post("/rules", json=RULE)).raise_for_status()
+    await until_live(api, int(added.headers["Postern-Revision"]))
+    held = [await accept(api, CAUGHT + b"x" * size, "a@relay.example") for size in (0, 600_000)]
+    await screened(api)
+    found = await rehearsed(api, source="held", rules=[])
+    assert {change["queue_id"] for change in found["changes"]} == set(held)
+    for change in found["changes"]:
+        assert (change["before"]["rule_name"], change["before"]["decision"], change["after"]["decision"]) == (
+            "wires",
+            "hold",
+            "pass",
+        )
+    assert found["already_got"] == []
+    assert (await rehearsed(api, source="all"))["changed"] == 0
+    # nothing came of it: what is held is held
+    assert {row["queue_id"] for row in (await api.get("/quarantine"))["rows"]} == set(held)
+
+
+async def test_a_rehearsal_waits_for_live_mail_and_can_be_stopped(broker: Broker, tmp_path: Path) -> None:
+    starter, stop = ApiStarter(broker, tmp_path), asyncio.Event()
+    bus = await broker.connect("screener")
+    answering = asyncio.create_task(Trials(bus, trial_command(1024)).run(stop))  # it answers the api, and screens no mail
+    try:
+        api = await starter(BOOTSTRAP)
+        screener = await broker.connect("screener")
+        await hold(screener, an_envelope())
+        await screener.close()
+        backlog = [await accept(api, CAUGHT, "a@relay.example") for _ in range(30)]
+        begun = (await api.client.post("/screening/rehearsals", json={"source": "held"})).raise_for_status().json()
+        path = f"/screening/rehearsals/{begun['id']}"
+
+        async def waits() -> bool:
+            return bool((await api.get(path))["waiting"])
+
+        await eventually(waits)
+        second = await api.client.post("/screening/rehearsals", json={})
+        assert (second.status_code, second.json()["error"]) == (409, "rehearsing")
+        assert (await api.client.delete(path)).status_code == 204
+        assert (await api.get(path))["state"] == "stopped"
+        assert (await api.get(path))["examined"] == 0
+        again = (await api.client.post("/screening/rehearsals", json={"source": "held"})).raise_for_status().json()
+        assert [each["id"] for each in await api.get("/screening/rehearsals")] == [again["id"], begun["id"]]
+        await eventually(lambda: waits_on(api, again["id"]))
+        serving = asyncio.create_task(serve(bus, stop, Settings(**broker.settings("screener").model_dump())))
+        assert backlog
+
+        async def done() -> bool:
+            return bool((await api.get(f"/screening/rehearsals/{again['id']}"))["state"] == "done")
+
+        await eventually(done, 30)
+        assert (await api.get(f"/screening/rehearsals/{again['id']}"))["examined"] == 1
+        assert (await api.client.delete(path)).status_code == 204  # it is over: forgotten
+        assert (await api.client.get(path)).json()["error"] == "rehearsal_not_found"
+        stop.set()
+        await serving
+    finally:
+        stop.set()
+        await starter.close()
+        await answering
+        await bus.close()
+
+
+async def waits_on(api: RunningApi, identity: str) -> bool:
+    return bool((await api.get(f"/screening/rehearsals/{identity}"))["waiting"])
+
+
+async def test_mail_goes_on_where_the_archive_cannot_be_written(api: RunningApi) -> None:
+    await set_archive(api, on=True)
+    provisioner = await api.broker.connect("provisioner")
+    await provisioner.jetstream.delete_stream(ARCHIVE)
+    sent = [await accept(api, CAUGHT, "a@relay.example") for _ in range(5)]
+    await screened(api)
+    assert len(await api.bus.subjects("OUTBOUND", "outbound.*.*")) == len(sent)
+    await provisioner.close()

@@ -18,6 +18,7 @@ from postern_core.accounts import (
     PasswordUses,
     SentBy,
 )
+from postern_core.archive import ArchivedMessage
 from postern_core.control import (
     BadmailPage,
     BadmailRow,
@@ -202,6 +203,7 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
     "job-1-batched.mail": (msgspec.structs.replace(JOB, batch=ID), MAIL),
     "job-1-least.mail": (Job(route="default", envelope=LEAST, recipients=LEAST.recipients), b"\r\n"),
     "held-message-1.mail": (HeldMessage(envelope=STOWED, verdict=VERDICT, subject="grüße", generation=1), b""),
+    "archived-message-1.mail": (ArchivedMessage(envelope=ENVELOPE, verdict=VERDICT, subject="grüße"), MAIL),
     "badmail-1.mail": (
         Badmail(job=JOB, recipients=JOB.recipients, reason="there is nobody to tell", last_reply="550 5.1.1 no such user"),
         MAIL,

@@ -24,6 +24,7 @@ from postern_api.policy.repository import PolicyRepository
 from postern_api.quarantine.service import QuarantineService
 from postern_api.queue.badmail import BadmailService
 from postern_api.queue.service import QueueService
+from postern_api.screening.rehearsals import Rehearsals
 from postern_api.screening.service import ScreeningService
 from postern_api.session_log.repository import SessionLogRepository
 from postern_api.sessions.service import SessionService
@@ -53,6 +54,7 @@ class Context:
     queue: QueueService
     badmail: BadmailService
     screening: ScreeningService
+    rehearsals: Rehearsals
     ledger: LedgerRepository
     verifier: Verifier
     watch: Watch

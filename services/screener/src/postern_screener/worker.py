@@ -26,6 +26,7 @@ from postern_core.events import EventKind
 from postern_core.ids import QueueId
 from postern_core.verdict import Decision, HoldReason, Verdict
 from postern_screener.actions import Actions, Judged, shares
+from postern_screener.archive import Archive
 from postern_screener.ruleset import Ruleset
 from postern_screener.sandbox import ConvictedError, Sandbox
 from postern_screener.screening import Outcome, Screened, to_be_kept
@@ -63,6 +64,7 @@ class Worker:
         watchdog: Watchdog,
         ruleset: Callable[[], Ruleset | None],
         inspect: Inspect,
+        archive: Archive,
     ) -> None:
         self._bodies = bodies
         self._actions = actions
@@ -71,6 +73,7 @@ class Worker:
         self._watchdog = watchdog
         self._ruleset = ruleset
         self._inspect = inspect
+        self._archive = archive
         self._convictions: dict[QueueId, int] = {}  # in this worker, of messages without an outcome yet
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
@@ -129,6 +132,9 @@ class Worker:
             await delivered.retry(_CONVICTED_RETRY_S)
         else:
             await delivered.ack()
+        if ruleset.policy.archive:
+            for each in judged:
+                self._archive.offer(each)
 
     async def _judge(
         self, delivered: Delivered, envelope: Envelope, inline: memoryview, ruleset: Ruleset, batch: str

@@ -94,6 +94,7 @@ _TABLE: Mapping[str, Permissions] = {
             f"$JS.ACK.INTAKE.{SCREENER_CONSUMER}.>",
             "outbound.*.*",
             "quarantine.*",
+            "archive.*",
             "disposition.*.*",
             "body.screener.*.*",
             "$JS.API.DIRECT.GET.BODIES.body.*.*.*",
@@ -152,6 +153,7 @@ _TABLE: Mapping[str, Permissions] = {
             # without a subject: the next one after a sequence number
             "$JS.API.DIRECT.GET.QUARANTINE",
             "$JS.API.DIRECT.GET.QUARANTINE.quarantine.*",
+            "$JS.API.DIRECT.GET.ARCHIVE",
             "$JS.API.DIRECT.GET.BODIES.body.*.*.*",
             "$JS.API.DIRECT.GET.DISPOSITIONS.disposition.*.*",
             "$JS.API.STREAM.MSG.DELETE.QUARANTINE",

@@ -7,12 +7,14 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import Query
 
-from postern_api.access import Operator, guarded_router
+from postern_api.access import Operator, Reader, guarded_router
+from postern_api.audit.service import audited
 from postern_api.context import InContext
 from postern_api.errors import InvalidError, declared
-from postern_api.fields import Exactly
+from postern_api.fields import Exactly, Identity
 from postern_api.messages.verdict_schemas import RuleOutcomeView
 from postern_api.policy.addresses import checked_address
+from postern_api.screening.rehearsal_schemas import RehearsalBody, RehearsalResult, RehearsalView
 from postern_api.screening.schemas import EnvelopeBody, TestBody, TestResult
 from postern_core.envelope import Client, Envelope, Gate, Recipient
 from postern_core.ids import accepted_at, new_queue_id
@@ -48,6 +50,35 @@ async def try_message(
     tried, outcomes, compile_ms = await context.screening.test(draft, envelope, body.message)
     rules = None if outcomes is None else RuleOutcomeView.all_of(outcomes)
     return TestResult.of(draft.policy.revision, draft=draft.is_draft, tried=tried, rules=rules, compile_ms=compile_ms)
+
+
+@router.post("/rehearsals", status_code=201, responses=declared(400, 404, 409))
+async def begin_rehearsal(body: RehearsalBody, context: InContext, who: Operator) -> RehearsalView:
+    """Try rules on held mail, on recent traffic, or both: which messages would come to another end? Without `rules`, those in force now are tried:
+    who already got what they would catch? It runs beside live mail, and waits for it; one at a time. Noted in the audit log, since it reads mail."""
+    draft = await context.screening.drafts.policy(body.revision, body.rules)
+    detail = {"source": body.source.value, "hours": body.hours, "draft": draft.is_draft}
+    async with audited(context.audit, who.name, "screening.rehearse", "screening/rehearsals", detail):
+        begun = context.rehearsals.begin(actor=who.name, source=body.source, hours=body.hours, draft=draft, most=body.most)
+    return RehearsalView.of(begun)
+
+
+@router.get("/rehearsals", responses=declared())
+async def list_rehearsals(context: InContext, _: Reader) -> list[RehearsalView]:
+    """Rehearsals since the api started, newest first; twenty at most."""
+    return [RehearsalView.of(each) for each in context.rehearsals.known()]
+
+
+@router.get("/rehearsals/{rehearsal_id}", responses=declared(404))
+async def get_rehearsal(rehearsal_id: Identity, context: InContext, _: Reader) -> RehearsalResult:
+    """How far a rehearsal is, and what it has found so far."""
+    return RehearsalResult.of(context.rehearsals.get(rehearsal_id))
+
+
+@router.delete("/rehearsals/{rehearsal_id}", status_code=204, responses=declared(404))
+async def stop_rehearsal(rehearsal_id: Identity, context: InContext, _: Operator) -> None:
+    """Stop a rehearsal; what it has found stays. One that is over is forgotten."""
+    context.rehearsals.stop(rehearsal_id)
 
 
 def _envelope(said: EnvelopeBody, size_bytes: int) -> Envelope:
