@@ -87,6 +87,19 @@ async def test_a_message_is_tried_under_the_policy_in_force_an_earlier_one_and_a
     assert (await api.get("/quarantine"))["rows"] == []
 
 
+async def test_where_rules_differ_between_recipients_each_share_is_told(api: RunningApi) -> None:
+    condition = {"type": "all", "of": [RULE["condition"], {"type": "recipient", "patterns": ["a@relay.example"]}]}
+    body = {
+        "message": base64.b64encode(CAUGHT).decode(),
+        "envelope": {"recipients": ["a@relay.example", "b@relay.example"]},
+        "rules": [RULE | {"condition": condition}],
+    }
+    found = (await api.client.post("/screening/test", json=body)).raise_for_status().json()
+    shares = [(share["recipients"], share["verdict"]["decision"]) for share in found["shares"]]
+    assert shares == [(["a@relay.example"], "hold"), (["b@relay.example"], "pass")]
+    assert [rule["outcome"] for rule in found["rules"]] == ["decided"]
+
+
 @pytest.mark.parametrize(
     ("body", "query", "status", "error"),
     [

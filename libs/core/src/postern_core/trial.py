@@ -53,12 +53,20 @@ class TrialPlace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     excerpt: str = ""
 
 
+class TriedShare(msgspec.Struct, frozen=True, kw_only=True):
+    """What would come of it for some of its recipients."""
+
+    recipients: tuple[str, ...]
+    verdict: Verdict
+
+
 class Tried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What would come of one message. Without a verdict: `failure` says why, and live mail like it would become poison."""
 
     verdict: Verdict | None = None
     subject: str = ""
     places: tuple[TrialPlace, ...] = ()
+    shares: tuple[TriedShare, ...] = ()  # where rules differ between recipients; `verdict` is then that of the first
     steps_ms: dict[str, float] = {}
     failure: str = ""
 

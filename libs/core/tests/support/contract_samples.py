@@ -116,7 +116,7 @@ from postern_core.sessions import (
     SessionsEnded,
     SessionState,
 )
-from postern_core.trial import TrialAnswer, TrialMessage, TrialPlace, TrialRequest, Tried
+from postern_core.trial import TrialAnswer, TrialMessage, TrialPlace, TrialRequest, Tried, TriedShare
 from postern_core.verdict import Action, Decision, Finding, HeldMessage, HoldReason, Verdict
 
 ID = QueueId("01m872jv7bexwrfkmpb6w2jh6c")
@@ -237,6 +237,7 @@ PLAIN: dict[str, msgspec.Struct] = {
                 ),
                 steps_ms={"screen": 0.25},
             ),
+            Tried(verdict=VERDICT, shares=(TriedShare(recipients=("a@relay.example",), verdict=VERDICT),)),
             Tried(failure="not done after 20 s"),
         ),
         compile_ms=12.5,

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+import msgspec
+
 from postern_core.envelope import Envelope
-from postern_core.trial import TrialPlace, Tried
+from postern_core.trial import TrialPlace, Tried, TriedShare
 from postern_screener.inspection import Inspection
 from postern_screener.mime import MalformedError, parse_message
 from postern_screener.ruleset import Ruleset
@@ -24,14 +26,20 @@ def try_out(envelope: Envelope, body: bytes, ruleset: Ruleset, *, places: bool) 
     started = time.perf_counter()
     screened = screen(envelope, body, ruleset)
     steps = {"screen": _ms_since(started)}
+    addresses = {recipient.n: recipient.address for recipient in envelope.recipients}
+    shares = tuple(
+        TriedShare(recipients=tuple(addresses[n] for n in outcome.recipients), verdict=outcome.verdict)
+        for outcome in screened.outcomes
+    )
+    tried = Tried(verdict=screened.verdict, subject=screened.subject, shares=shares, steps_ms=steps)
     if not places:
-        return Tried(verdict=screened.verdict, subject=screened.subject, steps_ms=steps)
+        return tried
     started = time.perf_counter()
     with contextlib.suppress(MalformedError):  # the verdict says so
         parse_message(body)
     steps["parse"] = _ms_since(started)
     found = tuple(islice(_places(Inspection(envelope, body, ruleset), ruleset), _MOST_PLACES))
-    return Tried(verdict=screened.verdict, subject=screened.subject, steps_ms=steps, places=found)
+    return msgspec.structs.replace(tried, places=found)
 
 
 def _places(inspection: Inspection, ruleset: Ruleset) -> Iterator[TrialPlace]:

@@ -132,6 +132,9 @@ class Worker:
             await delivered.retry(_CONVICTED_RETRY_S)
         else:
             await delivered.ack()
+        self._keep_copies(judged, ruleset)
+
+    def _keep_copies(self, judged: Sequence[Judged], ruleset: Ruleset) -> None:
         if ruleset.policy.archive:
             for each in judged:
                 self._archive.offer(each)

@@ -24,6 +24,7 @@ from postern_api.screening.service import ScreeningService, encoded
 from postern_api.screening.sources import Earlier, Sources
 from postern_core.bus import Bus
 from postern_core.bus.topology import INTAKE, SCREENER_CONSUMER
+from postern_core.envelope import Envelope
 from postern_core.errors import TransientError
 from postern_core.ids import QueueId, new_queue_id
 from postern_core.trial import Tried
@@ -63,7 +64,7 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A message that would come to another end."""
+    """A message that would come to another end, for these recipients."""
 
     queue_id: QueueId
     source: str
@@ -239,26 +240,33 @@ class Rehearsals:
 
 
 def _compare(rehearsal: Rehearsal, earlier: Earlier, tried: Tried) -> None:
-    before, after = earlier.verdict, tried.verdict
     rehearsal.examined += 1
-    if after is None:
+    if tried.verdict is None:
         rehearsal.failed += 1
         return
-    if before is None or earlier.envelope is None or (before.decision, before.forward_to) == (after.decision, after.forward_to):
+    if earlier.verdict is None or earlier.envelope is None:
         return
-    rehearsal.changed += 1
-    recipients = tuple(recipient.address for recipient in earlier.envelope.recipients)
+    everybody = tuple(recipient.address for recipient in earlier.envelope.recipients)
+    ends = [(share.recipients, share.verdict) for share in tried.shares] or [(everybody, tried.verdict)]
+    before = (earlier.verdict.decision, earlier.verdict.forward_to)
+    others = [(whom, after) for whom, after in ends if (after.decision, after.forward_to) != before]
+    rehearsal.changed += bool(others)
+    for recipients, after in others:
+        _note(rehearsal, earlier, tried, earlier.envelope, recipients, earlier.verdict, after)
+
+
+def _note(
+    rehearsal: Rehearsal,
+    earlier: Earlier,
+    tried: Tried,
+    envelope: Envelope,
+    recipients: tuple[str, ...],
+    before: Verdict,
+    after: Verdict,
+) -> None:
     if len(rehearsal.changes) < MOST_CHANGES:
-        change = Change(
-            earlier.envelope.id,
-            earlier.source,
-            before,
-            after,
-            earlier.envelope.reverse_path,
-            recipients,
-            tried.subject or earlier.subject,
-        )
-        rehearsal.changes.append(change)
+        subject = tried.subject or earlier.subject
+        rehearsal.changes.append(Change(envelope.id, earlier.source, before, after, envelope.reverse_path, recipients, subject))
     if before.decision is Decision.PASS:
         for address in recipients:
             if address in rehearsal.caught or len(rehearsal.caught) < MOST_RECIPIENTS:

@@ -99,6 +99,13 @@ class PlaceFound(Body):
         )
 
 
+class ShareFound(Body):
+    """What would come of the message for some of its recipients."""
+
+    recipients: list[str]
+    verdict: VerdictView
+
+
 class TestResult(Body):
     """What would come of the message."""
 
@@ -107,6 +114,7 @@ class TestResult(Body):
             "revision": 42,
             "draft": True,
             "verdict": VERDICT_EXAMPLE,
+            "shares": [],
             "failure": "",
             "subject": "Your invoice",
             "places": [_A_PLACE],
@@ -119,6 +127,9 @@ class TestResult(Body):
     revision: int
     draft: bool = Field(description="The rules were those of the request, and the rest of the policy that of this revision.")
     verdict: VerdictView | None = Field(description="null: the inspection failed, and live mail like it would become poison.")
+    shares: list[ShareFound] = Field(
+        description="Where rules differ between recipients: each verdict; `verdict` and `rules` are those of the first."
+    )
     failure: str
     subject: str
     places: list[PlaceFound] = Field(
@@ -138,6 +149,9 @@ class TestResult(Body):
             revision=revision,
             draft=draft,
             verdict=None if tried.verdict is None else VerdictView.of(tried.verdict),
+            shares=[
+                ShareFound(recipients=list(share.recipients), verdict=VerdictView.of(share.verdict)) for share in tried.shares
+            ],
             failure=tried.failure,
             subject=tried.subject,
             places=[PlaceFound.of(place) for place in tried.places],
