@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, an_envelope, eventually, hold
 from fixtures.broker import Broker
+from postern_cli.main import app
 from postern_core.archive import unframe_archived
 from postern_core.bus import BodyStore
 from postern_core.bus.topology import ARCHIVE, INTAKE, intake_subject
@@ -135,6 +139,33 @@ async def test_hostile_mail_is_tried_like_any_other(api: RunningApi) -> None:
         found = await result_of(api, body)
         assert found["failure"] == ""
         assert found["verdict"]["decision"] in ("pass", "hold")
+
+
+async def test_the_command_tells_the_same(api: RunningApi, tmp_path: Path) -> None:
+    message, draft = tmp_path / "a.eml", tmp_path / "draft.json"
+    message.write_bytes(CAUGHT)
+    draft.write_text(json.dumps([RULE | {"id": "mine"}, RULE | {"id": "other", "condition": {"type": "user"}}]))
+    where = ["--api", str(api.client.base_url.join("/")), "--token-file", str(api.settings.admin_token_file)]
+
+    async def run(*arguments: str) -> Any:
+        return await asyncio.to_thread(CliRunner().invoke, app, ["screening", "test", *arguments, *where])
+
+    told = await run(str(message), "--rules", str(draft), "--from", "x@sender.example")
+    assert told.exit_code == 0, told.output
+    assert printed(told) == [
+        "hold  rule wires",
+        "  1 +7: wire the money",
+        "mine  decided    wires",
+        "other  failed     wires  it is not so that a user sent it",
+    ]
+    assert printed(await run(str(message))) == ["pass"]
+    draft.write_text("no JSON")
+    assert (await run(str(message), "--rules", str(draft))).exit_code == 1
+
+
+def printed(result: Any) -> list[str]:
+    """Without what the api, which runs in the same process, logs meanwhile."""
+    return [line for line in result.output.splitlines() if not re.match(r"\d{4}-", line)]
 
 
 # -- rehearsals

@@ -45,7 +45,7 @@ async def _get(reader: Bus, sequence: int) -> bytes | None:
 async def test_verdicts_of_which_each_has_much_to_say_travel_in_smaller_batches(broker: Broker) -> None:
     gate, reader = await broker.connect("screener"), await broker.connect(PROVISIONER)
     sink, stop = EventSink(gate, "screener"), asyncio.Event()
-    finding = Finding(rule_id="r" * 64, rule_name="ü" * 128, part="1", excerpt="é" * 72)
+    finding = Finding(rule_id="r" * 64, rule_name="ü" * 128, part="1", excerpt="é" * 72, chain=("a" * 200, "b" * 200))
     verdict = Verdict(revision=1, decision=Decision.PASS, findings=(finding,) * 20)
     ids = [new_queue_id() for _ in range(1200)]  # over the broker's largest payload in one batch of 500
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
