@@ -30,6 +30,7 @@ _MOST_MEMBERS: Final = 100
 _ENOUGH_OCTETS: Final = 1024 * 1024  # of an entry
 _LARGEST_OCTETS: Final = MAX_PAYLOAD_BYTES - 64 * 1024
 _DEADLINE_S: Final = 5.0
+_LAST_S: Final = 1.0  # at the end: nobody waits for copies
 _NOT_READ: Final = frozenset({HoldReason.POISON, HoldReason.BODY_MISSING})  # nobody has the whole message
 
 
@@ -64,7 +65,7 @@ class Archive:
         self._arrived.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Write until `stop`, then what is left, once."""
+        """Write until `stop`, then what is left as long as the bus takes it."""
         stopped = asyncio.ensure_future(stop.wait())
         stopped.add_done_callback(lambda _: self._arrived.set())
         try:
@@ -74,33 +75,35 @@ class Archive:
                     async with asyncio.timeout(_COLLECT_S):
                         await stop.wait()
                 self._arrived.clear()
-                await self._write_waiting()
+                await self._write_waiting(stop)
         finally:
             stopped.cancel()
 
-    async def _write_waiting(self) -> None:
-        while self._waiting:
+    async def _write_waiting(self, stop: asyncio.Event) -> None:
+        written = True
+        while self._waiting and (written or not stop.is_set()):
             members = [self._waiting.popleft()]  # of whatever size
             octets = len(members[0].body)
             while self._waiting and len(members) < _MOST_MEMBERS and octets + len(self._waiting[0].body) <= _ENOUGH_OCTETS:
                 members.append(self._waiting.popleft())
                 octets += len(members[-1].body)
-            await self._write(members)
+            written = await self._write(members, _LAST_S if stop.is_set() else _DEADLINE_S)
 
-    async def _write(self, members: list[Judged]) -> None:
+    async def _write(self, members: list[Judged], deadline_s: float) -> bool:
         self._octets -= sum(len(each.body) for each in members)
         payload = frame_archived([(_head(each), each.body) for each in members])
         first = members[0].envelope.id
         if len(payload) > _LARGEST_OCTETS:  # for very many recipients
             self.left_out += len(members)
-            return
+            return True
         try:
-            await self._bus.publish(
-                ARCHIVE, archive_subject(first), payload, f"{first}:archive:{len(members)}", deadline_s=_DEADLINE_S
-            )
+            msg_id = f"{first}:archive:{len(members)}"
+            await self._bus.publish(ARCHIVE, archive_subject(first), payload, msg_id, deadline_s=deadline_s)
         except TransientError as error:
             self.left_out += len(members)
             log.warning("archive.left_out", messages=len(members), in_all=self.left_out, reason=error.reason)
+            return False
+        return True
 
 
 def _head(judged: Judged) -> ArchivedMessage:

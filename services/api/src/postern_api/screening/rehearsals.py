@@ -1,7 +1,7 @@
 """Rehearsals: rules tried on held mail and on the traffic of the last hours, to see which messages would change their disposition.
 
 One at a time, in this process's memory: a restart forgets them. A rehearsal takes what nobody else wants: the screener tries its mail at the lowest
-priority, in small requests one after the other, with rests while there is live mail, and it waits while mail waits in INTAKE. What it tells is bounded; the
+priority, in small requests one after the other, with rests while there is live mail, and it waits while mail waits in INTAKE or the machine is busy. What it tells is bounded; the
 counts are whole.
 """
 
@@ -27,7 +27,7 @@ from postern_core.bus.topology import INTAKE, SCREENER_CONSUMER
 from postern_core.envelope import Envelope
 from postern_core.errors import TransientError
 from postern_core.ids import QueueId, new_queue_id
-from postern_core.trial import Tried
+from postern_core.trial import TrialAnswer, Tried
 from postern_core.verdict import Decision, Verdict
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -42,6 +42,7 @@ _PAUSE_S: Final = 0.5
 # broker, api and the worker hand the mail over at no low priority: while there is live mail, that is done a tenth of the time at most
 _REST: Final = 9.0
 _LONGEST_REST_S: Final = 5.0
+_NOTICEABLE_MS: Final = 5.0
 _REFUSED_RETRIES: Final = 30  # the screener is busy with other trials
 
 
@@ -223,8 +224,14 @@ class Rehearsals:
                 await asyncio.sleep(_PAUSE_S)
         for each, tried in zip(batch, answer.tried, strict=True):
             _compare(rehearsal, each, tried)
-        if rehearsal.beside_live_mail:
-            await asyncio.sleep(min(_REST * (asyncio.get_running_loop().time() - begun), _LONGEST_REST_S))
+        await self._rest(rehearsal, answer, asyncio.get_running_loop().time() - begun)
+
+    async def _rest(self, rehearsal: Rehearsal, answer: TrialAnswer, took_s: float) -> None:
+        if _is_starved(answer):
+            rehearsal.waiting = True  # until the next look
+            await asyncio.sleep(_LONGEST_REST_S)
+        elif rehearsal.beside_live_mail:
+            await asyncio.sleep(min(_REST * took_s, _LONGEST_REST_S))
 
     async def _nobody_waits(self, rehearsal: Rehearsal) -> bool:
         """Wait until live mail does not; False when the rehearsal was stopped meanwhile."""
@@ -237,6 +244,12 @@ class Rehearsals:
                 return True
             await asyncio.sleep(_PAUSE_S)
         return False
+
+
+def _is_starved(answer: TrialAnswer) -> bool:
+    """Whether the screener's child, which runs when nobody else wants to, got the processor for less than half of the time: there is no capacity to spare."""
+    wall, cpu = (sum(tried.steps_ms.get(name, 0.0) for tried in answer.tried) for name in ("screen", "cpu"))
+    return wall > _NOTICEABLE_MS and cpu < wall / 2
 
 
 def _compare(rehearsal: Rehearsal, earlier: Earlier, tried: Tried) -> None:

@@ -120,7 +120,7 @@ class TestResult(Body):
             "places": [_A_PLACE],
             "rules": [OUTCOME],
             "compile_ms": 12.5,
-            "steps_ms": {"screen": 0.21, "parse": 0.05},
+            "steps_ms": {"screen": 0.21, "cpu": 0.2, "parse": 0.05},
         }
     )
 
@@ -138,7 +138,7 @@ class TestResult(Body):
     rules: list[RuleOutcomeView] | None = Field(description="What came of each rule; null when too much matched to tell.")
     compile_ms: float = Field(description="Milliseconds that compiling the rules took; 0: they were compiled before.")
     steps_ms: dict[str, float] = Field(
-        description="Milliseconds of the inspection, and of parsing alone, at the lowest priority."
+        description="Milliseconds of the inspection, those of them in which it had the processor, and of parsing alone, at the lowest priority."
     )
 
     @classmethod
