@@ -67,6 +67,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     screening_ms: float = 0.0
     criteria: tuple[str, ...] = ()  # keys (policy.matching) of those that held, as far as anybody looked; at most MOST_CRITERIA
     criteria_cut: bool = False  # there were more
+    unasked: tuple[str, ...] = ()  # keys of criteria of which nobody knows: what they depend on was not asked
 
     @property
     def deciding(self) -> Finding | None:

@@ -267,6 +267,7 @@ PLAIN: dict[str, msgspec.Struct] = {
                     ),
                     criteria=("6LnmD7dg",),
                     criteria_cut=True,
+                    unasked=("AAAAAAAA",),
                 ),
             ),
         )

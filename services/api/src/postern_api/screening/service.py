@@ -66,7 +66,7 @@ class ScreeningService:
     async def _why_not(self, policy: ScreeningPolicy, verdict: Verdict | None) -> list[RuleOutcome] | None:
         if verdict is None or verdict.criteria_cut or verdict.hold_reason in NOT_SCREENED:
             return None
-        return await asyncio.to_thread(explain, policy.rules, frozenset(verdict.criteria), ())
+        return await asyncio.to_thread(explain, policy.rules, frozenset(verdict.criteria), frozenset(verdict.unasked))
 
 
 async def encoded(policy: ScreeningPolicy) -> bytes:
