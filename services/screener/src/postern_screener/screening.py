@@ -24,6 +24,7 @@ from postern_screener.ruleset import Ruleset
 ORIGINAL_RECIPIENTS_FIELD: Final = "X-Postern-Original-Recipients"
 FORWARDED_BY_FIELD: Final = "X-Postern-Forwarded-By"
 EXCERPT_CHARACTERS: Final = 72
+CHAIN_CHARACTERS: Final = 200  # of each name in a chain
 SUBJECT_CHARACTERS: Final = 200
 MAX_FINDINGS: Final = 20
 MAX_REASONS: Final = 5  # of one rule: places of the criteria that made it match
@@ -136,7 +137,7 @@ def _finding(hit: Hit, rule: Rule) -> Finding:
         part=hit.part,
         offset=place.offset,
         length=place.length,
-        chain=place.chain,
+        chain=tuple(one_line(name, CHAIN_CHARACTERS) for name in hit.chain),
         excerpt=one_line(place.excerpt, EXCERPT_CHARACTERS),
         monitored=rule.mode is RuleMode.MONITOR,
     )

@@ -15,7 +15,7 @@ from postern_core.trial import TrialPlace, Tried, TriedShare
 from postern_screener.inspection import Inspection
 from postern_screener.mime import MalformedError, parse_message
 from postern_screener.ruleset import Ruleset
-from postern_screener.screening import EXCERPT_CHARACTERS, one_line, screen
+from postern_screener.screening import CHAIN_CHARACTERS, EXCERPT_CHARACTERS, one_line, screen
 
 _MOST_PLACES: Final = 500
 _MOST_RULES: Final = 20  # named for one place
@@ -54,7 +54,7 @@ def _places(inspection: Inspection, ruleset: Ruleset) -> Iterator[TrialPlace]:
             part=hit.part,
             offset=place.offset,
             length=place.length,
-            chain=place.chain,
+            chain=tuple(one_line(name, CHAIN_CHARACTERS) for name in hit.chain),
             excerpt=one_line(place.excerpt, EXCERPT_CHARACTERS),
         )
 

@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """Where a match is: bytes into the decoded part or header block, or into the member of an archive in it, and the text there as the message has it.
+    """Where a match is: bytes into the decoded part or header block, or into the member of an archive that the chain leads to, and the text there as the message has it.
 
     A length of 0 is for what is true of the whole."""
 
     offset: int
     excerpt: str
     length: int = 0
-    chain: tuple[str, ...] = ()  # names, from the part's own inwards
 
 
 Locate = Callable[[], Place | tuple[int, str]]  # offset and excerpt alone: of the whole
@@ -28,6 +27,7 @@ class Hit:
     criterion: int  # its number in the ruleset
     part: str  # part number, "header", "<part>.header" or "envelope"
     locate: Locate
+    chain: tuple[str, ...] = ()  # inside an archive: names as written, from the part's own down to that of the place
 
     def place(self) -> Place:
         """Where it is."""
