@@ -92,6 +92,7 @@ class Rehearsal:
     ended_at: datetime | None = None
     waiting: bool = False  # for live mail
     beside_live_mail: bool = False
+    rest_s: float = 0.0  # before the next request
     progress: float = 0.0
     examined: int = 0
     left_out: int = 0  # unreadable, or too large to be tried
@@ -224,17 +225,16 @@ class Rehearsals:
                 await asyncio.sleep(_PAUSE_S)
         for each, tried in zip(batch, answer.tried, strict=True):
             _compare(rehearsal, each, tried)
-        await self._rest(rehearsal, answer, asyncio.get_running_loop().time() - begun)
-
-    async def _rest(self, rehearsal: Rehearsal, answer: TrialAnswer, took_s: float) -> None:
+        took_s = asyncio.get_running_loop().time() - begun
         if _is_starved(answer):
-            rehearsal.waiting = True  # until the next look
-            await asyncio.sleep(_LONGEST_REST_S)
-        elif rehearsal.beside_live_mail:
-            await asyncio.sleep(min(_REST * took_s, _LONGEST_REST_S))
+            rehearsal.rest_s = _LONGEST_REST_S
+        else:
+            rehearsal.rest_s = min(_REST * took_s, _LONGEST_REST_S) if rehearsal.beside_live_mail else 0.0
 
     async def _nobody_waits(self, rehearsal: Rehearsal) -> bool:
         """Wait until live mail does not; False when the rehearsal was stopped meanwhile."""
+        rehearsal.waiting = rehearsal.rest_s >= _LONGEST_REST_S
+        await asyncio.sleep(rehearsal.rest_s)
         while rehearsal.state is State.RUNNING:
             info = await self._bus.consumer_info(INTAKE, SCREENER_CONSUMER)
             pending = int(info["num_pending"])

@@ -126,7 +126,9 @@ class TestResult(Body):
 
     revision: int
     draft: bool = Field(description="The rules were those of the request, and the rest of the policy that of this revision.")
-    verdict: VerdictView | None = Field(description="null: the inspection failed, and live mail like it would become poison.")
+    verdict: VerdictView | None = Field(
+        description="null: the inspection failed (`failure` says how: live mail like it would become poison), or got no processor in time."
+    )
     shares: list[ShareFound] = Field(
         description="Where rules differ between recipients: each verdict; `verdict` and `rules` are those of the first."
     )
