@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postern_core.bus.topology import EVENTS
 from postern_core.envelope import Client, Envelope, Gate, Recipient
+from postern_core.events import EventBatch, TraceEvent
 from postern_core.ids import accepted_at, new_queue_id
 from postern_core.policy import (
     AllOf,
@@ -227,3 +229,31 @@ def test_several_rules_that_matched_are_all_told(name: str) -> None:
         CLEAN, a_rule(KeywordCondition(phrases=(name,))), a_rule(KeywordCondition(phrases=("gamma",)), rule_id="other")
     )
     assert [finding.rule_id for finding in found.findings] == ["r", "other"]
+
+
+async def test_the_trace_has_a_verdict_of_what_matched_and_nothing_more_of_other_mail(mailbag: Any, screener: Any) -> None:
+    watching = a_rule(KeywordCondition(phrases=("beta",)), mode=RuleMode.MONITOR)
+    holding = a_rule(KeywordCondition(phrases=("omega",)), rule_id="s")
+    await mailbag.put_policy(watching, holding, excerpts=False)
+    ordinary = await mailbag.send(b"From: x@sender.example\r\n\r\nnothing\r\n", "a@relay.example")
+    matched = await mailbag.send(CLEAN, "a@relay.example")
+    held = await mailbag.send(CLEAN.replace(b"gamma", b"omega"), "a@relay.example")
+    await mailbag.screened()
+    told: dict[str, TraceEvent] = {}
+    async with asyncio.timeout(10):
+        while len(told) < 3:
+            state = await mailbag.reader.stream_state(EVENTS)
+            for sequence in range(1, int(state["last_seq"]) + 1):
+                answer = await mailbag.reader.api(f"STREAM.MSG.GET.{EVENTS}", {"seq": sequence})
+                data = base64.b64decode(answer["message"]["data"])
+                told |= {event.id: event for event in msgspec.json.decode(data, type=EventBatch).events}
+            await asyncio.sleep(0.05)
+    assert told[ordinary.id].verdict is None
+    assert set(told[ordinary.id].fields) == {"decision", "revision", "ms"}
+    verdict = told[matched.id].verdict
+    assert verdict is not None
+    assert [(f.rule_id, f.part, f.length, f.excerpt, f.monitored) for f in verdict.findings] == [("r", "1", 4, "", True)]
+    assert len(verdict.criteria) == 1
+    ((entry, _),) = await mailbag.held(held.id)
+    assert {finding.excerpt for finding in entry.verdict.findings} == {""}
+    assert entry.verdict == told[held.id].verdict
