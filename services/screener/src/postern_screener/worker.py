@@ -26,9 +26,10 @@ from postern_core.events import EventKind
 from postern_core.ids import QueueId
 from postern_core.verdict import Decision, HoldReason, Verdict
 from postern_screener.actions import Actions, Judged, shares
+from postern_screener.archive import Archive
 from postern_screener.ruleset import Ruleset
 from postern_screener.sandbox import ConvictedError, Sandbox
-from postern_screener.screening import Outcome, Screened
+from postern_screener.screening import Outcome, Screened, to_be_kept
 from postern_screener.watchdog import Watchdog
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -63,6 +64,7 @@ class Worker:
         watchdog: Watchdog,
         ruleset: Callable[[], Ruleset | None],
         inspect: Inspect,
+        archive: Archive,
     ) -> None:
         self._bodies = bodies
         self._actions = actions
@@ -71,6 +73,7 @@ class Worker:
         self._watchdog = watchdog
         self._ruleset = ruleset
         self._inspect = inspect
+        self._archive = archive
         self._convictions: dict[QueueId, int] = {}  # in this worker, of messages without an outcome yet
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
@@ -129,6 +132,12 @@ class Worker:
             await delivered.retry(_CONVICTED_RETRY_S)
         else:
             await delivered.ack()
+        self._keep_copies(judged, ruleset)
+
+    def _keep_copies(self, judged: Sequence[Judged], ruleset: Ruleset) -> None:
+        if ruleset.policy.archive:
+            for each in judged:
+                self._archive.offer(each)
 
     async def _judge(
         self, delivered: Delivered, envelope: Envelope, inline: memoryview, ruleset: Ruleset, batch: str
@@ -153,6 +162,7 @@ class Worker:
             detail = f"screening failed {delivered.tries} times, at last: {error}"
             screened = Screened(verdict=_held(ruleset, HoldReason.POISON, detail))
         self._convictions.pop(envelope.id, None)
+        screened = to_be_kept(screened, ruleset)
         return Judged(envelope, body, _timed(screened, (time.perf_counter() - started) * 1000))
 
     async def _read(self, envelope: Envelope, inline: memoryview) -> bytes:
@@ -213,7 +223,9 @@ class Worker:
         log.info("message.screened", id=envelope.id, gate=envelope.gate.value, size_bytes=envelope.size_bytes, **fields)
         if verdict.decision is not Decision.PASS:
             fields["detail"] = verdict.detail
-        self._events.tell(envelope.id, EventKind.SCREENED, **fields)
+        # of an ordinary message nothing matched: there is no more to tell
+        more = verdict if verdict.findings or verdict.criteria else None
+        self._events.tell(envelope.id, EventKind.SCREENED, verdict=more, **fields)
 
 
 def _was_handed_on(envelope: Envelope, known: Mapping[int, DispositionKind]) -> bool:
