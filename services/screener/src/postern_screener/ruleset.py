@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from postern_core.bus.topology import checked_route_name
 from postern_core.policy import (
+    ENGINE_OF,
     AttachmentCondition,
+    Condition,
     Criterion,
     DomainTable,
     KeywordCondition,
@@ -20,13 +22,15 @@ from postern_core.policy import (
     SenderCondition,
 )
 from postern_core.policy.address_patterns import AddressPatterns
-from postern_core.policy.conditions import MOST_NESTED, nesting
+from postern_core.policy.conditions import MOST_NESTED, criteria, nesting
 from postern_core.policy.domains import normalise_domain
-from postern_core.verdict import Action
+from postern_core.verdict import Action, Engine
 from postern_screener.checks.attachments import AttachmentCheck
+from postern_screener.checks.engines import engine_look
 from postern_screener.checks.keywords import KeywordCheck
 from postern_screener.checks.properties import property_of
 from postern_screener.checks.senders import SenderCheck
+from postern_screener.engines.yara import Yara
 from postern_screener.expressions import Expression, Truth, expression
 
 
@@ -48,6 +52,12 @@ class CompiledRule:
             return None
         return False if excepted else judged
 
+    def undecided(self, truth: Truth) -> Iterator[int]:
+        """The criteria that stand between it and a decision, where `matches` gives None."""
+        yield from self.condition.undecided(truth)
+        if self.unless is not None:
+            yield from self.unless.undecided(truth)
+
 
 class Ruleset:
     """One compiled revision. Safe to use from several threads. `properties`, `recipients` and `malformed` name criteria by their
@@ -64,7 +74,7 @@ class Ruleset:
         def number(criterion: Criterion) -> int:
             return numbers.setdefault(criterion, len(numbers))
 
-        self.rules = tuple(_compiled(rule, number) for rule in policy.rules)
+        self.rules = tuple(_compiled(rule, number, policy.engines.enabled) for rule in policy.rules)
         self.senders = SenderCheck((n, c) for c, n in numbers.items() if isinstance(c, SenderCondition))
         self.attachments = AttachmentCheck((n, c) for c, n in numbers.items() if isinstance(c, AttachmentCondition))
         self.keywords = KeywordCheck((n, c) for c, n in numbers.items() if isinstance(c, KeywordCondition))
@@ -72,6 +82,8 @@ class Ruleset:
         looks = {n: property_of(c) for c, n in numbers.items()}
         self.properties = {n: look for n, look in looks.items() if look is not None}
         self.recipients = {n: AddressPatterns(c.patterns) for c, n in numbers.items() if isinstance(c, RecipientCondition)}
+        self.engines = {n: look for c, n in numbers.items() if (look := engine_look(c)) is not None}
+        self.yara = Yara(policy.engines.yara) if policy.engines.yara.enabled else None
         self._always: list[int] = []  # rules that may match a message in which nothing was found
         self._finding: dict[int, list[int]] = {}  # criterion → the other rules that it is in
         self._index()
@@ -80,15 +92,15 @@ class Ruleset:
 
     def _index(self) -> None:
         for place, rule in enumerate(self.rules):
-            if rule.condition.judge(lambda criterion: None if self._is_looked_at(criterion) else False) is not False:
+            if rule.condition.judge(self._may_hold) is not False:
                 self._always.append(place)
                 continue
             for criterion in dict.fromkeys(rule.condition.criteria()):
                 self._finding.setdefault(criterion, []).append(place)
 
-    def _is_looked_at(self, criterion: int) -> bool:
-        """Rather than searched for in the message."""
-        return criterion in self.properties or criterion in self.recipients
+    def _may_hold(self, criterion: int) -> bool | None:
+        """Before anything was searched for: what is not found does not hold, and of what is looked at or asked nobody knows."""
+        return None if criterion in self.properties or criterion in self.recipients or criterion in self.engines else False
 
     def candidates(self, found: Iterable[int]) -> list[CompiledRule]:
         """The rules that may match a message in which these criteria were found, in order: of a thousand rules mostly none."""
@@ -110,14 +122,24 @@ def compile_policy(policy: ScreeningPolicy) -> Ruleset:
         raise ValueError("the rules take more memory than this process may use") from error
 
 
-def _compiled(rule: Rule, number: Callable[[Criterion], int]) -> CompiledRule:
+def _compiled(rule: Rule, number: Callable[[Criterion], int], enabled: frozenset[Engine]) -> CompiledRule:
     if rule.action is Action.FORWARD:
         _check_forward(rule)
     for condition in (rule.condition, rule.unless):
-        if condition is not None and nesting(condition) > MOST_NESTED:
+        if condition is None:
+            continue
+        if nesting(condition) > MOST_NESTED:
             raise ValueError(f"rule {rule.name!r}: conditions nest deeper than {MOST_NESTED} levels")
+        _check_engines(rule, condition, enabled)
     unless = None if rule.unless is None else expression(rule.unless, number)
     return CompiledRule(rule, expression(rule.condition, number), unless)
+
+
+def _check_engines(rule: Rule, condition: Condition, enabled: frozenset[Engine]) -> None:
+    """A condition that nobody answers would let pass what it was written against."""
+    for criterion in criteria(condition):
+        if (engine := ENGINE_OF.get(type(criterion))) is not None and engine not in enabled:
+            raise ValueError(f"rule {rule.name!r}: it asks {engine.value}, which is off")
 
 
 def _check_limits(policy: ScreeningPolicy) -> None:
