@@ -40,6 +40,7 @@ from postern_screener.ruleset import Ruleset
 from postern_screener.screening import FORWARDED_BY_FIELD, ORIGINAL_RECIPIENTS_FIELD, Screened
 
 _LARGEST_BATCH: Final = 4 * MOST_OCTETS  # octets; a job names its recipients twice
+UNSCANNED_FIELD: Final = "X-Postern-Unscanned"
 _GENERATION: Final = 0  # of what the screener writes; only a release from quarantine makes another
 
 Body = bytes | memoryview
@@ -114,22 +115,28 @@ class Actions:
     async def _pass(self, passed: Sequence[Judged], ruleset: Ruleset, *, redelivered: bool, batch: str) -> None:
         by_route: dict[str, list[tuple[Job, Body]]] = {}
         for each in passed:
-            jobs = split_by_route(each.envelope, ruleset, redelivered=redelivered, batch=batch)
-            if each.envelope.body is not None:  # it is alone
-                await self._pass_stored(each, jobs)
+            head = unscanned_field(each.screened.verdict)
+            envelope = msgspec.structs.replace(each.envelope, size_bytes=each.envelope.size_bytes + len(head))
+            jobs = split_by_route(envelope, ruleset, redelivered=redelivered, batch=batch)
+            if envelope.body is not None:  # it is alone
+                await self._pass_stored(each, jobs, head)
                 return
             for job in jobs:
-                by_route.setdefault(job.route, []).append((job, each.body))
+                by_route.setdefault(job.route, []).append((job, head + each.body if head else each.body))
         for route, batched in by_route.items():
             if len(batched) == 1:
                 await self._publish_job(*batched[0])
             else:
                 await self._publish_batch(route, batched)
 
-    async def _pass_stored(self, judged: Judged, jobs: Sequence[Job]) -> None:
-        for job in jobs[1:]:
-            own = msgspec.structs.replace(judged.envelope, body=await self._bodies.put(job.id, judged.body))
+    async def _pass_stored(self, judged: Judged, jobs: Sequence[Job], head: bytes) -> None:
+        """`head` comes in front of the body: then each job has one of its own, and the one that came goes last."""
+        for job in jobs if head else jobs[1:]:
+            own = msgspec.structs.replace(job.envelope, body=await self._bodies.put(job.id, judged.body, head=head))
             await self._publish_job(msgspec.structs.replace(job, envelope=own), b"")
+        if head:
+            await self._bodies.delete(judged.envelope)
+            return
         # last: from here on the body is this job's, and may be gone before we get to our ack
         await self._publish_job(jobs[0], b"")
 
@@ -247,6 +254,11 @@ def forwarding_header(envelope: Envelope, verdict: Verdict) -> bytes:
     rule_id = "".join(_printable([verdict.deciding.rule_id])) if verdict.deciding is not None else ""
     fields = f"{ORIGINAL_RECIPIENTS_FIELD}: {recipients}\r\n{FORWARDED_BY_FIELD}: {rule_id}\r\n"
     return fields.encode("utf-8")
+
+
+def unscanned_field(verdict: Verdict) -> bytes:
+    """The field that goes on top of a message that passes although an engine failed; nothing for any other."""
+    return f"{UNSCANNED_FIELD}: {', '.join(verdict.unscanned)}\r\n".encode() if verdict.unscanned else b""
 
 
 def _printable(texts: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from postern_core.policy.access import (
 from postern_core.policy.accounts import Rates, SenderRules, SendingRates, Throttling
 from postern_core.policy.codec import Section, SectionStruct, decode_section, encode_section
 from postern_core.policy.conditions import (
+    ENGINE_OF,
     AllOf,
     AnyOf,
     AttachmentCondition,
@@ -31,11 +32,15 @@ from postern_core.policy.conditions import (
     ScheduleCondition,
     SenderCondition,
     SizeCondition,
+    SpamCondition,
     UserCondition,
+    VirusCondition,
     Weekday,
+    YaraCondition,
 )
 from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule, Route, RouteTls
 from postern_core.policy.domains import DomainTable, Recipients, RelayDomain
+from postern_core.policy.engines import ClamdEngine, Engines, OnFailure, OnVirus, RspamdEngine, YaraEngine, YaraFile
 from postern_core.policy.extensions import ListenerExtensions
 from postern_core.policy.gates import BareNewline, GateLimits, GatePolicy, ListenerIdentity, ListenerPolicy
 from postern_core.policy.operating import GateState, ListenerState, SessionLogging, SessionLogLevel
@@ -59,6 +64,7 @@ from postern_core.policy.screening import Rule, RuleMode, ScreeningPolicy
 from postern_core.policy.security import CipherFloor, ListenerAuthentication, ListenerTls, Mechanism, TlsUse, TlsVersion
 
 __all__ = [
+    "ENGINE_OF",
     "AccessAction",
     "AccessEntry",
     "AllOf",
@@ -68,6 +74,7 @@ __all__ = [
     "BareNewline",
     "CalloutRoute",
     "CipherFloor",
+    "ClamdEngine",
     "ClientCondition",
     "Condition",
     "Criterion",
@@ -76,6 +83,7 @@ __all__ = [
     "DmarcAction",
     "DnsList",
     "DomainTable",
+    "Engines",
     "GateLimits",
     "GatePolicy",
     "GateState",
@@ -100,6 +108,8 @@ __all__ = [
     "Mechanism",
     "NextHop",
     "Not",
+    "OnFailure",
+    "OnVirus",
     "Rates",
     "RecipientCondition",
     "RecipientList",
@@ -109,6 +119,7 @@ __all__ = [
     "ReverseDns",
     "Route",
     "RouteTls",
+    "RspamdEngine",
     "Rule",
     "RuleMode",
     "ScheduleCondition",
@@ -121,13 +132,18 @@ __all__ = [
     "SessionLogLevel",
     "SessionLogging",
     "SizeCondition",
+    "SpamCondition",
     "Switch",
     "Throttling",
     "TlsUse",
     "TlsVersion",
     "UserCondition",
+    "VirusCondition",
     "Weekday",
     "WhenUnavailable",
+    "YaraCondition",
+    "YaraEngine",
+    "YaraFile",
     "decode_section",
     "encode_section",
 ]

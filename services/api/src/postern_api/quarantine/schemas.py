@@ -19,7 +19,9 @@ class HeldView(Body):
     reverse_path: str
     recipients: list[str]
     subject: str
-    reason: str = Field(description="`rule`, `malformed`, `poison`, `authentication` or `body-missing`.")
+    reason: str = Field(
+        description="`rule`, `malformed`, `poison`, `authentication`, `virus`, `engine-failed` or `body-missing`."
+    )
     rule_id: str
     rule_name: str
     detail: str
@@ -79,7 +81,9 @@ class HeldDetail(Body):
     queue_id: str
     subject: str
     generation: int
-    verdict: dict[str, Any] = Field(description="Decision, findings (rule, part, offset, excerpt), and the reason.")
+    verdict: dict[str, Any] = Field(
+        description="Decision, findings (rule, part, offset, excerpt), engines' answers, and the reason."
+    )
     envelope: dict[str, Any]
     headers: list[tuple[str, str]] = Field(description="The header fields in their order, undecoded, at most 64 KiB of them.")
 
