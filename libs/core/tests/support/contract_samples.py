@@ -33,6 +33,7 @@ from postern_core.control import (
     QueueRow,
     QueueState,
     ServiceStatus,
+    UnboundAddress,
 )
 from postern_core.credentials import AppPassword, CertificateOwner, RouteSecret, SmtpUser
 from postern_core.disposition import Disposition, DispositionBatch, DispositionKind
@@ -50,6 +51,7 @@ from postern_core.policy import (
     AttachmentCondition,
     AttachmentMatch,
     BareNewline,
+    Bind,
     CalloutRoute,
     CipherFloor,
     ClamdEngine,
@@ -67,6 +69,7 @@ from postern_core.policy import (
     ListedAt,
     ListenerAccess,
     ListenerAuthentication,
+    ListenerBinds,
     ListenerDnsLists,
     ListenerExtensions,
     ListenerGreeting,
@@ -369,6 +372,15 @@ PLAIN: dict[str, msgspec.Struct] = {
         ),
         auth_listener=ListenerPolicy(addresses=ListenerAddresses(default_domain="relay.example")),
     ),
+    "gate-policy-1-binds.json": GatePolicy(
+        revision=42,
+        hostname="mx.relay.example",
+        auth_listener=ListenerPolicy(
+            binds=ListenerBinds(
+                binds=(Bind(address="*", port=587), Bind(address="192.0.2.1", port=465, tls=True)),
+            )
+        ),
+    ),
     "gate-policy-1-extensions.json": GatePolicy(
         revision=42,
         hostname="mx.relay.example",
@@ -617,6 +629,15 @@ PLAIN: dict[str, msgspec.Struct] = {
     ),
     "service-status-1-listening.json": ServiceStatus(
         service="ingress-auth", instance="one", started_at=ACCEPTED, at=LATER, ready=True, listens=("[::]:587", "[::]:465 (TLS)")
+    ),
+    "service-status-1-unbound.json": ServiceStatus(
+        service="ingress-anon",
+        instance="one",
+        started_at=ACCEPTED,
+        at=LATER,
+        ready=True,
+        listens=("[::]:25",),
+        unbound=(UnboundAddress(address="192.0.2.1:25", problem="Address already in use"),),
     ),
     "service-status-1-certificates.json": ServiceStatus(
         service="ingress-anon",

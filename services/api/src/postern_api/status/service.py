@@ -15,7 +15,7 @@ from postern_api.engines.schemas import engine_views
 from postern_api.policy.editing import Editor
 from postern_api.policy.publishing import Publisher
 from postern_api.status.board import StatusBoard, is_fresh
-from postern_api.status.schemas import CertificateView, PolicyStatus, ReplicaView, StatusView, StreamView
+from postern_api.status.schemas import CertificateView, PolicyStatus, ReplicaView, StatusView, StreamView, UnboundView
 from postern_core.bus import Bus
 from postern_core.bus.topology import ARCHIVE, BADMAIL, BODIES, DEFERRED, DISPOSITIONS, EVENTS, INTAKE, OUTBOUND, QUARANTINE
 from postern_core.control import TROUBLED, CertificateStatus, ServiceStatus
@@ -54,6 +54,11 @@ class StatusService:
         """Where each replica of a service that is heard of listens, by instance."""
         reports = self._board.reports(datetime.now(UTC))
         return {report.instance: list(report.listens) for report in reports if report.service == service and is_fresh(report)}
+
+    def unbound(self, service: str) -> dict[str, list[UnboundView]]:
+        """Where each replica of a service that is heard of is to listen and cannot, by instance."""
+        reports = [report for report in self.reports() if report.service == service and is_fresh(report)]
+        return {report.instance: _unbound(report) for report in reports if report.unbound}
 
     def reports(self) -> list[ServiceStatus]:
         """What each replica reported last."""
@@ -104,9 +109,14 @@ def _replica(report: ServiceStatus) -> ReplicaView:
         in_flight=report.in_flight,
         detail=report.detail,
         listens=list(report.listens),
+        unbound=_unbound(report),
         certificates=[_certificate(each, report.at) for each in report.certificates],
         engines=engine_views(report),
     )
+
+
+def _unbound(report: ServiceStatus) -> list[UnboundView]:
+    return [UnboundView(address=each.address, problem=each.problem) for each in report.unbound]
 
 
 def _certificate(certificate: CertificateStatus, at: datetime) -> CertificateView:
