@@ -151,7 +151,7 @@ async def test_the_status_shows_certificates_and_when_they_expire(api: RunningAp
     assert metrics.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     good = '{service="ingress-anon",instance="mx-1",file="/tls/cert.pem"}'
     bad = good.replace("cert.pem", "bad.crt")
-    assert [line for line in metrics.text.splitlines() if not line.startswith("#")] == [
+    assert [line for line in metrics.text.splitlines() if line.startswith("postern_certificate_")] == [
         f"postern_certificate_expiry_timestamp_seconds{good} {first_ends.timestamp()!r}",
         f"postern_certificate_problem{good} 0.0",
         f"postern_certificate_problem{bad} 1.0",

@@ -14,6 +14,7 @@ import pytest
 from fixtures.gates import PATIENCE_S, GateUnderTest, Wire
 from fixtures.ports import free_port
 from postern_core.control import ServiceStatus
+from postern_core.counters import CounterName
 from postern_core.policy import Bind, ListenerBinds, ListenerPolicy, MailAuthentication
 
 MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n"
@@ -262,3 +263,27 @@ async def test_a_handshake_at_a_port_that_goes_is_finished(gate: GateUnderTest, 
     wire = Wire(reader, writer)
     await wire.greeted()
     writer.close()
+
+
+async def test_logins_and_tls_are_counted_by_outcome_and_version(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    def counted(name: CounterName) -> dict[str, float]:
+        return gate.listener.counted().get(name, {})
+
+    inside = await (await gate.connect(1, client_tls)).greeted()
+    await inside.expect(f"AUTH PLAIN {plain(password='wrong')}", "535")
+    await inside.expect("AUTH PLAIN *", "501")
+    await inside.expect(f"AUTH PLAIN {plain()}", "235")
+    await secured(gate, client_tls)
+    assert counted(CounterName.AUTHENTICATIONS) == {"failed": 1, "given-up": 1, "succeeded": 1}
+    assert counted(CounterName.TLS_SESSIONS) == {"TLSv1.3": 2}
+    assert counted(CounterName.SESSIONS) == {"": 2}
+    assert counted(CounterName.REFUSALS) == {"535": 1, "501": 1}
+    await gate.policy(max_connections=2)
+    third = await gate.connect()
+    assert (await third.reply()).startswith("421")
+    assert counted(CounterName.CONNECTIONS_REFUSED) == {"421": 1}
+    before = counted(CounterName.OCTETS)
+    await inside.expect("QUIT", "221")
+    assert await inside.is_closed()
+    await gate.wait_for(lambda: gate.listener.connections == 1)
+    assert all(octets >= before[direction] > 0 for direction, octets in counted(CounterName.OCTETS).items())

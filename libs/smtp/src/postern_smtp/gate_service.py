@@ -100,6 +100,7 @@ async def serve_gate(
             "unbound": () if listener.is_draining else listener.ports.unbound,
             # a gate that an administrator paused is ready all the same: a supervisor must not restart it
             "detail": "" if listener.state is GateState.OPEN else listener.state.value,
+            "counters": listener.counted(),
             "certificates": gate.tls.status(datetime.now(UTC)) if gate.tls is not None else (),
         }
 

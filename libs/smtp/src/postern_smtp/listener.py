@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from postern_core.counters import CounterName, Counters, Labelled
 from postern_core.envelope import Client
 from postern_core.errors import Reply
 from postern_core.notices import NoticeKind, TellNotice
@@ -28,6 +29,8 @@ from postern_smtp.session import Session, Transaction
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _QUIET_S: Final = 10.0  # after which a session makes room for another, when there are too many
+_QUEUED: Final = 250
+_RECEIVED, _SENT = "received", "sent"
 _POLITE_S: Final = 1.5  # how long an idle session may wait for its 421 to be an answer
 
 
@@ -47,6 +50,7 @@ class Listener:
         self.tell_session = tell_session
         self.memory = Memory(profile.memory_bytes)
         self.overload = Overload(self.memory)
+        self.counters = Counters()
         self.is_draining = False
         self.state = GateState.OPEN  # that an administrator wants: `follow`
         self.newest_rules = newest_rules
@@ -119,6 +123,10 @@ class Listener:
             reply = await self._acceptance.accept(
                 transaction, client, body, extended=extended, sessions=self.connections, on_its_way=on_its_way
             )
+            if reply.code == _QUEUED:
+                self.counters.add(CounterName.ACCEPTED_MESSAGES)
+                self.counters.add(CounterName.ACCEPTED_RECIPIENTS, by=len(transaction.recipients))
+                self.counters.add(CounterName.ACCEPTED_BYTES, by=octets)
             return reply
         finally:
             if storing is not None:
@@ -139,6 +147,9 @@ class Listener:
             refusal = replies.NOT_TAKING_MAIL  # also inside TLS from the first octet, where it can be said only now
         if refusal is not None:
             log.warning("connection.refused", client=address, reply=str(refusal))
+            self.counters.add(CounterName.CONNECTIONS_REFUSED, str(refusal.code))
+        else:
+            self.counters.add(CounterName.SESSIONS)
         return refusal
 
     def awaits_header(self, connection: Connection) -> bool:
@@ -188,6 +199,7 @@ class Listener:
         refusal = self._refusal(address, self._crowd, self._in_handshake)
         if refusal is not None:
             log.warning("connection.refused", client=address, reply=str(refusal))
+            self.counters.add(CounterName.CONNECTIONS_REFUSED, str(refusal.code))
             self._in_handshake.remove(address)
             return False
         return True
@@ -209,7 +221,20 @@ class Listener:
         if connection in self._connections:
             self._connections.remove(connection)
             self._crowd.remove(connection.session.client_address)
+            self.counters.add(CounterName.OCTETS, _RECEIVED, connection.session.octets_in)
+            self.counters.add(CounterName.OCTETS, _SENT, connection.session.octets_out)
         self._fewer.set()
+
+    def counted(self) -> dict[str, Labelled]:
+        """All counters as they stand; octets of sessions that are open are in them, too."""
+        told = self.counters.told()
+        octets = told.setdefault(CounterName.OCTETS.value, {})
+        for label, open_sessions in (
+            (_RECEIVED, sum(connection.session.octets_in for connection in self._connections)),
+            (_SENT, sum(connection.session.octets_out for connection in self._connections)),
+        ):
+            octets[label] = octets.get(label, 0) + open_sessions
+        return told
 
     # --- what an administrator wants
 
