@@ -18,8 +18,8 @@ from postern_core.accounts import (
     PasswordUses,
     SentBy,
 )
-from postern_core.archive import ArchivedMessage
 from postern_core.alerts import AlertRaised
+from postern_core.archive import ArchivedMessage
 from postern_core.control import (
     BadmailPage,
     BadmailRow,

@@ -65,8 +65,8 @@ from postern_core.policy.screening import Rule, RuleMode, ScreeningPolicy
 from postern_core.policy.security import CipherFloor, ListenerAuthentication, ListenerTls, Mechanism, TlsUse, TlsVersion
 
 __all__ = [
-    "ENGINE_OF",
     "ANYWHERE",
+    "ENGINE_OF",
     "AccessAction",
     "AccessEntry",
     "AllOf",

@@ -1,6 +1,5 @@
 """Prometheus' text format, version 0.0.4. Pure.
 
-Labels say which replica, and which file or engine, all of which an administrator names: never an address or an id.
 Labels say which replica, file, stream and route, all of which an administrator names, and values of closed lists: never an address or an id. What replicas
 count starts at zero with each of their starts, which monitoring takes for a reset of the counter, by replica.
 """
@@ -11,9 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from postern_core.control import TROUBLED, ServiceStatus
 from postern_api.metrics.catalogue import CONNECTIONS, COUNTERS, RETRY_QUEUE, SCREENING_S, Metric
-from postern_core.control import ServiceStatus
+from postern_core.control import TROUBLED, ServiceStatus
 from postern_core.counters import BEYOND, BUCKETS_S, BY_ROUTE, SUM, CounterName, GaugeName
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -48,41 +46,11 @@ def exposition(
     """What the replicas reported last, and what the broker holds: None when it does not answer."""
     reports = list(reports)
     lines = [
-        *_gauge(
-            "postern_certificate_expiry_timestamp_seconds",
-            "When a certificate of a gate's expires, in seconds since 1970.",
-            (
-                (_of(report) | {"file": each.file}, each.not_after.timestamp())
-                for report in reports
-                for each in report.certificates
-                if each.not_after is not None
-            ),
-        ),
-        *_gauge(
-            "postern_certificate_problem",
-            "1 when something is wrong with a certificate of a gate's, or with its files as they are now; GET /api/v1/status says what.",
-            (
-                (_of(report) | {"file": each.file}, float(bool(each.problem)))
-                for report in reports
-                for each in report.certificates
-            ),
-        ),
-        *_gauge(
-            "postern_engine_up",
-            "1 while an engine answers a worker of the screener, 0 while it fails or is left alone for that.",
-            (
-                (_of(report) | {"engine": each.engine.value}, float(each.state not in TROUBLED))
-                for report in reports
-                for each in report.engines
-            ),
-        ),
-        *_engine_counter(reports, "asked", "Messages that an engine was asked about, since the worker started."),
-        *_engine_counter(reports, "failed", "Those of them that it could not judge."),
-        *_engine_counter(reports, "seconds", "Time spent waiting for an engine's answers, all together."),
         *_of_replicas(reports),
         *_of_certificates(reports),
         *_of_counters(reports),
         *_of_screening(reports),
+        *_of_engines(reports),
         *_of_delivery(reports),
         *_family("postern_broker_answers", "1 when the broker answers the api.", "gauge", [({}, float(streams is not None))]),
         *_of_broker(streams or (), backlogs),
@@ -149,6 +117,23 @@ def _of_screening(reports: Sequence[ServiceStatus]) -> Iterator[str]:
         yield _line(f"{name}_count", of, total)
 
 
+def _of_engines(reports: Sequence[ServiceStatus]) -> Iterator[str]:
+    found = [(_of(report) | {"engine": each.engine.value}, each) for report in reports for each in report.engines]
+    yield from _family(
+        "postern_engine_up",
+        "1 while an engine answers a worker of the screener, 0 while it fails or is left alone for that.",
+        "gauge",
+        [(labels, float(each.state not in TROUBLED)) for labels, each in found],
+    )
+    for what, about in (
+        ("asked", "Messages that an engine was asked about, since the worker started."),
+        ("failed", "Those of them that it could not judge."),
+        ("seconds", "Time spent waiting for an engine's answers, all together."),
+    ):
+        samples = [(labels, float(getattr(each, what))) for labels, each in found]
+        yield from _family(f"postern_engine_{what}_total", about, "counter", samples)
+
+
 def _of_delivery(reports: Sequence[ServiceStatus]) -> Iterator[str]:
     standing = [
         sample
@@ -193,20 +178,6 @@ def _of(report: ServiceStatus) -> dict[str, str]:
     return {"service": report.service, "instance": report.instance}
 
 
-def _engine_counter(reports: Iterable[ServiceStatus], what: str, about: str) -> Iterator[str]:
-    samples = (
-        (_of(report) | {"engine": each.engine.value}, float(getattr(each, what))) for report in reports for each in report.engines
-    )
-    return _family("counter", f"postern_engine_{what}_total", about, samples)
-
-
-def _gauge(name: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:
-    return _family("gauge", name, about, samples)
-
-
-def _family(kind: str, name: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:
-    yield f"# HELP {name} {about}"
-    yield f"# TYPE {name} {kind}"
 def _samples(metric: Metric, of: Mapping[str, str], labelled: Mapping[str, float]) -> Iterator[Sample]:
     for label, value in labelled.items():
         parts = label.split(BY_ROUTE, len(metric.labels) - 1) if metric.labels else []

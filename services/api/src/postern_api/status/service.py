@@ -18,9 +18,8 @@ from postern_api.policy.publishing import Publisher
 from postern_api.status.board import StatusBoard, is_fresh
 from postern_api.status.schemas import CertificateView, PolicyStatus, ReplicaView, StatusView, StreamView, UnboundView
 from postern_core.bus import Bus
-from postern_core.bus.topology import ARCHIVE, BADMAIL, BODIES, DEFERRED, DISPOSITIONS, EVENTS, INTAKE, OUTBOUND, QUARANTINE
-from postern_core.control import TROUBLED, CertificateStatus, ServiceStatus
 from postern_core.bus.topology import (
+    ARCHIVE,
     BADMAIL,
     BODIES,
     DEFERRED,
@@ -31,7 +30,7 @@ from postern_core.bus.topology import (
     QUARANTINE,
     SCREENER_CONSUMER,
 )
-from postern_core.control import CertificateStatus, ServiceStatus
+from postern_core.control import TROUBLED, CertificateStatus, ServiceStatus
 from postern_core.errors import TransientError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
