@@ -13,6 +13,7 @@ from postern_core.policy.access import (
     ReverseDns,
 )
 from postern_core.policy.accounts import Rates, SenderRules, SendingRates, Throttling
+from postern_core.policy.binds import ANYWHERE, Bind, ListenerBinds
 from postern_core.policy.codec import Section, SectionStruct, decode_section, encode_section
 from postern_core.policy.conditions import (
     ENGINE_OF,
@@ -64,6 +65,7 @@ from postern_core.policy.screening import Rule, RuleMode, ScreeningPolicy
 from postern_core.policy.security import CipherFloor, ListenerAuthentication, ListenerTls, Mechanism, TlsUse, TlsVersion
 
 __all__ = [
+    "ANYWHERE",
     "ENGINE_OF",
     "AccessAction",
     "AccessEntry",
@@ -72,6 +74,7 @@ __all__ = [
     "AttachmentCondition",
     "AttachmentMatch",
     "BareNewline",
+    "Bind",
     "CalloutRoute",
     "CipherFloor",
     "ClamdEngine",
@@ -92,6 +95,7 @@ __all__ = [
     "ListedAt",
     "ListenerAccess",
     "ListenerAuthentication",
+    "ListenerBinds",
     "ListenerDnsLists",
     "ListenerExtensions",
     "ListenerGreeting",
