@@ -55,8 +55,8 @@ def outside_texts(multiparts: Sequence[Multipart]) -> list[tuple[str, bytes]]:
 def _preamble(message: bytes, begin: int, first: int) -> bytes:
     """Behind the header that begins at `begin`, up to the first delimiter."""
     blank = message.find(b"\n\r\n", begin, first)
-    if (bare := message.find(b"\n\n", begin, blank if blank >= 0 else first)) >= 0:
-        blank = bare  # lines of an embedded message may end in LF alone
+    if blank < 0:
+        blank = message.find(b"\n\n", begin, first)  # lines of an embedded message may end in LF alone
     if blank < 0 or first - blank < 4:
         return b""
     text = message[blank:first].strip()

@@ -14,6 +14,7 @@ from postern_screener.mime import Part
 from postern_screener.outside import Multipart
 from postern_screener.text import Searchable
 
+_NOTHING: Final[Sequence[bytes]] = (b"", b"")
 _JOINTS: Final = (b"", b" ")
 _BLANKS: Final = b" \t\r\n\v\f"
 
@@ -26,8 +27,10 @@ class Seams:
         self._multiparts = multiparts
         self._longest = longest_octets
         self._before: Part | None = None
-        self._shown: tuple[Searchable, ...] = ()  # what a reader sees of it: as it stands, and in the last of its readings
-        self._earlier: tuple[bytes, ...] = (b"", b"")  # ends of parts before that one, as far as they are shown right above it
+        self._shown: Sequence[
+            Searchable
+        ] = ()  # its readings: joined are the first, as it stands, and the last, as a reader sees it
+        self._earlier = _NOTHING  # ends of parts before that one, as far as they are shown right above it
 
     def passed(self, part: Part) -> None:
         """A part that is no text: what follows is not shown right below what came before."""
@@ -38,17 +41,18 @@ class Seams:
         """The texts at the seam between the text part before and this one, and the number of the part in which they begin."""
         if part.container:
             return None
-        before, above, shown = self._before, self._shown, (readings[0], readings[-1])
-        self._before, self._shown = (part if part.is_inline else None), shown
+        before, above = self._before, self._shown
+        self._before, self._shown = (part if part.is_inline else None), readings
         if before is None or not part.is_inline or self._are_alternatives(before, part):
-            self._earlier = (b"", b"")
+            self._earlier = _NOTHING
             return None
+        above, shown = (above[0], above[-1]), (readings[0], readings[-1])
         kept = self._longest + 3  # the first character may be cut: it has three more octets at most
         ends = [
             (earlier + reading.data.strip(_BLANKS)[-kept:])[-kept:] for earlier, reading in zip(self._earlier, above, strict=True)
         ]
         begins = [reading.data.lstrip(_BLANKS)[:kept] for reading in shown]
-        self._earlier = tuple(ends)
+        self._earlier = ends
         seams = (
             zip(ends, begins, above, strict=True)
             if ends[0] != ends[1] or begins[0] != begins[1]
@@ -57,11 +61,10 @@ class Seams:
         return before.path, [_Seam(end, begin, joint, reading) for end, begin, reading in seams for joint in _JOINTS]
 
     def _are_alternatives(self, one: Part, other: Part) -> bool:
-        parent = one.path.rpartition(".")[0]
+        parent, _, _ = one.path.rpartition(".")
         if parent != other.path.rpartition(".")[0]:
             return False
-        kinds = (multipart.content_type.lower() for multipart in self._multiparts if multipart.path == parent)
-        return any("alternative" in kind for kind in kinds)
+        return any(multipart.path == parent and "alternative" in multipart.content_type.lower() for multipart in self._multiparts)
 
 
 class _Seam:

@@ -32,9 +32,13 @@ _MESSAGE_HEAD: Final = 2000  # octets in which a message that is a file has a he
 
 def unpack(message: Message, size_bytes: int, *, in_texts: bool) -> Message:
     """`message` with everything opened. `size_bytes`: of the whole message; `in_texts`: whether to look for files inside texts."""
-    outside = outside_texts(message.multiparts) if in_texts else []
-    if not outside and not any(_is_carrier(part, in_texts=in_texts) for part in message.parts):
-        return message
+    outside = outside_texts(message.multiparts) if in_texts and message.multiparts else []
+    if not outside:
+        for part in message.parts:
+            if _is_carrier(part, in_texts=in_texts):
+                break
+        else:
+            return message
     texts = [Part.unpacked(path, "text/plain", content, container=path.rpartition(".")[0]) for path, content in outside]
     return _Unpacking(message, size_bytes, in_texts=in_texts).run(texts)
 
@@ -106,17 +110,15 @@ class _Unpacking:
 
 
 def _is_carrier(part: Part, *, in_texts: bool) -> bool:
-    return (_may_be_a_file_of_ours(part) and (_is_tnef(part) or _is_message(part))) or (in_texts and _has_blocks(part))
-
-
-def _may_be_a_file_of_ours(part: Part) -> bool:
-    """Whether it is worth while to normalise its names."""
-    if part.media_type in _TNEF_TYPES:
+    if in_texts and part.is_text and part.media_type != "text/html" and may_have_blocks(part.content()):
         return True
-    if not part.names:
-        return False
-    names = "/".join(part.names).lower()
-    return "eml" in names or "win" in names or "mht" in names or "nws" in names or not names.isascii()
+    if part.names:
+        names = part.names[0].lower() if len(part.names) == 1 else "/".join(part.names).lower()
+        # whether it is worth while to normalise them
+        if not ("eml" in names or "win" in names or "mht" in names or "nws" in names or not names.isascii()):
+            return part.media_type in _TNEF_TYPES
+        return _is_tnef(part) or _is_message(part)
+    return part.media_type in _TNEF_TYPES
 
 
 def _is_tnef(part: Part) -> bool:
