@@ -163,8 +163,8 @@ class _Ahead:
 
 
 def parse_message(raw: bytes, path: str = "") -> Message:
-    """The tree of `raw`, which is the message in part `path` of another one where that is given. MalformedError when the parser refuses it (nesting over 256, over 100 MiB, broken embedded messages) or would
-    take too long."""
+    """The tree of `raw`; `path` is the number of the part that it is the message of, in another one. MalformedError when the parser refuses
+    it (nesting over 256, over 100 MiB, broken embedded messages) or would take too long."""
     if _has_many_encoded_words(raw) and any(line.count(b"=?") > MAX_ENCODED_WORDS for line in raw.split(b"\n")):
         raise MalformedError(f"more than {MAX_ENCODED_WORDS} encoded words in a line")
     try:
