@@ -20,7 +20,9 @@ from postern_screener.defects import Defect
 from postern_screener.engines.answers import NOBODY_ASKED, Answer, Answers, Failure, YaraAnswer
 from postern_screener.mime import MalformedError, Message, parse_message
 from postern_screener.ruleset import Ruleset
+from postern_screener.seams import Seams
 from postern_screener.text import searchable
+from postern_screener.unpacking import unpack
 
 _FROM_LINE: Final = re.compile(rb"^from[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
 
@@ -36,7 +38,7 @@ class Inspection:
         self._yara: YaraAnswer | None = None
         self.message: Message | None
         try:
-            self.message = parse_message(body)
+            self.message = unpack(parse_message(body), len(body), in_texts=ruleset.looks_into_texts)
             self.defects = self.message.defects
         except MalformedError as error:
             self.message = None
@@ -131,10 +133,16 @@ class Inspection:
         yield from ruleset.senders.check(self.envelope.reverse_path, message.fields.get("from", ()))
         for k, block in enumerate(message.headers):
             yield from ruleset.keywords.check_header(block.part, block.readings, is_nested=k > 0)
+        seams = Seams(message.multiparts, ruleset.keywords.longest_octets)
         for part in message.parts:
             yield from ruleset.attachments.check(part)
             if part.is_text and ruleset.keywords.wants_body:
-                yield from ruleset.keywords.check_text(part.path, searchable(part.content(), part.charset, is_html=part.is_html))
+                texts = searchable(part.content(), part.charset, is_html=part.is_html)
+                yield from ruleset.keywords.check_text(part.path, texts)
+                if (seam := seams.joined(part, texts)) is not None:
+                    yield from ruleset.keywords.check_text(*seam)
+            else:
+                seams.passed(part)
 
     def _searched_as_bytes(self) -> Iterator[Hit]:
         from_fields = [found.decode("utf-8", "replace") for found in _FROM_LINE.findall(self.body[:262_144])[:10]]

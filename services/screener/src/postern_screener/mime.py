@@ -2,7 +2,7 @@
 
 Bytes are only read: what is handed on is the message as received.
 Standards: RFC 5322 section 2.2, RFC 2045 sections 5 and 6, RFC 2046 sections 5.1 and 5.2, RFC 3501 section 6.4.5 (part numbers).
-Known gaps (todo): winmail.dat, uuencode and yEnc inside text and archives are not opened; preamble and epilogue are not screened.
+What parts carry in formats of their own is opened by `unpacking`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from postern_screener.charsets import decode_transfer, transfer_encoding
 from postern_screener.defects import MEDIA_TYPE, Defect, Fields, header_defects, node_defects, without_comments
 from postern_screener.encoded_words import decode_leniently
 from postern_screener.filenames import candidate_names, parameter
+from postern_screener.outside import Multipart
 
 MAX_PARTS: Final = 2000
 MAX_ENCODED_WORDS: Final = 2000  # a line; the parser's time grows with their square
@@ -50,31 +51,47 @@ class HeaderBlock:
 class Part:
     """One leaf of the tree, or a message/rfc822 node. Content is decoded when it is first asked for."""
 
-    __slots__ = ("_content", "_encoding", "_node", "_raw", "charset", "is_attachment", "media_type", "names", "path")
+    __slots__ = (
+        *("_content", "_encoding", "_node", "_raw"),
+        *("charset", "container", "is_attachment", "is_html", "is_inline", "is_text", "media_type", "names", "path"),
+    )
 
     def __init__(self, path: str, media_type: str, node: fast_mail_parser.PyLazyMimePart, fields: Fields, raw: _Raw) -> None:
-        self.path = path
-        self.media_type = media_type
+        self._is(path, media_type, is_opened=node.is_message)
         content_type, disposition = fields.first("content-type"), fields.first("content-disposition")
         self.charset = parameter(content_type, "charset").lower() if media_type.startswith(("text/", "message/")) else ""
         self.names = _names(fields, node.filename)
-        self.is_attachment = (
-            bool(self.names) or "attachment" in disposition.lower() or not media_type.startswith(("text/", "multipart/"))
-        )
+        self.is_inline = "attachment" not in disposition.lower()
+        self.is_attachment = bool(self.names) or not self.is_inline or not media_type.startswith(("text/", "multipart/"))
         self._encoding = fields.first("content-transfer-encoding").lower()
         self._node = node
         self._raw = raw
         self._content: bytes | None = None
+        self.container = ""
 
-    @property
-    def is_text(self) -> bool:
-        """Whether a reader sees it as text: reports (RFC 3464) and the like are text too."""
-        return self.media_type.startswith("text/") or (self.media_type.startswith("message/") and not self._node.is_message)
+    @classmethod
+    def unpacked(
+        cls, path: str, media_type: str, content: bytes, *, names: tuple[str, ...] = (), charset: str = "", container: str
+    ) -> Part:
+        """What was packed into the part `container` in another way than MIME's; it is no part of the tree itself."""
+        self = cls.__new__(cls)
+        self._is(path, media_type, is_opened=False)
+        self.charset = charset
+        self.names = names
+        self.is_attachment = bool(names) or not media_type.startswith("text/")
+        self.is_inline = False
+        self.container = container
+        self._content = content
+        return self
 
-    @property
-    def is_html(self) -> bool:
-        """Whether some client shows it without its markup: HTML and its kin, text/enriched (RFC 1896), and text of a type unknown."""
-        return self.media_type.startswith("text/") and self.media_type != "text/plain"
+    def _is(self, path: str, media_type: str, *, is_opened: bool) -> None:
+        self.path = path
+        self.media_type = media_type
+        is_text = media_type.startswith("text/")
+        # whether a reader sees it as text: reports (RFC 3464) and the like are text too
+        self.is_text = is_text or (media_type.startswith("message/") and not is_opened)
+        # whether some client shows it without its markup: HTML and its kin, text/enriched (RFC 1896), and text of a type unknown
+        self.is_html = is_text and media_type != "text/plain"
 
     def content(self) -> bytes:
         """The decoded bytes; damage is decoded as far as it goes."""
@@ -101,6 +118,7 @@ class Message:
     headers: tuple[HeaderBlock, ...]  # the message's own first
     parts: tuple[Part, ...]
     defects: tuple[Defect, ...]
+    multiparts: tuple[Multipart, ...] = ()
 
     def field(self, name: str) -> str:
         """The first value of a top-level field, "" when there is none."""
@@ -144,16 +162,16 @@ class _Ahead:
     fields: Fields | None = None  # its own, where somebody has looked at them already
 
 
-def parse_message(raw: bytes) -> Message:
-    """The tree of `raw`. MalformedError when the parser refuses it (nesting over 256, over 100 MiB, broken embedded messages) or would
-    take too long."""
+def parse_message(raw: bytes, path: str = "") -> Message:
+    """The tree of `raw`; `path` is the number of the part that it is the message of, in another one. MalformedError when the parser refuses
+    it (nesting over 256, over 100 MiB, broken embedded messages) or would take too long."""
     if _has_many_encoded_words(raw) and any(line.count(b"=?") > MAX_ENCODED_WORDS for line in raw.split(b"\n")):
         raise MalformedError(f"more than {MAX_ENCODED_WORDS} encoded words in a line")
     try:
         root = fast_mail_parser.parse_email_tree(raw, mode="lazy")
     except fast_mail_parser.ParseError as error:
         raise MalformedError(str(error)) from error
-    return _Walk(raw).run(root)
+    return _Walk(raw, path).run(root)
 
 
 def _has_many_encoded_words(raw: bytes) -> bool:
@@ -168,25 +186,28 @@ def _has_many_encoded_words(raw: bytes) -> bool:
 class _Walk:
     """Iterates over the tree in the order of the message, without recursion."""
 
-    def __init__(self, raw: bytes, *, open_messages: bool = True) -> None:
-        self._raw = _Raw(raw, "")
+    def __init__(self, raw: bytes, path: str = "", *, open_messages: bool = True) -> None:
+        self._raw = _Raw(raw, f"{path}." if path else "")
+        self._path = path
         self._open_messages = open_messages
         self._headers: list[HeaderBlock] = []
         self._parts: list[Part] = []
         self._defects: list[Defect] = []
+        self._multiparts: list[Multipart] = []
         self._reparsed_bytes = 0
         self._ahead: list[_Ahead] = []
 
     def run(self, root: fast_mail_parser.PyLazyMimePart) -> Message:
         fields = Fields(root.headers)
-        self._defects += [Defect("header", reason) for reason in header_defects(self._raw.message, fields)]
-        self._ahead.append(_Ahead(root, "", self._raw, is_root=True, fields=fields))
+        where = f"{self._path}.header" if self._path else "header"
+        self._defects += [Defect(where, reason) for reason in header_defects(self._raw.message, fields)]
+        self._ahead.append(_Ahead(root, self._path, self._raw, is_root=True, fields=fields))
         while self._ahead:
             if len(self._parts) >= MAX_PARTS:
                 self._defects.append(Defect("1", f"more than {MAX_PARTS} parts"))
                 break
             self._visit(self._ahead.pop())
-        return Message(fields.by_name, tuple(self._headers), tuple(self._parts), tuple(self._defects))
+        return Message(fields.by_name, tuple(self._headers), tuple(self._parts), tuple(self._defects), tuple(self._multiparts))
 
     def _visit(self, ahead: _Ahead) -> None:
         node, path, raw = ahead.node, ahead.path, ahead.raw
@@ -200,6 +221,9 @@ class _Walk:
             prefix = f"{path}." if path else ""
             digest = media_type == "multipart/digest"
             children = node.children
+            if children:
+                octets = sum([child.encoded_size or 0 for child in children])
+                self._multiparts.append(Multipart(path, fields.first("content-type"), raw.message, ahead.is_root, octets))
             self._ahead += [
                 _Ahead(children[k], f"{prefix}{k + 1}", raw, in_digest=digest) for k in range(len(children) - 1, -1, -1)
             ]

@@ -58,6 +58,11 @@ class Ruleset:
         self._routes = DomainTable((domain.pattern, domain.route or policy.default_route) for domain in policy.relay_domains)
         self.compiled_in_s = time.perf_counter() - started
 
+    @property
+    def looks_into_texts(self) -> bool:
+        """Whether any rule asks for what a text holds, files that are packed into it among that."""
+        return self.keywords.wants_body or self.attachments.has_any
+
     def candidates(self, found: Iterable[int]) -> list[CompiledRule]:
         """The rules that may match a message in which these criteria were found, in order: of a thousand rules mostly none."""
         return self.numbered.candidates(found)

@@ -1,24 +1,29 @@
 """Texts as keywords are compared in: one folded form in UTF-8, and the way back from a match to the part's own bytes.
 
 Folding is NFKC and case folding, without characters that show nothing: `ＬＯＴ\u00adTERY` reads as `lottery`, and so does a word with NUL
-or another control in it. ASCII, the common case, is only put in lower case.
+or another control in it. ASCII, the common case, is only put in lower case. A text that a reader may take for another one, for the look-alike
+letters in it or because it is written backwards, has more than one reading: all are searched, the literal one first.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from postern_screener.charsets import is_plain_ascii, text_readings
 from postern_screener.checks.hit import Place
+from postern_screener.hidden_text import Cut, cuts
 from postern_screener.html_text import source_end, source_index, visible_text
-from postern_screener.unicode_forms import caseless
+from postern_screener.lookalikes import has_marks, may_have_lookalikes, undisguised, without_marks
+from postern_screener.unicode_forms import caseless, compatible
 
 # controls but white space, and DEL: clients show nothing or a box, and a reader reads across it
 _CONTROLS: Final = bytes(byte for byte in (*range(0x20), 0x7F) if byte not in b"\t\n\v\f\r")
 _LOWER: Final = bytes(range(256)).lower()
 _IGNORED: Final = re.compile(
-    "[\u0080-\u0084\u0086-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]+"
+    "[\u0080-\u0084\u0086-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
 )
 # the same characters in UTF-8, by first byte: each of these searches runs at the speed of memchr, the class above does not
 _IGNORED_BYTES: Final = tuple(
@@ -27,28 +32,45 @@ _IGNORED_BYTES: Final = tuple(
         rb"\xc2[\x80-\x84\x86-\x9f\xad]",
         rb"\xcd\x8f",
         rb"\xd8\x9c",
-        rb"\xe1(?:\x85[\x9f\xa0]|\x9e[\xb4\xb5]|\xa0[\x8b-\x8e])",
+        rb"\xe1(?:\x85[\x9f\xa0]|\x9e[\xb4\xb5]|\xa0[\x8b-\x8f])",
         rb"\xe2(?:\x80[\x8b-\x8f\xaa-\xae]|\x81[\xa0-\xaf])",
-        rb"\xef(?:\xb8[\x80-\x8f]|\xbb\xbf)",
+        rb"\xe3\x85\xa4",
+        rb"\xef(?:\xb8[\x80-\x8f]|\xbb\xbf|\xbe\xa0|\xbf[\xb0-\xbb])",
+        rb"\xf0(?:\x9b\xb2[\xa0-\xa3]|\x9d\x85[\xb3-\xba])",
+        rb"\xf3\xa0",
     )
 )
 _CHUNK: Final = 4096
+_OVERRIDE: Final = "\u202e"  # what follows is shown from right to left, up to U+202C or the end of the line
+_OVERRIDDEN: Final = re.compile("(?<=\u202e)[^\u202c\n]+")
 
 
 def fold(text: str) -> str:
     """`text` in the form in which phrases and messages are compared."""
     if text.isascii():
         return _fold_ascii(text.encode("ascii")).decode("ascii")
+    text = _without_unseen(text)
+    if text.isascii():
+        return _fold_ascii(text.encode("ascii")).decode("ascii")
+    return caseless(text)
+
+
+def _without_unseen(text: str) -> str:
+    """`text`, which is not ASCII, with blanks for separators of lines and without what shows nothing."""
     # NFKC leaves the other separators alone; the no-break space it would handle, but often nothing else keeps a text from being ASCII
     for separator in "\xa0\x85\u1680\u2028\u2029":
         text = text.replace(separator, " ")
     if text.isascii():
-        return _fold_ascii(text.encode("ascii")).decode("ascii")
+        return text
     encoded = text.encode("utf-8", "replace").translate(None, _CONTROLS)
     text = encoded.decode("utf-8")
     if any(expression.search(encoded) for expression in _IGNORED_BYTES):
         text = _IGNORED.sub("", text)
-    return caseless(text)
+    return text
+
+
+def _fold_without_marks(text: str) -> str:
+    return without_marks(fold(text))
 
 
 def _fold_ascii(text: bytes) -> bytes:
@@ -80,14 +102,18 @@ class PlainText:
 
 
 class UnicodeText:
-    """A text that `codec` decoded."""
+    """A text that `codec` decoded, or another reading of it."""
 
-    __slots__ = ("_codec", "_text", "data")
+    __slots__ = ("_codec", "_folding", "_text", "data")
 
-    def __init__(self, text: str, codec: str) -> None:
+    def __init__(self, text: str, codec: str, data: bytes | None = None, folding: Callable[[str], str] = fold) -> None:
+        """`data`: what is searched instead of the folded text; `folding` says how many characters of it a piece of the text takes."""
         self._text = text
         self._codec = codec
-        self.data = fold(text).encode("utf-8", "replace")
+        self._folding = folding
+        if data is None:
+            data = _fold_ascii(text.encode("ascii")) if text.isascii() else fold(text).encode("utf-8", "replace")
+        self.data = data
 
     def locate(self, start: int, end: int) -> Place:
         first, last = self.indexes(start, end)
@@ -97,24 +123,65 @@ class UnicodeText:
         """The span as character indexes into the text before folding."""
         first = len(self.data[:start].decode("utf-8", "replace"))
         length = len(self.data[start:end].decode("utf-8", "replace"))
-        return _unfolded_index(self._text, first + 1) - 1, _unfolded_index(self._text, first + length)
+        return (
+            _unfolded_index(self._text, first + 1, self._folding) - 1,
+            _unfolded_index(self._text, first + length, self._folding),
+        )
+
+
+def readings(text: str, codec: str) -> list[UnicodeText]:
+    """`text` as it stands, and as a reader may take it: right to left where it says so, look-alike letters for those that they look like."""
+    if text.isascii():
+        return [UnicodeText(text, codec)]
+    seen = _without_unseen(text)
+    if seen.isascii():
+        found = [UnicodeText(text, codec, _fold_ascii(seen.encode("ascii")))]
+    else:
+        found = [UnicodeText(text, codec, caseless(seen).encode("utf-8", "replace"))]
+    data = found[0].data
+    if _OVERRIDE in text:
+        found.append(UnicodeText(_OVERRIDDEN.sub(lambda run: run.group()[::-1], text), codec))
+    if not data.isascii() and may_have_lookalikes(data):
+        plain = compared = compatible(seen)
+        if has_marks(data):
+            plain = without_marks(compared)
+        others = undisguised(plain) if plain == compared else [plain, *undisguised(plain)]
+        found += [
+            UnicodeText(text, codec, without_marks(caseless(other)).encode("utf-8", "replace"), _fold_without_marks)
+            for other in others
+        ]
+    return found
 
 
 class HtmlText:
     """What a reader sees of an HTML text."""
 
-    __slots__ = ("_codec", "_source", "_visible", "data")
+    __slots__ = ("_codec", "_cut", "_source", "_visible", "data")
 
-    def __init__(self, source: str, codec: str) -> None:
+    def __init__(self, source: str, codec: str, visible: UnicodeText, cut: Cut | None = None) -> None:
+        """`visible`: a reading of what `source` shows, without what `cut` takes out of it."""
         self._source = source
         self._codec = codec
-        self._visible = UnicodeText(visible_text(source), "utf-8")
-        self.data = self._visible.data
+        self._visible = visible
+        self._cut = cut
+        self.data = visible.data
 
     def locate(self, start: int, end: int) -> Place:
         first, last = self._visible.indexes(start, end)
         excerpt = self._visible.locate(start, end).excerpt
-        return _place(self._source, source_index(self._source, first), source_end(self._source, last - 1), self._codec, excerpt)
+        shown = self._source if self._cut is None else self._cut.rest
+        begins, ends = source_index(shown, first), source_end(shown, last - 1)
+        if self._cut is not None:
+            begins, ends = self._cut.index_before(begins), self._cut.index_before(ends - 1) + 1
+        return _place(self._source, begins, ends, self._codec, excerpt)
+
+
+def html_readings(source: str, codec: str, data: bytes) -> list[HtmlText]:
+    """What a reader may see of an HTML source: all text in it, and the text that is not hidden, where some is. `data`: the source, folded."""
+    found = [HtmlText(source, codec, reading) for reading in readings(visible_text(source), "utf-8")]
+    for cut in cuts(source, data):
+        found += [HtmlText(source, codec, reading, cut) for reading in readings(visible_text(cut.rest), "utf-8")]
+    return found
 
 
 def searchable(content: bytes, charset: str, *, is_html: bool) -> list[Searchable]:
@@ -122,13 +189,14 @@ def searchable(content: bytes, charset: str, *, is_html: bool) -> list[Searchabl
     if is_plain_ascii(content, charset):
         texts: list[Searchable] = [PlainText(content)]
         if is_html:
-            texts.append(HtmlText(content.decode("ascii"), "ascii"))
+            texts += html_readings(content.decode("ascii"), "ascii", texts[0].data)
         return texts
     texts = []
     for text, codec in text_readings(content, charset):
-        texts.append(UnicodeText(text, codec))
+        literal = readings(text, codec)
+        texts += literal
         if is_html:
-            texts.append(HtmlText(text, codec))
+            texts += html_readings(text, codec, literal[0].data)
     return texts
 
 
@@ -142,13 +210,13 @@ def byte_offset(text: str, index: int, codec: str) -> int:
     return len(text[: max(index, 0)].encode(codec, "replace"))
 
 
-def _unfolded_index(text: str, folded_length: int) -> int:
+def _unfolded_index(text: str, folded_length: int, folding: Callable[[str], str]) -> int:
     """The least number of characters of `text` that fold to at least `folded_length` characters. Linear in `text`."""
-    if text.isascii() and len(fold(text)) == len(text):
+    if text.isascii() and len(folding(text)) == len(text):
         return min(folded_length, len(text))
     done, position = 0, 0
     while position < len(text):
-        grown = len(fold(text[position : position + _CHUNK]))
+        grown = len(folding(text[position : position + _CHUNK]))
         if done + grown >= folded_length:
             break
         done += grown
@@ -156,7 +224,7 @@ def _unfolded_index(text: str, folded_length: int) -> int:
     low, high = 0, min(_CHUNK, len(text) - position)
     while low < high:
         middle = (low + high) // 2
-        if done + len(fold(text[position : position + middle])) < folded_length:
+        if done + len(folding(text[position : position + middle])) < folded_length:
             low = middle + 1
         else:
             high = middle

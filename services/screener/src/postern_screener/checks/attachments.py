@@ -30,6 +30,11 @@ class AttachmentCheck:
             for value in condition.values:
                 self._add(criterion, condition.match, value)
 
+    @property
+    def has_any(self) -> bool:
+        """Whether there is any rule at all."""
+        return bool(self._names or self._extensions or self._compound or self._sizes)
+
     def _add(self, criterion: int, match: AttachmentMatch, value: str) -> None:
         normalised = normalise_name(value)
         if match is AttachmentMatch.EXTENSION:

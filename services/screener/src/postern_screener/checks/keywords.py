@@ -18,7 +18,7 @@ import hyperscan
 
 from postern_core.policy import KeywordCondition, KeywordScope
 from postern_screener.checks.hit import Hit, Locate
-from postern_screener.text import Searchable, UnicodeText, fold
+from postern_screener.text import Searchable, fold, readings
 
 MAX_PHRASE_CHARACTERS: Final = 1000
 _PHRASES_EACH: Final = 10_000  # in a database: the time to compile one grows faster than its size
@@ -59,6 +59,7 @@ class KeywordCheck:
         self._phrases = tuple(phrases.values())
         self._databases = [_database(self._phrases, first) for first in range(0, len(self._phrases), _PHRASES_EACH)]
         self._of_words = any(b" " in phrase.text for phrase in self._phrases)
+        self.longest_octets = max((len(phrase.text) for phrase in self._phrases), default=0)  # of a phrase, folded
         self._in_body = any(phrase.in_body for phrase in self._phrases)
         self._local = threading.local()
 
@@ -71,8 +72,7 @@ class KeywordCheck:
         """Hits in the readings of a header block. That of an embedded message is also part of the body that it lies in."""
         if not self._databases:
             return
-        for text in texts:
-            where: Searchable = UnicodeText(text, "utf-8")
+        for where in (reading for text in texts for reading in readings(text, "utf-8")):
             for phrase in self._found(where.data):
                 wanting = sorted({*phrase.in_header, *phrase.in_body}) if is_nested else phrase.in_header
                 yield from self._hits(phrase, wanting, part, where)
