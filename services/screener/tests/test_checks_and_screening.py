@@ -343,7 +343,7 @@ def test_what_does_not_parse_is_held_unless_a_rule_decides(screens: Screens) -> 
 def test_a_message_with_a_defect_is_held_unless_a_rule_decides(screens: Screens) -> None:
     partial = b"Content-Type: message/partial; id=1; number=1; total=2\r\n\r\nhalf of something\r\n"
     verdict = screens(partial).verdict
-    assert (verdict.decision, verdict.hold_reason) == (Decision.HOLD, HoldReason.MALFORMED)
+    assert (verdict.decision, verdict.hold_reason) == (Decision.HOLD, HoldReason.INCOMPLETE)
     assert "message/partial" in verdict.detail
     assert screens(partial, keyword("half", action=Action.DELETE)).verdict.decision is Decision.DELETE
 

@@ -32,10 +32,36 @@ class HoldReason(enum.StrEnum):
     """Why a message lies in quarantine."""
 
     RULE = "rule"  # a rule said hold
-    MALFORMED = "malformed"  # it does not parse
+    MALFORMED = "malformed"  # readers may take it for different messages, or it does not parse
+    ENCRYPTED = "encrypted"  # a part of it cannot be opened without a password
+    LIMIT = "limit"  # it unpacks to more than anybody looks at
+    INCOMPLETE = "incomplete"  # message/partial, message/external-body: its content is elsewhere
     POISON = "poison"  # screening it crashed or timed out too often
     AUTHENTICATION = "authentication"  # the gate asked for it: DMARC, by the policy of the author's domain
     BODY_MISSING = "body-missing"  # its stored body is gone or damaged: an alarm
+
+
+class Unscannable(enum.StrEnum):
+    """What keeps a message from being screened whole; the policy has an answer to each (`policy.unscannable`). As in `HoldReason`."""
+
+    MALFORMED = "malformed"
+    ENCRYPTED = "encrypted"
+    LIMIT = "limit"
+    INCOMPLETE = "incomplete"
+    POISON = "poison"
+
+    @property
+    def hold_reason(self) -> HoldReason:
+        """Why a message lies in quarantine that is held for this."""
+        return HoldReason(self.value)
+
+
+class Obstacle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One place in a message that could not be screened, or not in one way only."""
+
+    kind: Unscannable
+    part: str  # as in `Finding`
+    reason: str  # one sentence for an administrator
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -59,6 +85,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     forward_to: str = ""
     detail: str = ""  # one sentence for an administrator
     screening_ms: float = 0.0
+    obstacles: tuple[Obstacle, ...] = ()  # what could not be screened, whatever was decided; the first of each kind, then others
 
     @property
     def deciding(self) -> Finding | None:

@@ -100,6 +100,8 @@ from postern_core.policy import (
     Throttling,
     TlsUse,
     TlsVersion,
+    UnscannableAction,
+    UnscannablePolicy,
     UserCondition,
     Weekday,
     WhenUnavailable,
@@ -115,7 +117,7 @@ from postern_core.sessions import (
     SessionsEnded,
     SessionState,
 )
-from postern_core.verdict import Action, Decision, Finding, HeldMessage, HoldReason, Verdict
+from postern_core.verdict import Action, Decision, Finding, HeldMessage, HoldReason, Obstacle, Unscannable, Verdict
 
 ID = QueueId("01m872jv7bexwrfkmpb6w2jh6c")
 ACCEPTED = datetime(2026, 11, 24, 15, 26, 27, 250_000, tzinfo=UTC)
@@ -200,6 +202,26 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
     "job-1.mail": (JOB, MAIL),
     "job-1-batched.mail": (msgspec.structs.replace(JOB, batch=ID), MAIL),
     "job-1-least.mail": (Job(route="default", envelope=LEAST, recipients=LEAST.recipients), b"\r\n"),
+    "held-message-1-unscannable.mail": (
+        HeldMessage(
+            envelope=STOWED,
+            verdict=Verdict(
+                revision=43,
+                decision=Decision.HOLD,
+                hold_reason=HoldReason.INCOMPLETE,
+                detail="part 2: message/partial: its content is elsewhere and cannot be screened",
+                obstacles=(
+                    Obstacle(
+                        kind=Unscannable.INCOMPLETE,
+                        part="2",
+                        reason="message/partial: its content is elsewhere and cannot be screened",
+                    ),
+                    Obstacle(kind=Unscannable.MALFORMED, part="1", reason="2 content-type fields"),
+                ),
+            ),
+        ),
+        b"",
+    ),
     "held-message-1.mail": (HeldMessage(envelope=STOWED, verdict=VERDICT, subject="grüße", generation=1), b""),
     "badmail-1.mail": (
         Badmail(job=JOB, recipients=JOB.recipients, reason="there is nobody to tell", last_reply="550 5.1.1 no such user"),
@@ -376,6 +398,12 @@ PLAIN: dict[str, msgspec.Struct] = {
                 ),
                 action=Action.HOLD,
             ),
+        ),
+    ),
+    "screening-policy-1-unscannable.json": ScreeningPolicy(
+        revision=43,
+        unscannable=UnscannablePolicy(
+            encrypted=UnscannableAction.PASS, incomplete=UnscannableAction.DELETE, poison=UnscannableAction.DELETE
         ),
     ),
     "screening-policy-1.json": ScreeningPolicy(

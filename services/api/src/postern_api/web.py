@@ -40,6 +40,7 @@ from postern_api.session_log import endpoints as session_log
 from postern_api.sessions import endpoints as sessions
 from postern_api.status import endpoints as status
 from postern_api.tokens import endpoints as tokens
+from postern_api.unscannable import endpoints as unscannable
 from postern_api.users import app_passwords
 from postern_api.users import endpoints as users
 
@@ -60,6 +61,7 @@ _TAGS = [
     {"name": "routes", "description": "Ways out: smart hosts, TLS, credentials (write-only)."},
     {"name": "rules", "description": "Screening rules. The first that matches decides."},
     {"name": "rule sets", "description": "For what mail the rules in a set are: by gate, recipients, time."},
+    {"name": "screening", "description": "What the screener does where no rule decides."},
     {"name": "users", "description": "SMTP users of the authenticated gate (passwords write-only)."},
     {"name": "auth-failures", "description": "Failed logins at the authenticated gate, and who is blocked for them."},
     {"name": "listeners", "description": "The two gates: a resource for each property sheet."},
@@ -99,7 +101,7 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
     app.state.max_body_bytes = max_body_bytes
     rendering.install(app)
     api = APIRouter(prefix="/api/v1")
-    for noun in (domains, routes, rules, rule_sets, users, app_passwords, listeners, general, schedule, revisions):
+    for noun in (domains, routes, rules, rule_sets, unscannable, users, app_passwords, listeners, general, schedule, revisions):
         api.include_router(noun.router)
     api.include_router(listeners.presets)
     api.include_router(queue.queue)

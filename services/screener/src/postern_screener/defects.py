@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from postern_core.verdict import Unscannable
 from postern_screener.charsets import transfer_encoding
 from postern_screener.filenames import parameters
 
@@ -21,6 +22,7 @@ MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]++/[a-z0-9!#$&^_.+-]++")
 _WRITTEN_TYPE: Final = re.compile(MEDIA_TYPE.pattern + r"(?=[\s,]|\Z)")
 _BARE_TYPE: Final = re.compile(r"(?!multipart|message)[a-z0-9-]*")  # RFC 1049; clients take it for text
 _OPAQUE_ENCODING: Final = re.compile(r"(?:x-)?(?:uu|yenc|binhex|macbinary)")
+ELSEWHERE: Final = ("message/partial", "message/external-body")  # OLD-PRODUCT 2.11: no rule sees their content
 _SINGLE_FIELDS: Final = ("content-type", "content-transfer-encoding", "content-disposition")
 
 
@@ -30,6 +32,7 @@ class Defect:
 
     part: str
     reason: str  # one sentence for an administrator
+    kind: Unscannable = Unscannable.MALFORMED
 
 
 class Fields:
@@ -85,8 +88,6 @@ def node_defects(names: Iterable[str], fields: Fields, media_type: str, *, has_p
         yield from _multipart_defects(fields.first("content-type"), has_parts=has_parts)
         if encoding in ("base64", "quoted-printable"):  # RFC 2045 section 6.4 allows none
             yield "a multipart with a transfer encoding"
-    elif media_type in ("message/partial", "message/external-body"):
-        yield f"{media_type}: its content is elsewhere and cannot be screened"  # OLD-PRODUCT 2.11
     elif _OPAQUE_ENCODING.match(encoding):
         yield f"transfer encoding {encoding!r} is not opened"
 

@@ -14,8 +14,9 @@ from typing import Final
 
 import fast_mail_parser
 
+from postern_core.verdict import Unscannable
 from postern_screener.charsets import decode_transfer, transfer_encoding
-from postern_screener.defects import MEDIA_TYPE, Defect, Fields, header_defects, node_defects, without_comments
+from postern_screener.defects import ELSEWHERE, MEDIA_TYPE, Defect, Fields, header_defects, node_defects, without_comments
 from postern_screener.encoded_words import decode_leniently
 from postern_screener.filenames import candidate_names, parameter
 
@@ -196,6 +197,9 @@ class _Walk:
         media_type = _media_type(node.content_type, fields, in_digest=ahead.in_digest)
         found = node_defects(node.headers, fields, media_type, has_parts=bool(node.children))
         self._defects += [Defect(path or "1", reason) for reason in found]
+        if media_type in ELSEWHERE:
+            reason = f"{media_type}: its content is elsewhere and cannot be screened"
+            self._defects.append(Defect(path or "1", reason, Unscannable.INCOMPLETE))
         if media_type.startswith("multipart/"):
             prefix = f"{path}." if path else ""
             digest = media_type == "multipart/digest"

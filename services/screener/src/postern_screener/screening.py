@@ -1,7 +1,8 @@
 """Findings → verdict: the first rule, in the administrator's order, that matches anywhere in the message decides (OLD-PRODUCT 2.31).
 
-Pure: the same envelope, bytes and rules always give the same verdict. Rules judge what could be read; when none matches and the message
-has a defect it is held (2.44: a filter that cannot read a message does not let it pass). A rule in mode monitor is told of and decides nothing.
+Pure: the same envelope, bytes and rules always give the same verdict. Rules judge what could be read; when none matches and something could not
+be read, the policy for unscannable mail decides (2.44: a filter that cannot read a message does not let it pass, unless it is told to). A rule in
+mode monitor is told of and decides nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from postern_core.envelope import Envelope
 from postern_core.policy import Rule, RuleMode
 from postern_core.verdict import Action, Decision, Finding, HoldReason, Verdict
 from postern_screener.checks.hit import Hit, at_start
-from postern_screener.defects import Defect
 from postern_screener.inspection import Inspection, Share
 from postern_screener.ruleset import CompiledRule, Ruleset
+from postern_screener.unscannable import by_policy, header_fields, obstacles_of, one_line
 
 ORIGINAL_RECIPIENTS_FIELD: Final = "X-Postern-Original-Recipients"
 FORWARDED_BY_FIELD: Final = "X-Postern-Forwarded-By"
@@ -63,12 +64,13 @@ def screen(envelope: Envelope, body: bytes, ruleset: Ruleset) -> Screened:
 
 def _outcomes(shares: Sequence[Share], candidates: Sequence[CompiledRule]) -> tuple[Outcome, ...]:
     """Those recipients together for whom the same is to be done."""
-    found: dict[tuple[str, Verdict], Outcome] = {}
+    found: dict[tuple[str, bytes, Verdict], Outcome] = {}
     for share in shares:
         verdict = _verdict(share, candidates)
         # where all pass it does not matter which rule allowed it
         decided_by = verdict.deciding.rule_id if verdict.deciding is not None and verdict.decision is not Decision.PASS else ""
-        same = (decided_by, msgspec.structs.replace(verdict, findings=(), detail=""))
+        # … unless one passes with a field that says what was not screened, and the other without
+        same = (decided_by, header_fields(verdict), msgspec.structs.replace(verdict, findings=(), detail=""))
         earlier = found.get(same)
         numbers = tuple(recipient.n for recipient in share.recipients)
         if earlier is not None:
@@ -83,10 +85,14 @@ def _verdict(share: Share, candidates: Sequence[CompiledRule]) -> Verdict:
     deciding = next((rule for rule in matched if rule.rule.mode is RuleMode.ON), None)
     findings = _findings(share, matched, deciding)
     if deciding is not None:
-        return _by_rule(inspection, deciding.rule, findings)
-    if inspection.defects:
-        return _malformed(inspection.ruleset, inspection.defects[0], findings)
-    return _unruled(inspection.envelope, inspection.ruleset, findings)
+        verdict = _by_rule(inspection, deciding.rule, findings)
+    else:
+        verdict = _unruled(inspection.envelope, inspection.ruleset, findings)
+    if obstacles := obstacles_of(inspection.defects):
+        verdict = msgspec.structs.replace(verdict, obstacles=obstacles)
+        if deciding is None:
+            verdict = by_policy(verdict, inspection.ruleset.policy.unscannable)
+    return verdict
 
 
 def _findings(share: Share, matched: Sequence[CompiledRule], deciding: CompiledRule | None) -> tuple[Finding, ...]:
@@ -141,16 +147,6 @@ def _unruled(envelope: Envelope, ruleset: Ruleset, findings: tuple[Finding, ...]
     )
 
 
-def _malformed(ruleset: Ruleset, defect: Defect, findings: tuple[Finding, ...]) -> Verdict:
-    return Verdict(
-        revision=ruleset.revision,
-        decision=Decision.HOLD,
-        findings=findings,
-        hold_reason=HoldReason.MALFORMED,
-        detail=one_line(f"part {defect.part}: {defect.reason}", 500),
-    )
-
-
 def _is_loop(inspection: Inspection, rule: Rule) -> bool:
     """Whether this rule, or any rule to this address, forwarded the message before."""
     message = inspection.message
@@ -164,9 +160,3 @@ def _is_loop(inspection: Inspection, rule: Rule) -> bool:
         for value in message.fields.get(ORIGINAL_RECIPIENTS_FIELD.lower(), ())
         for address in value.split(",")
     )
-
-
-def one_line(text: str, limit: int) -> str:
-    """`text` without controls and direction marks, white space as single blanks, cut at `limit` characters."""
-    line = " ".join(text[: limit * 4].split())
-    return (line if line.isprintable() else "".join(character for character in line if character.isprintable()))[:limit]

@@ -29,6 +29,7 @@ from postern_screener.actions import Actions, Judged, shares
 from postern_screener.ruleset import Ruleset
 from postern_screener.sandbox import ConvictedError, Sandbox
 from postern_screener.screening import Outcome, Screened
+from postern_screener.unscannable import poisoned
 from postern_screener.watchdog import Watchdog
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -151,7 +152,7 @@ class Worker:
                 raise
             log.error("message.poison", id=envelope.id, tries=delivered.tries, reason=str(error))
             detail = f"screening failed {delivered.tries} times, at last: {error}"
-            screened = Screened(verdict=_held(ruleset, HoldReason.POISON, detail))
+            screened = Screened(verdict=poisoned(ruleset.revision, detail, ruleset.policy.unscannable))
         self._convictions.pop(envelope.id, None)
         return Judged(envelope, body, _timed(screened, (time.perf_counter() - started) * 1000))
 
@@ -211,7 +212,9 @@ class Worker:
         if verdict.hold_reason is not None:
             fields["hold_reason"] = verdict.hold_reason.value
         log.info("message.screened", id=envelope.id, gate=envelope.gate.value, size_bytes=envelope.size_bytes, **fields)
-        if verdict.decision is not Decision.PASS:
+        if verdict.obstacles:
+            fields["unscannable"] = ",".join(dict.fromkeys(obstacle.kind.value for obstacle in verdict.obstacles))
+        if verdict.decision is not Decision.PASS or verdict.obstacles:
             fields["detail"] = verdict.detail
         self._events.tell(envelope.id, EventKind.SCREENED, **fields)
 

@@ -57,6 +57,7 @@ from postern_core.policy.reputation import (
 )
 from postern_core.policy.screening import Rule, RuleMode, ScreeningPolicy
 from postern_core.policy.security import CipherFloor, ListenerAuthentication, ListenerTls, Mechanism, TlsUse, TlsVersion
+from postern_core.policy.unscannable import UnscannableAction, UnscannablePolicy
 
 __all__ = [
     "AccessAction",
@@ -125,6 +126,8 @@ __all__ = [
     "Throttling",
     "TlsUse",
     "TlsVersion",
+    "UnscannableAction",
+    "UnscannablePolicy",
     "UserCondition",
     "Weekday",
     "WhenUnavailable",

@@ -9,6 +9,7 @@ import msgspec
 from postern_core.contract import Version, written
 from postern_core.policy.conditions import Condition
 from postern_core.policy.domains import RelayDomain
+from postern_core.policy.unscannable import UnscannablePolicy
 from postern_core.verdict import Action
 
 
@@ -44,3 +45,4 @@ class ScreeningPolicy(msgspec.Struct, frozen=True, kw_only=True):
     default_route: str = "default"
     max_deliveries: int = 4  # screening that crashed or timed out this often makes a message poison
     screening_timeout_s: float = 10.0
+    unscannable: UnscannablePolicy = UnscannablePolicy()

@@ -9,6 +9,7 @@ import msgspec
 
 from postern_api.policy.objects import Snapshot
 from postern_core.policy import RecipientList
+from postern_core.verdict import Unscannable
 
 _SHOWN: Final = 100
 
@@ -58,6 +59,7 @@ def _named(snapshot: Snapshot) -> dict[str, Any]:
         "listeners/anon/limits": snapshot.anon,
         "listeners/auth/limits": snapshot.auth,
         "schedule": snapshot.schedule,
+        "screening/unscannable": {kind.value: snapshot.unscannable.answer(kind) for kind in Unscannable},
         "alerts/channels": snapshot.alerts.channels,
         "rules/order": [rule.id for rule in snapshot.rules],
     }

@@ -20,6 +20,7 @@ from postern_core.policy import (
     RouteTls,
     ScheduleCondition,
     SendingRates,
+    UnscannablePolicy,
 )
 from postern_core.verdict import Action
 
@@ -101,6 +102,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     schedule: RetrySchedule = RetrySchedule()
     alerts: AlertPolicy = AlertPolicy()
     recipient_lists: tuple[RecipientList, ...] = ()  # at most one for a domain
+    unscannable: UnscannablePolicy = UnscannablePolicy()
 
     @property
     def default_route(self) -> str:

@@ -19,7 +19,9 @@ class HeldView(Body):
     reverse_path: str
     recipients: list[str]
     subject: str
-    reason: str = Field(description="`rule`, `malformed`, `poison`, `authentication` or `body-missing`.")
+    reason: str = Field(
+        description="`rule`, `malformed`, `encrypted`, `limit`, `incomplete`, `poison`, `authentication` or `body-missing`."
+    )
     rule_id: str
     rule_name: str
     detail: str
