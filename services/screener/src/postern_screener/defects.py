@@ -3,7 +3,8 @@
 Two Content-Type fields, a multipart whose boundary never comes, a header field with a blank before its colon … Rules judge what was read;
 a message with a defect that no rule decides is held, never passed.
 Standards: RFC 5322 section 2.2, RFC 2045 sections 5 and 6, RFC 2046 section 5.
-Known gap (todo): a line that is no field is noticed in the message header, not in the header of a part.
+Known gaps (todo): a line that is no field is noticed in the header of a message, not in that of a part; preamble and epilogue are looked at where the
+multipart is the whole of a message.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 
 from postern_core.verdict import Unscannable
 from postern_screener.charsets import transfer_encoding
-from postern_screener.filenames import parameters
+from postern_screener.filenames import parameter, parameters
 
 MAX_ADDRESSES: Final = 1000  # in one From field
 MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]++/[a-z0-9!#$&^_.+-]++")
@@ -23,6 +24,7 @@ _WRITTEN_TYPE: Final = re.compile(MEDIA_TYPE.pattern + r"(?=[\s,]|\Z)")
 _BARE_TYPE: Final = re.compile(r"(?!multipart|message)[a-z0-9-]*")  # RFC 1049; clients take it for text
 _OPAQUE_ENCODING: Final = re.compile(r"(?:x-)?(?:uu|yenc|binhex|macbinary)")
 ELSEWHERE: Final = ("message/partial", "message/external-body")  # OLD-PRODUCT 2.11: no rule sees their content
+_PART_FIELD: Final = re.compile(rb"^content-(?:type|disposition|transfer-encoding)[ \t]*+:", re.IGNORECASE | re.MULTILINE)
 _SINGLE_FIELDS: Final = ("content-type", "content-transfer-encoding", "content-disposition")
 
 
@@ -59,7 +61,7 @@ def without_comments(value: str) -> str:
 
 
 def header_defects(raw: bytes, fields: Fields) -> Iterator[str]:
-    """What is wrong with the header of the whole message. A line without a colon ends it for the parser; others skip the line and read on."""
+    """What is wrong with the header of a message. A line without a colon ends it for the parser; others skip the line and read on."""
     if any(value.count("@") > MAX_ADDRESSES for value in fields.all("from")):
         yield f"more than {MAX_ADDRESSES} addresses in From"
     blank_line = raw.find(b"\r\n\r\n")
@@ -71,15 +73,29 @@ def header_defects(raw: bytes, fields: Fields) -> Iterator[str]:
         yield "a line in the header is no header field"
 
 
+def defects_around(raw: bytes, content_type: str) -> Iterator[str]:
+    """What is wrong with the preamble and the epilogue of a multipart that is the whole of a message: nobody should see them, but for clients who
+    take another line for a delimiter. Cheap where both are short, as they mostly are."""
+    boundary = parameter(content_type, "boundary").encode("utf-8", "replace")
+    if not boundary:
+        return
+    first, blank_line = raw.find(b"\n--" + boundary), raw.find(b"\r\n\r\n")
+    if 0 <= blank_line < first - 3 and _PART_FIELD.search(raw, blank_line + 4, first):
+        yield "fields of a part in the preamble of a multipart"
+    last = raw.rfind(b"\n--" + boundary + b"--")
+    if last >= 0 and _PART_FIELD.search(raw, last + len(boundary) + 5):
+        yield "fields of a part behind the end of a multipart"
+
+
 def node_defects(names: Iterable[str], fields: Fields, media_type: str, *, has_parts: bool) -> Iterator[str]:
     """What is wrong with one node of the tree. `names`: those of its fields, as written; `media_type`: what it was read as."""
     for name in _SINGLE_FIELDS:
         if len(fields.all(name)) > 1:
             yield f"{len(fields.all(name))} {name} fields"
     for name in names:
-        if name != name.strip() or " " in name:
+        if name != name.strip() or " " in name or "\x00" in name:
             # RFC 5322 section 2.2: no blank before the colon; clients read it all the same, or do not
-            yield f"a blank in the field name {name.strip()!r}"
+            yield f"a NUL or blank in the field name {name.strip()!r}"
     if any("\x00" in value for name in _SINGLE_FIELDS for value in fields.all(name)):
         yield "NUL in a MIME header field"
     encoding = transfer_encoding(fields.first("content-transfer-encoding"))
@@ -101,8 +117,10 @@ def _content_type_defects(value: str) -> Iterator[str]:
 
 
 def _multipart_defects(content_type: str, *, has_parts: bool) -> Iterator[str]:
-    boundaries = [value for name, value in parameters(content_type) if name.partition("*")[0] == "boundary"]
+    boundaries = [(name, value) for name, value in parameters(content_type) if name.partition("*")[0] == "boundary"]
     if not has_parts:
         yield "a multipart without parts: its boundary is missing or never comes"
-    elif len(boundaries) != 1 or not boundaries[0]:
-        yield "a multipart whose boundary is empty, in pieces or given twice"
+    elif len(boundaries) != 1 or boundaries[0][0] != "boundary" or not boundaries[0][1]:
+        yield "a multipart whose boundary is empty, in pieces, encoded or given twice"
+    elif boundaries[0][1][-1] == " ":
+        yield "a multipart whose boundary ends in a blank"  # RFC 2046 section 5.1.1

@@ -1,24 +1,19 @@
 """One message under one ruleset: what was read of it, and which criteria hold.
 
-Everything that is searched for is searched once, for all rules; properties of the envelope are looked at when a rule comes to them. A
-message that does not parse is still searched: by its reverse-path, by the From: fields found in its bytes, by keywords over those bytes.
+Everything that is searched for is searched once, for all rules; properties of the envelope are looked at when a rule comes to them. What of a
+message may be read in several ways is searched in each.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from postern_core.envelope import Envelope, Recipient
 from postern_screener.checks.hit import Hit, at_start
-from postern_screener.defects import Defect
-from postern_screener.mime import MalformedError, Message, parse_message
+from postern_screener.mime import read_message
 from postern_screener.ruleset import Ruleset
 from postern_screener.text import searchable
-
-_FROM_LINE: Final = re.compile(rb"^from[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
 class Inspection:
@@ -28,13 +23,8 @@ class Inspection:
         self.envelope = envelope
         self.body = body
         self.ruleset = ruleset
-        self.message: Message | None
-        try:
-            self.message = parse_message(body)
-            self.defects = self.message.defects
-        except MalformedError as error:
-            self.message = None
-            self.defects = (Defect("1", f"the message does not parse: {error}"),)
+        self.message = read_message(body)
+        self.defects = self.message.defects
         self._first: dict[int, Hit] = {}
         for hit in self._searched():
             self._first.setdefault(hit.criterion, hit)
@@ -74,22 +64,13 @@ class Inspection:
         ruleset, message = self.ruleset, self.message
         if self.defects and ruleset.malformed is not None:
             yield Hit(ruleset.malformed, self.defects[0].part, at_start(self.defects[0].reason))
-        if message is None:
-            yield from self._searched_as_bytes()
-            return
         yield from ruleset.senders.check(self.envelope.reverse_path, message.fields.get("from", ()))
-        for k, block in enumerate(message.headers):
-            yield from ruleset.keywords.check_header(block.part, block.readings, is_nested=k > 0)
+        for block in message.headers:
+            yield from ruleset.keywords.check_header(block.part, block.readings, is_nested=block.is_nested)
         for part in message.parts:
             yield from ruleset.attachments.check(part)
             if part.is_text and ruleset.keywords.wants_body:
                 yield from ruleset.keywords.check_text(part.path, searchable(part.content(), part.charset, is_html=part.is_html))
-
-    def _searched_as_bytes(self) -> Iterator[Hit]:
-        from_fields = [found.decode("utf-8", "replace") for found in _FROM_LINE.findall(self.body[:262_144])[:10]]
-        yield from self.ruleset.senders.check(self.envelope.reverse_path, from_fields)
-        if self.ruleset.keywords.wants_body:
-            yield from self.ruleset.keywords.check_text("1", searchable(self.body, "", is_html=True))
 
 
 @dataclass(frozen=True, slots=True)

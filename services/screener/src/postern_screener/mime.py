@@ -16,9 +16,19 @@ import fast_mail_parser
 
 from postern_core.verdict import Unscannable
 from postern_screener.charsets import decode_transfer, transfer_encoding
-from postern_screener.defects import ELSEWHERE, MEDIA_TYPE, Defect, Fields, header_defects, node_defects, without_comments
+from postern_screener.defects import (
+    ELSEWHERE,
+    MEDIA_TYPE,
+    Defect,
+    Fields,
+    defects_around,
+    header_defects,
+    node_defects,
+    without_comments,
+)
 from postern_screener.encoded_words import decode_leniently
 from postern_screener.filenames import candidate_names, parameter
+from postern_screener.second_reading import Reading, read_again
 
 MAX_PARTS: Final = 2000
 MAX_ENCODED_WORDS: Final = 2000  # a line; the parser's time grows with their square
@@ -40,6 +50,7 @@ class HeaderBlock:
 
     part: str  # "header", or "2.header" for the message that part 2 is
     text: str
+    is_nested: bool = False
 
     @property
     def readings(self) -> tuple[str, ...]:
@@ -157,6 +168,40 @@ def parse_message(raw: bytes) -> Message:
     return _Walk(raw).run(root)
 
 
+def read_message(raw: bytes) -> Message:
+    """The message as far as it can be read: where it has a defect, what a second, tolerant reading finds comes behind what the first one
+    found. Never raises for anything in the message."""
+    try:
+        message = parse_message(raw)
+    except MalformedError as error:
+        message = Message({}, (), (), (Defect("1", f"the message does not parse: {error}"),))
+    if all(defect.kind is not Unscannable.MALFORMED for defect in message.defects):
+        return message
+    return _union(message, read_again(raw), raw)
+
+
+def _union(message: Message, again: Reading, raw: bytes) -> Message:
+    fields = {name: list(values) for name, values in message.fields.items()}
+    for name, values in again.fields.by_name.items():
+        known = fields.setdefault(name, [])
+        known += [value for value in values if value not in known]
+    headers = [HeaderBlock(part, text, is_nested=part != "~header") for part, text in again.headers]
+    parts = [Part(leaf.path, leaf.media_type, _Read(leaf.content), leaf.fields, _Raw(raw, "")) for leaf in again.leaves]
+    defects = message.defects
+    if not again.is_whole:
+        defects += (Defect("1", "it can be read in more ways than are looked at", Unscannable.LIMIT),)
+    return Message(fields, (*message.headers, *headers), (*message.parts, *parts), defects)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A leaf of the second reading, as `Part` asks a node of the parser."""
+
+    content: bytes
+    filename: str = ""
+    is_message: bool = False
+
+
 def _has_many_encoded_words(raw: bytes) -> bool:
     """More than MAX_ENCODED_WORDS of them. A search for one octet runs at memory speed, one for two does not, and base64 holds no question mark."""
     at = -1
@@ -180,7 +225,6 @@ class _Walk:
 
     def run(self, root: fast_mail_parser.PyLazyMimePart) -> Message:
         fields = Fields(root.headers)
-        self._defects += [Defect("header", reason) for reason in header_defects(self._raw.message, fields)]
         self._ahead.append(_Ahead(root, "", self._raw, is_root=True, fields=fields))
         while self._ahead:
             if len(self._parts) >= MAX_PARTS:
@@ -193,10 +237,15 @@ class _Walk:
         node, path, raw = ahead.node, ahead.path, ahead.raw
         fields = ahead.fields or Fields(node.headers)
         if ahead.is_root:
-            self._headers.append(HeaderBlock(f"{path}.header" if path else "header", _header_text(node.headers)))
+            part = f"{path}.header" if path else "header"
+            self._headers.append(HeaderBlock(part, _header_text(node.headers), is_nested=bool(path)))
+            self._defects += [Defect(part, reason) for reason in header_defects(raw.message, fields)]
         media_type = _media_type(node.content_type, fields, in_digest=ahead.in_digest)
         found = node_defects(node.headers, fields, media_type, has_parts=bool(node.children))
         self._defects += [Defect(path or "1", reason) for reason in found]
+        if ahead.is_root and node.children and media_type.startswith("multipart/"):
+            around = defects_around(raw.message, fields.first("content-type"))
+            self._defects += [Defect(path or "1", reason) for reason in around]
         if media_type in ELSEWHERE:
             reason = f"{media_type}: its content is elsewhere and cannot be screened"
             self._defects.append(Defect(path or "1", reason, Unscannable.INCOMPLETE))

@@ -54,10 +54,9 @@ def screen(envelope: Envelope, body: bytes, ruleset: Ruleset) -> Screened:
     """Screen one message under one revision. Never raises for anything in the message."""
     inspection = Inspection(envelope, body, ruleset)
     outcomes = _outcomes(inspection.shares(), ruleset.candidates(inspection.found))
-    message = inspection.message
     return Screened(
         verdict=outcomes[0].verdict,
-        subject="" if message is None else one_line(message.field("subject"), SUBJECT_CHARACTERS),
+        subject=one_line(inspection.message.field("subject"), SUBJECT_CHARACTERS),
         outcomes=outcomes if len(outcomes) > 1 else (),
     )
 
@@ -150,8 +149,6 @@ def _unruled(envelope: Envelope, ruleset: Ruleset, findings: tuple[Finding, ...]
 def _is_loop(inspection: Inspection, rule: Rule) -> bool:
     """Whether this rule, or any rule to this address, forwarded the message before."""
     message = inspection.message
-    if message is None:
-        return FORWARDED_BY_FIELD.lower().encode() in inspection.body.lower()
     if rule.id in (value.strip() for value in message.fields.get(FORWARDED_BY_FIELD.lower(), ())):
         return True
     wanted = rule.forward_to.casefold()
