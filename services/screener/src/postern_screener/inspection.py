@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from postern_core.envelope import Envelope, Recipient
+from postern_core.verdict import Unscannable
+from postern_screener.charsets import is_plain_ascii
 from postern_screener.checks.hit import Hit, at_start
-from postern_screener.mime import read_message
+from postern_screener.defects import Defect
+from postern_screener.mime import Part, read_message
 from postern_screener.ruleset import Ruleset
-from postern_screener.text import searchable
+from postern_screener.text import PlainText, Searchable, searchable
+
+MAX_TEXT: Final = 16 * 1024 * 1024  # octets of a message's HTML and text in other charsets than ASCII: a second of work
+_SMALL_TEXT: Final = 64 * 1024  # octets; parts of this size are not counted
 
 
 class Inspection:
@@ -25,6 +32,7 @@ class Inspection:
         self.ruleset = ruleset
         self.message = read_message(body)
         self.defects = self.message.defects
+        self._text_read = 0  # octets of text that took decoding
         self._first: dict[int, Hit] = {}
         for hit in self._searched():
             self._first.setdefault(hit.criterion, hit)
@@ -70,7 +78,21 @@ class Inspection:
         for part in message.parts:
             yield from ruleset.attachments.check(part)
             if part.is_text and ruleset.keywords.wants_body:
-                yield from ruleset.keywords.check_text(part.path, searchable(part.content(), part.charset, is_html=part.is_html))
+                yield from ruleset.keywords.check_text(part.path, self._texts(part))
+
+    def _texts(self, part: Part) -> list[Searchable]:
+        """Every reading of a text part; of very large ones all that costs little, and of the rest the beginning."""
+        content = part.content()
+        if len(content) <= _SMALL_TEXT or (is_plain_ascii(content, part.charset) and not part.is_html):
+            return searchable(content, part.charset, is_html=part.is_html)
+        left = max(MAX_TEXT - self._text_read, 0)
+        self._text_read += len(content)
+        texts = searchable(content[:left], part.charset, is_html=part.is_html)
+        if left < len(content):
+            self.defects += (Defect(part.path, f"more than {MAX_TEXT} octets of text to decode", Unscannable.LIMIT),)
+            if is_plain_ascii(content, part.charset):
+                texts.append(PlainText(content))
+        return texts
 
 
 @dataclass(frozen=True, slots=True)
