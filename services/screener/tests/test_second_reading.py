@@ -1,178 +1,22 @@
 """Messages that readers take for different ones: what any of them would show is screened, and the message is marked.
 
-Each class of docs/reliability.md, "What the screener reads", has a fixture here; `EXE` and `WORD` mark what a client might show.
+The messages are in `fixtures.ambiguous`, with what a client might show of each.
 """
 
 from __future__ import annotations
 
 import base64
-import quopri
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.ambiguous import AMBIGUOUS, HEAD, MIXED, PARTS, PLAIN
 from postern_core.policy import AttachmentCondition, AttachmentMatch, KeywordCondition, MalformedCondition, Rule, SenderCondition
 from postern_core.verdict import Action, Decision, HoldReason, Unscannable
 from postern_screener.mime import read_message
 from postern_screener.second_reading import MAX_LEAVES, read_again
-
-HEAD = b"From: a@sender.example\r\nSubject: s\r\nMIME-Version: 1.0\r\n"
-FILE = b"Content-Type: application/octet-stream\r\nContent-Disposition: attachment; filename=evil.exe\r\n\r\nMZ\r\n"
-TEXT = b"Content-Type: text/plain\r\n\r\nthe lottery\r\n"
-PARTS = b"--x\r\n" + TEXT + b"--x\r\n" + FILE + b"--x--\r\n"
-OTHER = b"--y\r\n" + TEXT + b"--y\r\n" + FILE + b"--y--\r\n"
-MIXED = b"Content-Type: multipart/mixed; boundary=x\r\n"
-PLAIN = b"Content-Type: text/plain\r\n"
-ENCODED = base64.encodebytes(PARTS)
-HTML = b"<p>the lot<b></b>tery <i>evil</i></p>\r\n"
-
-# name: (message, what some client shows of it)
-AMBIGUOUS: dict[str, tuple[bytes, str]] = {
-    "two types, multipart second": (HEAD + PLAIN + MIXED + b"\r\n" + PARTS, "EXE WORD"),
-    "two types, multipart first": (HEAD + MIXED + PLAIN + b"\r\n" + PARTS, "EXE WORD"),
-    "two types, html second": (HEAD + PLAIN + b"Content-Type: text/html\r\n\r\n" + HTML, "WORD"),
-    "two types, html first": (HEAD + b"Content-Type: text/html\r\n" + PLAIN + b"\r\n" + HTML, "WORD"),
-    "two types, message second": (
-        HEAD + PLAIN + b"Content-Type: message/rfc822\r\n\r\n" + HEAD + MIXED + b"\r\n" + PARTS,
-        "EXE WORD",
-    ),
-    "two types of a part": (
-        HEAD + MIXED + b"\r\n--x\r\n" + PLAIN + b"Content-Type: multipart/mixed; boundary=y\r\n\r\n" + OTHER + b"--x--\r\n",
-        "EXE WORD",
-    ),
-    "two boundaries, first": (HEAD + b"Content-Type: multipart/mixed; boundary=x; boundary=y\r\n\r\n" + PARTS, "EXE WORD"),
-    "two boundaries, second": (HEAD + b"Content-Type: multipart/mixed; boundary=x; boundary=y\r\n\r\n" + OTHER, "EXE WORD"),
-    "two boundaries, both": (
-        HEAD
-        + b"Content-Type: multipart/mixed; boundary=x; boundary=y\r\n\r\n--x\r\n"
-        + TEXT
-        + b"--y\r\n"
-        + FILE
-        + b"--y--\r\n--x--\r\n",
-        "EXE WORD",
-    ),
-    "two types with a boundary each": (
-        HEAD + MIXED + b"Content-Type: multipart/mixed; boundary=y\r\n\r\n--x\r\n\r\nhello\r\n--x--\r\n" + OTHER,
-        "EXE WORD",
-    ),
-    "two encodings, base64 second": (
-        HEAD
-        + b"Content-Transfer-Encoding: 7bit\r\nContent-Transfer-Encoding: base64\r\n\r\n"
-        + base64.encodebytes(b"the lottery"),
-        "WORD",
-    ),
-    "two encodings, base64 first": (
-        HEAD + b"Content-Transfer-Encoding: base64\r\nContent-Transfer-Encoding: 7bit\r\n\r\nthe lottery\r\n",
-        "WORD",
-    ),
-    "two encodings, quoted-printable second": (
-        HEAD + b"Content-Transfer-Encoding: 7bit\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nthe lot=\r\ntery\r\n",
-        "WORD",
-    ),
-    "two charsets, UTF-7 second": (
-        HEAD + b"Content-Type: text/plain; charset=us-ascii; charset=utf-7\r\n\r\nthe +AGwAbwB0AHQAZQByAHk-\r\n",
-        "WORD",
-    ),
-    "two charsets, UTF-7 first": (
-        HEAD + b"Content-Type: text/plain; charset=utf-7; charset=us-ascii\r\n\r\nthe +AGwAbwB0AHQAZQByAHk-\r\n",
-        "WORD",
-    ),
-    "two charsets, EBCDIC in another field": (
-        HEAD + PLAIN + b"Content-Type: text/plain; charset=cp037\r\n\r\n" + "the lottery".encode("cp037") + b"\r\n",
-        "WORD",
-    ),
-    "two dispositions": (
-        HEAD
-        + MIXED
-        + b"\r\n--x\r\nContent-Disposition: inline\r\nContent-Disposition: attachment; filename=evil.exe\r\n\r\nMZ\r\n--x--\r\n",
-        "EXE",
-    ),
-    "a comment in front of the type": (HEAD + b"Content-Type: (c) multipart/mixed; boundary=x\r\n\r\n" + PARTS, "EXE WORD"),
-    "nested comments": (HEAD + b"Content-Type: (a (b) text/plain) multipart/mixed; boundary=x\r\n\r\n" + PARTS, "EXE WORD"),
-    "a comment that holds another type": (
-        HEAD + b"Content-Type: text(multipart/mixed)/plain; boundary=x\r\n\r\n" + PARTS,
-        "EXE WORD",
-    ),
-    "blanks around the slash": (HEAD + b"Content-Type: multipart / mixed; boundary=x\r\n\r\n" + PARTS, "EXE WORD"),
-    "no slash": (HEAD + b"Content-Type: multipart; boundary=x\r\n\r\n" + PARTS, "EXE WORD"),
-    "NUL in the type": (HEAD + b"Content-Type: multipart/mixed\0; boundary=x\r\n\r\n" + PARTS, "EXE WORD"),
-    "NUL in the field name": (HEAD + b"Content-Type\0: multipart/mixed; boundary=x\r\n\r\n" + PARTS, "EXE WORD"),
-    "blank before the colon": (HEAD + b"Content-Type : multipart/mixed; boundary=x\r\n\r\n" + PARTS, "EXE WORD"),
-    "blank before the colon of an encoding": (
-        HEAD + b"Content-Transfer-Encoding : base64\r\n\r\n" + base64.encodebytes(b"the lottery"),
-        "WORD",
-    ),
-    "the type in a folded line": (HEAD + b"Content-Type:\r\n multipart\r\n /mixed;\r\n\tboundary=x\r\n\r\n" + PARTS, "EXE WORD"),
-    "a line that is no field before the type": (HEAD + b"no field\r\n" + MIXED + b"\r\n" + PARTS, "EXE WORD"),
-    "a line that is no field before From": (b"Subject: s\r\nno field\r\nFrom: bad@evil.example\r\n\r\nhello\r\n", "FROM"),
-    "a line that is no field before the subject": (b"X: y\r\nno field\r\nSubject: the lottery\r\n\r\nhello\r\n", "WORD"),
-    "no boundary": (HEAD + b"Content-Type: multipart/mixed\r\n\r\n" + PARTS, "EXE WORD"),
-    "an empty boundary": (
-        HEAD + b'Content-Type: multipart/mixed; boundary=""\r\n\r\n--\r\n' + TEXT + b"--\r\n" + FILE + b"----\r\n",
-        "EXE WORD",
-    ),
-    "a boundary that never comes": (HEAD + b"Content-Type: multipart/mixed; boundary=z\r\n\r\n" + PARTS, "EXE WORD"),
-    "a boundary that another one begins with": (
-        HEAD
-        + MIXED
-        + b"\r\n--x\r\nContent-Type: multipart/mixed; boundary=xy\r\n\r\n--xy\r\n"
-        + TEXT
-        + b"--xy\r\n"
-        + FILE
-        + b"--xy--\r\n--x--\r\n",
-        "EXE WORD",
-    ),
-    "a boundary with a trailing blank": (HEAD + b'Content-Type: multipart/mixed; boundary="x "\r\n\r\n' + PARTS, "EXE WORD"),
-    "a boundary in pieces": (
-        HEAD + b"Content-Type: multipart/mixed; boundary*1=b; boundary*0=a\r\n\r\n" + PARTS.replace(b"--x", b"--ab"),
-        "EXE WORD",
-    ),
-    "a boundary in a charset": (HEAD + b"Content-Type: multipart/mixed; boundary*=us-ascii''%78\r\n\r\n" + PARTS, "EXE WORD"),
-    "a boundary in capitals": (HEAD + b"Content-Type: multipart/mixed; boundary=X\r\n\r\n" + PARTS, "EXE WORD"),
-    "a part behind the last delimiter": (
-        HEAD + MIXED + b"\r\n--x\r\n\r\nhello\r\n--x--\r\n--x\r\n" + FILE + b"--x\r\n" + TEXT,
-        "EXE WORD",
-    ),
-    "parts in the epilogue": (HEAD + MIXED + b"\r\n--x\r\n\r\nhello\r\n--x--\r\n" + OTHER, "EXE WORD"),
-    "parts in the preamble": (HEAD + MIXED + b"\r\n" + OTHER + b"--x\r\n\r\nhello\r\n--x--\r\n", "EXE WORD"),
-    "base64 on a multipart": (HEAD + MIXED + b"Content-Transfer-Encoding: base64\r\n\r\n" + ENCODED, "EXE WORD"),
-    "base64 on a multipart that is not encoded": (
-        HEAD + MIXED + b"Content-Transfer-Encoding: base64\r\n\r\n" + PARTS,
-        "EXE WORD",
-    ),
-    "quoted-printable on a multipart": (
-        HEAD
-        + MIXED
-        + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
-        + quopri.encodestring(PARTS).replace(b"ex", b"e=\r\nx"),
-        "EXE WORD",
-    ),
-    "base64 in base64": (
-        HEAD
-        + MIXED
-        + b"Content-Transfer-Encoding: base64\r\n\r\n"
-        + base64.encodebytes(
-            b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\nContent-Transfer-Encoding: base64\r\n\r\n"
-            + base64.encodebytes(OTHER)
-        ),
-        "EXE WORD",
-    ),
-    "base64 on a message, beside another encoding": (
-        HEAD
-        + b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 7bit\r\nContent-Transfer-Encoding: base64\r\n\r\n"
-        + base64.encodebytes(HEAD + MIXED + b"\r\n" + PARTS),
-        "EXE WORD",
-    ),
-    "nested too deep": (
-        HEAD
-        + b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(400))
-        + b"Content-Type: multipart/mixed; boundary=x\r\n\r\n"
-        + PARTS,
-        "EXE WORD",
-    ),
-}
 
 
 def a_rule(condition: Any) -> Rule:
