@@ -15,6 +15,7 @@ from encodings.aliases import aliases
 from typing import Final
 
 _BASE64_JUNK: Final = re.compile(rb"[^A-Za-z0-9+/=]+")
+_USUAL_ENCODINGS: Final = frozenset({"", "7bit", "8bit", "base64", "quoted-printable"})  # as nearly everybody writes them
 _ENCODING_TOKEN: Final = re.compile(r"[a-z0-9-]+")
 # text codecs of Python that no mail uses, some of them slow by design
 _NO_CHARSETS: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
@@ -27,6 +28,8 @@ _AS_WINDOWS: Final = {"iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp
 
 def transfer_encoding(field_value: str) -> str:
     """The encoding that a Content-Transfer-Encoding field names, "" for none: blanks, quotes and comments around it do not count."""
+    if field_value in _USUAL_ENCODINGS:
+        return field_value
     found = _ENCODING_TOKEN.search(re.sub(r"\([^()]*\)", " ", field_value).lower())
     return found.group() if found else ""
 

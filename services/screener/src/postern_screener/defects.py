@@ -69,6 +69,8 @@ class Fields:
 
 def without_comments(value: str) -> str:
     """A structured field without its comments; nested ones leave their outer halves."""
+    if "(" not in value:
+        return value
     return re.sub(r"\([^()]*\)", " ", value)
 
 
@@ -106,16 +108,20 @@ def defects_around(raw: bytes, boundaries: Sequence[tuple[str, str]]) -> Iterato
 
 def node_defects(names: Collection[str], fields: Fields, media_type: str) -> Iterator[str]:
     """What is wrong with one node of the tree. `names`: those of its fields, as written; `media_type`: what it was read as."""
+    has_nul = False
     for name in _SINGLE_FIELDS:
-        if len(fields.all(name)) > 1:
-            yield f"{len(fields.all(name))} {name} fields"
+        values = fields.by_name.get(name)
+        if values is not None:
+            if len(values) > 1:
+                yield f"{len(values)} {name} fields"
+            has_nul = has_nul or "\x00" in "".join(values)
     joined = "".join(names)
     if " " in joined or not (joined.isascii() and joined.isprintable()):
         for name in names:
             if name != name.strip() or " " in name or "\x00" in name:
                 # RFC 5322 section 2.2: no blank before the colon; clients read it all the same, or do not
                 yield f"a NUL or blank in the field name {name.strip()!r}"
-    if any("\x00" in value for name in _SINGLE_FIELDS for value in fields.all(name)):
+    if has_nul:
         yield "NUL in a MIME header field"
     encoding = transfer_encoding(fields.first("content-transfer-encoding"))
     yield from _content_type_defects(fields.first("content-type").lower())

@@ -23,6 +23,9 @@ MAX_TEXT: Final = 16 * 1024 * 1024  # octets of a message's HTML and text in oth
 _SMALL_TEXT: Final = 64 * 1024  # octets; parts of this size are not counted
 
 
+_MALFORMED: Final = (Unscannable.MALFORMED, Unscannable.INCOMPLETE)  # what the condition asks for
+
+
 class Inspection:
     """See the module. Never raises for anything in the message."""
 
@@ -70,8 +73,11 @@ class Inspection:
     def _searched(self) -> Iterator[Hit]:
         """All hits in the order of the message: envelope, header fields, then part by part."""
         ruleset, message = self.ruleset, self.message
-        if self.defects and ruleset.malformed is not None:
-            yield Hit(ruleset.malformed, self.defects[0].part, at_start(self.defects[0].reason))
+        if ruleset.malformed is not None:
+            for defect in self.defects:
+                if defect.kind in _MALFORMED:
+                    yield Hit(ruleset.malformed, defect.part, at_start(defect.reason))
+                    break
         yield from ruleset.senders.check(self.envelope.reverse_path, message.fields.get("from", ()))
         for block in message.headers:
             yield from ruleset.keywords.check_header(block.part, block.readings, is_nested=block.is_nested)

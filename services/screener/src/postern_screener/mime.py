@@ -238,13 +238,13 @@ class _Walk:
         headers = node.headers
         fields = ahead.fields or Fields(headers)
         self._fields_seen += len(fields.by_name)
-        if fields.shorten():
+        if len(raw.message) > MAX_FIELD_CHARACTERS and fields.shorten():
             self._defects.append(Defect(path or "1", f"a MIME header field of more than {MAX_FIELD_CHARACTERS} characters"))
         if ahead.is_root:
             part = f"{path}.header" if path else "header"
             self._headers.append(HeaderBlock(part, _header_text(headers), is_nested=bool(path)))
             self._defects += [Defect(part, reason) for reason in header_defects(raw.message, fields)]
-            if not path and has_endless_line(raw.message):
+            if not path and len(raw.message) > ENDLESS_LINE and has_endless_line(raw.message):
                 reason = f"a line of more than {ENDLESS_LINE} octets"
                 self._defects.append(Defect("1", reason, is_ambiguous=False))
         media_type = _media_type(node.content_type, fields, in_digest=ahead.in_digest)
