@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 ARTIFACTS = Path(__file__).parents[2] / "var" / "fuzz"
+_WORDS = Path(__file__).with_name("mime.dict")
 _UNIT_S = 10  # for one input; far more than any of this size takes
 _MEMORY_MIB = 2048
 
@@ -34,7 +35,7 @@ def fuzz(arguments: list[str], only: str) -> None:
         for place, target in enumerate(targets):
             for number, seed in enumerate(seeds_of(target)):
                 (Path(corpus) / f"{place}-{number}").write_bytes(bytes([place]) + seed)
-        atheris.Setup([sys.argv[0], *arguments, f"-max_len={MAX_OCTETS + 1}", corpus], one)
+        atheris.Setup([sys.argv[0], *arguments, f"-max_len={MAX_OCTETS + 1}", f"-dict={_WORDS}", corpus], one)
         atheris.Fuzz()
 
 
