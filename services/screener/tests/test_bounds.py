@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.ambiguous import FILE, HEAD, MIXED
+from fixtures.ambiguous import FILE, HEAD, MIXED, PLAIN
 from postern_core.policy import (
     AttachmentCondition,
     AttachmentMatch,
@@ -111,6 +111,39 @@ COSTLY: dict[str, tuple[Callable[[], bytes], str]] = {
             HEAD + MIXED + b"Content-Type: multipart/mixed; boundary=y\r\n\r\n" + (b"--x\r\n\r\nhi\r\n--y\r\n\r\nhi\r\n" * 50_000)
         ),
         "2 content-type fields",
+    ),
+    "types of blanks and of one long word": (
+        lambda: (
+            HEAD
+            + MIXED
+            + b"\r\n--x\r\nContent-Type: text"
+            + b" " * 60_000
+            + b"plain\r\nContent-Type: "
+            + b"a" * 60_000
+            + b"\r\n\r\nhi\r\n--x--\r\n"
+        ),
+        "2 content-type fields",
+    ),
+    "soft line breaks in ten thousand encoded multiparts": (
+        lambda: (
+            HEAD
+            + PLAIN
+            + MIXED
+            + b"\r\n"
+            + b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" * 5000
+            + b"=\r\n" * 5_000_000
+        ),
+        "2 content-type fields",
+    ),
+    "ten million boundaries": (lambda: HEAD + PLAIN + MIXED + b"\r\n" + b"boundary=\r\n" * 8_000_000, "2 content-type fields"),
+    "two encodings on messages in one another": (
+        lambda: (
+            HEAD
+            + (b"Content-Transfer-Encoding: base64\r\nContent-Transfer-Encoding: quoted-printable\r\n" + MESSAGE) * 200
+            + b"\r\n"
+            + b"=\r\n" * 3_000_000
+        ),
+        "2 content-transfer-encoding fields",
     ),
     "contradictory types all the way down": (
         lambda: HEAD + (b"Content-Type: text/html\r\n" + MESSAGE) * 100 + HEAD + b"\r\n" + LINES * 8,

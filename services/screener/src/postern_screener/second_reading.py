@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from postern_screener.charsets import decode_text, decode_transfer, transfer_encoding
@@ -33,6 +34,7 @@ _MANY: Final = 8 * 1024 * 1024  # octets: messages up to this are read up to eig
 _LEAF: Final = 64  # octets that one costs beside its content
 _ENCODED: Final = frozenset({"base64", "quoted-printable"})
 _OPENED: Final = frozenset({"message/rfc822", "message/global", "message/news"})
+_TYPE: Final = re.compile(r"(?<![a-z0-9!#$&^_.+-])" + MEDIA_TYPE.pattern)  # tried at the beginning of a run only: linear
 _FIELD: Final = re.compile(rb"[!-9;-~\x80-\xff\x00]++[ \t]*+:")
 _FIELD_OR_BLANK: Final = re.compile(rb"\r?\n|\Z|[!-9;-~]{1,80}+[ \t]*+:")
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
@@ -93,7 +95,8 @@ class _Reader:
         return Reading(self._fields, tuple(self._headers), tuple(self._leaves), whole)
 
     def _read(self, buffer: bytes, *, has_header: bool) -> None:
-        self._boundaries.update((quoted or token).rstrip() for quoted, token in _BOUNDARY.findall(buffer))
+        found = islice(_BOUNDARY.finditer(buffer), _MAX_DELIMITERS)
+        self._boundaries.update((match[1] or match[2] or b"").rstrip() for match in found)
         self._boundaries.discard(b"")
         if has_header:
             self._read_entity(buffer, 0, len(buffer), is_message=True)
@@ -146,18 +149,20 @@ class _Reader:
         for encoding in sorted(encodings & _ENCODED):
             if self._left <= 0:
                 break
+            self._left -= end - start  # of much nothing may be left
             decoded = decode_transfer(buffer[start:end] if raw is None else raw, encoding)
             self._add(fields, decoded, types)
             if opens or is_multipart:
                 if encoding == "quoted-printable":
                     # what ends this piece may be a delimiter inside of what is encoded: it is left as it is
+                    self._left -= len(buffer) - start
                     decoded = decode_transfer(buffer[start:], encoding)
-                self._left -= len(decoded)
                 self._buffers += [(decoded, begins) for begins in sorted({opens, not is_multipart})]
         return opens
 
     def _add(self, fields: Iterable[tuple[str, str]], content: bytes, types: Sequence[str] = ("text/plain",)) -> None:
         """A leaf for each type and charset that makes a difference."""
+        self._left -= len(content) // 8 + 1
         if not content.strip() and not any("name" in value.lower() for _, value in fields):
             return
         own = Fields({})
@@ -245,10 +250,10 @@ def _types(values: Sequence[str]) -> list[str]:
     found: list[str] = []
     for value in values:
         lowered = value.lower()
-        written = re.sub(r"\s*/\s*", "/", _without_comments(lowered).partition(";")[0])
-        found += MEDIA_TYPE.findall(written) or (["multipart/mixed"] if "multipart" in written else [])
+        written = "/".join(piece.strip() for piece in _without_comments(lowered).partition(";")[0].split("/"))
+        found += _TYPE.findall(written) or (["multipart/mixed"] if "multipart" in written else [])
         if "(" in lowered:
-            found += MEDIA_TYPE.findall(lowered)
+            found += _TYPE.findall(lowered)
     return list(dict.fromkeys(found))[:_MAX_TYPES] or ["text/plain"]
 
 
