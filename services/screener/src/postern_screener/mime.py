@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import fast_mail_parser
 
@@ -63,12 +63,25 @@ class HeaderBlock:
         return (self.text,) if lenient == self.text else (self.text, lenient)
 
 
+class _Node(Protocol):
+    """What a part asks of a node of the parser, or of a leaf of the second reading."""
+
+    @property
+    def content(self) -> bytes: ...
+
+    @property
+    def filename(self) -> str: ...
+
+    @property
+    def is_message(self) -> bool: ...
+
+
 class Part:
     """One leaf of the tree, or a message/rfc822 node. Content is decoded when it is first asked for."""
 
     __slots__ = ("_content", "_encoding", "_node", "_raw", "charset", "is_attachment", "media_type", "names", "path")
 
-    def __init__(self, path: str, media_type: str, node: fast_mail_parser.PyLazyMimePart, fields: Fields, raw: _Raw) -> None:
+    def __init__(self, path: str, media_type: str, node: _Node, fields: Fields, raw: _Raw) -> None:
         self.path = path
         self.media_type = media_type
         content_type, disposition = fields.first("content-type"), fields.first("content-disposition")
@@ -241,9 +254,9 @@ class _Walk:
         if len(raw.message) > MAX_FIELD_CHARACTERS and fields.shorten():
             self._defects.append(Defect(path or "1", f"a MIME header field of more than {MAX_FIELD_CHARACTERS} characters"))
         if ahead.is_root:
-            part = f"{path}.header" if path else "header"
-            self._headers.append(HeaderBlock(part, _header_text(headers), is_nested=bool(path)))
-            self._defects += [Defect(part, reason) for reason in header_defects(raw.message, fields)]
+            where = f"{path}.header" if path else "header"
+            self._headers.append(HeaderBlock(where, _header_text(headers), is_nested=bool(path)))
+            self._defects += [Defect(where, reason) for reason in header_defects(raw.message, fields)]
             if not path and len(raw.message) > ENDLESS_LINE and has_endless_line(raw.message):
                 reason = f"a line of more than {ENDLESS_LINE} octets"
                 self._defects.append(Defect("1", reason, is_ambiguous=False))

@@ -149,7 +149,7 @@ class _Reader:
         for encoding in sorted(encodings & _ENCODED):
             if self._left <= 0:
                 break
-            self._left -= end - start  # of much nothing may be left
+            self._left -= 2 * (end - start)  # decoding costs more than a search, and of much nothing may be left
             decoded = decode_transfer(buffer[start:end] if raw is None else raw, encoding)
             self._add(fields, decoded, types)
             if opens or is_multipart:
