@@ -93,3 +93,26 @@ def test_a_message_that_does_not_parse_is_held_and_not_lost(relay: Relay) -> Non
     broken = b"Content-Type: message/partial; id=1; number=1; total=2\r\n\r\nhalf of something\r\n"
     queue_id = relay.send(broken, to=["a@relay.example"])
     assert relay.dispositions(queue_id) == {"a@relay.example": "held"}
+
+
+def test_recipients_for_whom_rules_differ_go_their_own_ways(relay: Relay) -> None:
+    condition = {
+        "type": "all",
+        "of": [{"type": "recipient", "patterns": ["b@*"]}, {"type": "keyword", "phrases": ["divided"], "scope": "body"}],
+    }
+    with relay.rule({"name": "b alone", "condition": condition, "action": "hold"}):
+        queue_id = relay.send(a_message(body="divided"), to=["a@relay.example", "b@relay.example", "c@relay.example"])
+        split = dict.fromkeys(("a@relay.example", "b@relay.example", "c@relay.example"), "split")
+        assert relay.dispositions(queue_id) == split
+    ways = {end["recipient"]: end["successor_id"] for end in relay.api.get(f"/messages/{queue_id}").json()["dispositions"]}
+    assert ways["a@relay.example"] == ways["c@relay.example"]
+    assert relay.dispositions(ways["a@relay.example"]) == {"a@relay.example": "delivered", "c@relay.example": "delivered"}
+    held = ways["b@relay.example"]
+    assert relay.dispositions(held) == {"b@relay.example": "held"}
+    assert relay.wait_event(held, "accepted")["fields"]["about"] == queue_id
+    relay.api.post(f"/quarantine/{held}/release").raise_for_status()
+    assert relay.wait_dispositions(held, "delivered") == {"b@relay.example": "delivered"}
+    share = relay.api.get(f"/messages/{ways['a@relay.example']}").json()["message"]
+    assert (share["recipients_total"], share["gate"]) == (2, "internal")
+    arrived = [mail.recipients for mail in relay.smart_host.messages if b"divided" in mail.data]
+    assert sorted(arrived) == [("a@relay.example", "c@relay.example"), ("b@relay.example",)]

@@ -22,6 +22,7 @@ from postern_core.events import EventBatch, EventKind, TraceEvent
 from postern_core.healthcheck import mark_ready
 from postern_core.ids import new_queue_id
 from postern_core.notices import NoticeBatch, NoticeKind
+from postern_core.verdict import Decision, Finding, Verdict
 
 PATIENCE_S = 20
 
@@ -39,6 +40,24 @@ async def _get(reader: Bus, sequence: int) -> bytes | None:
     answer: dict[str, Any] = await reader.api(f"STREAM.MSG.GET.{EVENTS}", {"seq": sequence}, tolerate_error=True)
     message = answer.get("message")
     return msgspec.convert(message["data"], bytes, strict=False) if message else None
+
+
+async def test_verdicts_of_which_each_has_much_to_say_travel_in_smaller_batches(broker: Broker) -> None:
+    gate, reader = await broker.connect("screener"), await broker.connect(PROVISIONER)
+    sink, stop = EventSink(gate, "screener"), asyncio.Event()
+    finding = Finding(rule_id="r" * 64, rule_name="ü" * 128, part="1", excerpt="é" * 72, chain=("a" * 200, "b" * 200))
+    verdict = Verdict(revision=1, decision=Decision.PASS, findings=(finding,) * 20)
+    ids = [new_queue_id() for _ in range(1200)]  # over the broker's largest payload in one batch of 500
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(sink.run(stop))
+        for queue_id in ids:
+            sink.tell(queue_id, EventKind.SCREENED, verdict=verdict)
+        stop.set()
+    found = await events(reader)
+    assert [event.id for event in found] == ids
+    assert found[-1].verdict == verdict
+    await gate.close()
+    await reader.close()
 
 
 async def test_events_arrive_in_order_and_the_last_ones_when_it_ends(broker: Broker) -> None:

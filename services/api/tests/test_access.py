@@ -12,7 +12,7 @@ from postern_core.errors import ConfigurationError
 
 READ, OPERATE, ADMINISTER = 1, 2, 3
 LEVEL = {"auditor": READ, "operator": OPERATE, "admin": ADMINISTER}
-OPERATIONS = ("/queue/", "/quarantine/", "/badmail/", "/auth-failures", "/sessions")
+OPERATIONS = ("/queue/", "/quarantine/", "/badmail/", "/auth-failures", "/sessions", "/screening/")
 ACKNOWLEDGEMENTS = ("/acknowledge", "/reset")
 
 

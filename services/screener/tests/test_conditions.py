@@ -31,9 +31,9 @@ from postern_core.policy import (
     Weekday,
 )
 from postern_core.policy.conditions import MOST_NESTED, nesting
+from postern_core.policy.expressions import expression
 from postern_core.verdict import Action, Decision, HoldReason
 from postern_screener.checks.properties import is_within
-from postern_screener.expressions import expression
 from postern_screener.inspection import Inspection
 from postern_screener.ruleset import compile_policy
 from postern_screener.screening import Screened, screen

@@ -58,9 +58,11 @@ class Control:
         """The answer as it is."""
         return self._call("GET", path).content
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The decoded answer."""
-        return self._call("POST", path, json=body).json()
+    def post(self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = _TIMEOUT_S) -> Any:
+        """The decoded answer, which may take `timeout_s`."""
+        import httpx
+
+        return self._call("POST", path, json=body, timeout=httpx.Timeout(_TIMEOUT_S, read=timeout_s)).json()
 
     def delete(self, path: str, **query: str) -> Any:
         """The decoded answer, None when it has no body; empty values of `query` are left out."""

@@ -13,6 +13,7 @@ from postern_cli import alerting, books, handling, observing
 from postern_cli.addresses import Addresses, read_remembered, remember, settle_addresses, split_address
 from postern_cli.control import DEFAULT_STATE, State, ended, read_endpoints
 from postern_cli.layout import locked
+from postern_cli.screening import screening
 from postern_cli.sessions import sessions
 from postern_cli.submission import compose, submit
 from postern_core.bus.broker_files import write_broker_files
@@ -24,6 +25,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="A screening 
 app.add_typer(handling.queue, name="queue")
 app.add_typer(handling.quarantine, name="quarantine")
 app.add_typer(sessions, name="sessions")
+app.add_typer(screening, name="screening")
 app.command()(observing.trace)
 app.command()(observing.status)
 app.command()(observing.alarms)

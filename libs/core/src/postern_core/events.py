@@ -13,6 +13,7 @@ import msgspec
 
 from postern_core.contract import Version, written
 from postern_core.ids import QueueId
+from postern_core.verdict import Verdict
 
 
 class EventKind(enum.StrEnum):
@@ -28,13 +29,15 @@ class EventKind(enum.StrEnum):
 
 
 class TraceEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One step of one message. `fields` holds small strings and numbers, never content or secrets."""
+    """One step of one message. `fields` holds small strings and numbers, never content or secrets. `verdict` comes with `screened`, when anything
+    in the message matched: where, with short excerpts unless the policy forbids that."""
 
     id: QueueId
     kind: EventKind
     at: datetime
     service: str
     fields: dict[str, str | int | float | bool] = {}
+    verdict: Verdict | None = None
 
 
 class EventBatch(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ import msgspec
 from postern_core.contract import Version, written
 from postern_core.envelope import Envelope
 
+MOST_CRITERIA = 300  # written down of one message
+
 
 class Action(enum.StrEnum):
     """What a rule does with a message that it matches."""
@@ -71,6 +73,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rule_name: str
     part: str  # MIME part path as IMAP numbers it ("1.2"), "header", or "envelope"
     offset: int = 0  # bytes into the decoded part (or the header block)
+    length: int = 0  # bytes from there that the match takes; 0: it is of the part as a whole
+    chain: tuple[
+        str, ...
+    ] = ()  # inside an archive: the part's name, then those of its members down to the place, controls removed
     excerpt: str = ""  # at most 72 characters of what matched, controls removed
     monitored: bool = False  # the rule only records what it would do
 
@@ -85,6 +91,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     forward_to: str = ""
     detail: str = ""  # one sentence for an administrator
     screening_ms: float = 0.0
+    criteria: tuple[str, ...] = ()  # keys (policy.matching) of those that held, as far as anybody looked; at most MOST_CRITERIA
+    criteria_cut: bool = False  # there were more
+    unasked: tuple[str, ...] = ()  # keys of criteria of which nobody knows: what they depend on was not asked
     obstacles: tuple[Obstacle, ...] = ()  # what could not be screened, whatever was decided; the first of each kind, then others
 
     @property

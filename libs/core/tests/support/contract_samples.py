@@ -18,6 +18,7 @@ from postern_core.accounts import (
     PasswordUses,
     SentBy,
 )
+from postern_core.archive import ArchivedMessage
 from postern_core.control import (
     BadmailPage,
     BadmailRow,
@@ -117,6 +118,7 @@ from postern_core.sessions import (
     SessionsEnded,
     SessionState,
 )
+from postern_core.trial import TrialAnswer, TrialMessage, TrialPlace, TrialRequest, Tried, TriedShare
 from postern_core.verdict import Action, Decision, Finding, HeldMessage, HoldReason, Obstacle, Unscannable, Verdict
 
 ID = QueueId("01m872jv7bexwrfkmpb6w2jh6c")
@@ -223,6 +225,7 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
         b"",
     ),
     "held-message-1.mail": (HeldMessage(envelope=STOWED, verdict=VERDICT, subject="grüße", generation=1), b""),
+    "archived-message-1.mail": (ArchivedMessage(envelope=ENVELOPE, verdict=VERDICT, subject="grüße"), MAIL),
     "badmail-1.mail": (
         Badmail(job=JOB, recipients=JOB.recipients, reason="there is nobody to tell", last_reply="550 5.1.1 no such user"),
         MAIL,
@@ -240,6 +243,54 @@ PLAIN: dict[str, msgspec.Struct] = {
                 at=LATER,
                 service="delivery",
                 fields={"route": "main", "attempts": 2, "seconds": 0.5, "tls": True},
+            ),
+        )
+    ),
+    "trial-request-1.json": TrialRequest(
+        policy_octets=7, messages=(TrialMessage(envelope=ENVELOPE, octets=len(MAIL)),), places=True
+    ),
+    "trial-answer-1.json": TrialAnswer(
+        tried=(
+            Tried(
+                verdict=VERDICT,
+                subject="grüße",
+                places=(
+                    TrialPlace(rule_ids=("r1", "r2"), part="1", offset=3, length=5, chain=("a.zip", "b.exe"), excerpt="grüße"),
+                ),
+                steps_ms={"screen": 0.25},
+            ),
+            Tried(verdict=VERDICT, shares=(TriedShare(recipients=("a@relay.example",), verdict=VERDICT),)),
+            Tried(failure="not done after 20 s"),
+        ),
+        compile_ms=12.5,
+    ),
+    "event-batch-1-verdict.json": EventBatch(
+        events=(
+            TraceEvent(
+                id=ID,
+                kind=EventKind.SCREENED,
+                at=LATER,
+                service="screener",
+                fields={"decision": "pass"},
+                verdict=Verdict(
+                    revision=42,
+                    decision=Decision.PASS,
+                    findings=(
+                        Finding(
+                            rule_id="r1",
+                            rule_name="programs",
+                            part="2",
+                            offset=7,
+                            length=5,
+                            chain=("inner.zip", "a.exe"),
+                            excerpt="grüße",
+                            monitored=True,
+                        ),
+                    ),
+                    criteria=("6LnmD7dg",),
+                    criteria_cut=True,
+                    unasked=("AAAAAAAA",),
+                ),
             ),
         )
     ),
@@ -406,6 +457,7 @@ PLAIN: dict[str, msgspec.Struct] = {
             encrypted=UnscannableAction.PASS, incomplete=UnscannableAction.DELETE, poison=UnscannableAction.DELETE
         ),
     ),
+    "screening-policy-1-kept.json": ScreeningPolicy(revision=42, excerpts=False, archive=True),
     "screening-policy-1.json": ScreeningPolicy(
         revision=42,
         rules=(

@@ -12,7 +12,7 @@ from postern_core.bus.permissions import SERVICES
 ID = "01k0000000000000000000000q"
 JOB = f"{ID}-main-0"
 ANON, AUTH, SCREENER, DELIVERY, API = SERVICES
-STREAMS = ("INTAKE", "OUTBOUND", "DEFERRED", "QUARANTINE", "BADMAIL", "BODIES", "DISPOSITIONS", "EVENTS")
+STREAMS = ("INTAKE", "OUTBOUND", "DEFERRED", "QUARANTINE", "BADMAIL", "BODIES", "DISPOSITIONS", "EVENTS", "ARCHIVE")
 BUCKETS = ("POLICY", "USERS", "SECRETS", "STATUS")
 PULL_NOTHING = b'{"batch":1,"no_wait":true}'
 FIRST = b'{"seq":1}'
@@ -74,6 +74,8 @@ OPERATIONS = (
     row("hold mail", "quarantine.<id>", SCREENER),
     row("read held mail by its id", _direct("QUARANTINE", "quarantine.<id>"), API),
     row("read held mail one after the other", "$JS.API.DIRECT.GET.QUARANTINE", API, payload=FIRST),
+    row("keep a copy of screened mail", "archive.<id>", SCREENER),
+    row("read copies of screened mail one after the other", "$JS.API.DIRECT.GET.ARCHIVE", API, payload=FIRST),
     row("delete held mail", "$JS.API.STREAM.MSG.DELETE.QUARANTINE", API, payload=FIRST),
     *(row(f"store a body as {service}", f"body.{service}.<id>.<k>", service) for service in SERVICES),
     row("read a stored body", _direct("BODIES", "body.ingress-anon.<id>.<k>"), SCREENER, DELIVERY, API),
@@ -102,9 +104,10 @@ OPERATIONS = (
         for stream, seers in (
             *((stream, (DELIVERY, API)) for stream in ("INTAKE", "OUTBOUND", "DEFERRED", "QUARANTINE", "BADMAIL", "BODIES")),
             ("DISPOSITIONS", (SCREENER, DELIVERY, API)),
-            *((stream, (API,)) for stream in ("EVENTS", *(f"KV_{bucket}" for bucket in BUCKETS))),
+            *((stream, (API,)) for stream in ("EVENTS", "ARCHIVE", *(f"KV_{bucket}" for bucket in BUCKETS))),
         )
     ),
+    row("ask the screener what would come of a message", "control.screener.try", API, answered=False),
     row("ask delivery about its queue", "control.delivery.queue-list", API, answered=False),
     row("ask the authenticated gate about failed logins", "control.ingress-auth.failures-list.+", API, answered=False),
     row("tell the other replicas about greylisting", "peers.ingress-anon", ANON, answered=False),
@@ -129,7 +132,15 @@ FORBIDDEN = (
     ),
     *(
         row("delete a message", f"$JS.API.STREAM.MSG.DELETE.{stream}", payload=FIRST)
-        for stream in ("INTAKE", "OUTBOUND", "BODIES", "DISPOSITIONS", "EVENTS", *(f"KV_{bucket}" for bucket in BUCKETS))
+        for stream in (
+            "INTAKE",
+            "OUTBOUND",
+            "BODIES",
+            "DISPOSITIONS",
+            "EVENTS",
+            "ARCHIVE",
+            *(f"KV_{bucket}" for bucket in BUCKETS),
+        )
     ),
     *(
         row("read any message by its number", f"$JS.API.STREAM.MSG.GET.{stream}", payload=FIRST)
@@ -138,7 +149,7 @@ FORBIDDEN = (
     *(
         row("read any message by its number", f"$JS.API.DIRECT.GET.{stream}", payload=FIRST)
         for stream in (*STREAMS, *(f"KV_{bucket}" for bucket in BUCKETS))
-        if stream != "QUARANTINE"
+        if stream not in ("QUARANTINE", "ARCHIVE")
     ),
     *(
         row("create or change a consumer", f"$JS.API.CONSUMER.CREATE.{stream}{name}")
@@ -171,6 +182,7 @@ SUBSCRIPTIONS = (
     row("hear of changes to the policy of the screener", "policy.changed.screening", SCREENER),
     row("hear of changes to the policy of delivery", "policy.changed.delivery", DELIVERY),
     row("hear of status reports", "status.changed.*.*", API),
+    row("answer what would come of a message", "control.screener.*", SCREENER),
     row("answer about the queue", "control.delivery.*", DELIVERY),
     row("answer about its sessions", "control.ingress-anon.*.*", ANON),
     row("answer about its sessions and failed logins", "control.ingress-auth.*.*", AUTH),

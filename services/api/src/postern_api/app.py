@@ -34,6 +34,7 @@ from postern_api.ledger.repository import LedgerRepository
 from postern_api.ledger.verification import Verifier
 from postern_api.messages.repository import TraceRepository
 from postern_api.messages.service import MessageService
+from postern_api.messages.verdicts import VerdictService
 from postern_api.policy.editing import Editor
 from postern_api.policy.publishing import Publisher
 from postern_api.policy.repository import PolicyRepository
@@ -43,6 +44,9 @@ from postern_api.quarantine.service import QuarantineService
 from postern_api.queue.badmail import BadmailService
 from postern_api.queue.service import QueueService
 from postern_api.recorder import Recorder
+from postern_api.screening.rehearsals import Rehearsals
+from postern_api.screening.service import ScreeningService
+from postern_api.screening.sources import Sources
 from postern_api.session_log.repository import SessionLogRepository
 from postern_api.session_log.retention import keep_session_log
 from postern_api.sessions.service import SessionService
@@ -120,6 +124,8 @@ class Api:
             keep=timedelta(days=settings.alert_days),
         )
         alerts.on_raised = self.alert_sender.poke
+        quarantine = QuarantineService(bus, index=index, indexer=self.indexer, editor=editor, events=self.events, bodies=bodies)
+        screening = ScreeningService(bus, editor, policy)
         self.context = Context(
             bus=bus,
             database=self.database,
@@ -131,11 +137,12 @@ class Api:
             tokens=TokenService(self.database, token_repository, audit),
             trace=trace,
             messages=MessageService(bus, trace, policy),
-            quarantine=QuarantineService(
-                bus, index=index, indexer=self.indexer, editor=editor, events=self.events, bodies=bodies
-            ),
+            verdicts=VerdictService(trace, policy, quarantine),
+            quarantine=quarantine,
             queue=queue,
             badmail=BadmailService(bus, queue, trace),
+            screening=screening,
+            rehearsals=Rehearsals(bus, screening, Sources(bus, bodies)),
             ledger=ledger,
             verifier=verifier,
             watch=watch,
@@ -185,6 +192,7 @@ class Api:
             tasks.create_task(self.context.health.run(released), name="health")
             tasks.create_task(self.context.watch.run(released), name="alarms")
             tasks.create_task(self.context.accounts.run(released), name="password-uses")
+            tasks.create_task(self.context.rehearsals.run(released), name="rehearsals")
             tasks.create_task(self.alert_sender.run(released), name="alerts")
             tasks.create_task(self.reporter.run(released), name="status-reporter")
             tasks.create_task(self.recorder.run(released, self._settings.drain_s / 2), name="recorder")

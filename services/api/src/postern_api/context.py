@@ -17,12 +17,15 @@ from postern_api.ledger.repository import LedgerRepository
 from postern_api.ledger.verification import Verifier
 from postern_api.messages.repository import TraceRepository
 from postern_api.messages.service import MessageService
+from postern_api.messages.verdicts import VerdictService
 from postern_api.policy.editing import Editor
 from postern_api.policy.publishing import Publisher
 from postern_api.policy.repository import PolicyRepository
 from postern_api.quarantine.service import QuarantineService
 from postern_api.queue.badmail import BadmailService
 from postern_api.queue.service import QueueService
+from postern_api.screening.rehearsals import Rehearsals
+from postern_api.screening.service import ScreeningService
 from postern_api.session_log.repository import SessionLogRepository
 from postern_api.sessions.service import SessionService
 from postern_api.status.service import StatusService
@@ -46,9 +49,12 @@ class Context:
     tokens: TokenService
     trace: TraceRepository
     messages: MessageService
+    verdicts: VerdictService
     quarantine: QuarantineService
     queue: QueueService
     badmail: BadmailService
+    screening: ScreeningService
+    rehearsals: Rehearsals
     ledger: LedgerRepository
     verifier: Verifier
     watch: Watch

@@ -6,9 +6,10 @@
               ├─ NotFoundError 404
               ├─ ConflictError 409     it makes sense, but not with what is there
               ├─ OutdatedError 412     If-Match names another revision
+              ├─ TooLargeError 413     more than fits
               └─ UnavailableError 503  a part of Postern that the answer needs is away
 
-422 is for malformed payloads only (FastAPI's own), and carries the name `malformed_payload`; 413, `body_too_large`, comes from `access`.
+422 is for malformed payloads only (FastAPI's own), and carries the name `malformed_payload`; `body_too_large` comes from `access`.
 All names stand in docs/reference/api.md, which a test compares with the code.
 """
 
@@ -56,6 +57,10 @@ class ConflictError(ApiError):
 
 class OutdatedError(ApiError):
     status = 412
+
+
+class TooLargeError(ApiError):
+    status = 413
 
 
 class UnavailableError(ApiError):

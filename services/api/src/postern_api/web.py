@@ -36,6 +36,7 @@ from postern_api.routes import endpoints as routes
 from postern_api.rule_sets import endpoints as rule_sets
 from postern_api.rules import endpoints as rules
 from postern_api.schedule import endpoints as schedule
+from postern_api.screening import endpoints as screening
 from postern_api.session_log import endpoints as session_log
 from postern_api.sessions import endpoints as sessions
 from postern_api.status import endpoints as status
@@ -73,6 +74,7 @@ _TAGS = [
     {"name": "badmail", "description": "What could neither be delivered nor returned."},
     {"name": "quarantine", "description": "Held mail: read, release, forward, delete."},
     {"name": "messages", "description": "The trace of every message."},
+    {"name": "screening", "description": "Rules are tried before they bite."},
     {"name": "ledger", "description": "accepted = dispositions + in flight."},
     {
         "name": "alerts",
@@ -111,6 +113,7 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
         session_log,
         quarantine,
         messages,
+        screening,
         ledger,
         alerts,
         alarms,

@@ -13,10 +13,13 @@ from postern_core.heap import keep_large_blocks
 from postern_core.policy import ScreeningPolicy, Section
 from postern_core.workers import stop_with_parent
 from postern_screener.actions import Actions
+from postern_screener.archive import Archive
 from postern_screener.ruleset import Ruleset, compile_policy
 from postern_screener.sandbox import Sandbox, default_command
 from postern_screener.screening import screen
 from postern_screener.settings import Settings
+from postern_screener.trials import Trials
+from postern_screener.trials import default_command as trial_command
 from postern_screener.watchdog import Watchdog
 from postern_screener.worker import MAX_INSPECTION_S, Inspect, Worker
 
@@ -48,6 +51,8 @@ async def serve(
     events = EventSink(bus, SERVICE)
     watchdog = Watchdog()
     sandbox = Sandbox(sandbox_command or default_command(settings.sandbox_memory_mib))
+    archive = Archive(bus)
+    trials = Trials(bus, trial_command(settings.sandbox_memory_mib))
     bodies = BodyStore(bus, SERVICE, settings.inline_limit_bytes)
 
     def probe() -> dict[str, object]:
@@ -75,6 +80,7 @@ async def serve(
         watchdog=watchdog,
         ruleset=lambda: watch.current,
         inspect=inspect,
+        archive=archive,
     )
     consumer = Consumer(
         bus,
@@ -92,6 +98,8 @@ async def serve(
         tasks.create_task(events.run(drained), name="events")
         tasks.create_task(watchdog.run(drained), name="watchdog")
         tasks.create_task(sandbox.run(drained), name="sandbox")
+        tasks.create_task(trials.run(stop), name="trials")
+        tasks.create_task(archive.run(drained), name="archive")
         tasks.create_task(keep_large_blocks(drained), name="heap")
         if await _loaded(watch.loaded, stop):
             await consumer.run(stop, settings.drain_s)

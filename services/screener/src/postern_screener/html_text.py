@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+from html.entities import html5
 from typing import Final
 
 _BLOCKS: Final = (
@@ -37,6 +38,8 @@ _FIRST: Final = re.compile(f"(?:{_UNSEEN})", re.DOTALL)
 _SECOND: Final = re.compile(_BLOCK, re.DOTALL)
 _THIRD: Final = re.compile(_TAG, re.DOTALL)
 
+_ENTITY: Final = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)")  # what html.unescape looks at
+
 
 def visible_text(source: str) -> str:
     """The text of an HTML source; a block element leaves a blank, any other markup nothing (`lot<b>tery</b>` is one word)."""
@@ -47,8 +50,7 @@ def visible_text(source: str) -> str:
 
 
 def source_index(source: str, visible_index: int) -> int:
-    """Where in `source` the character stands that `visible_text` shows at `visible_index` (within the text between two tags
-    it is exact unless entities come before it)."""
+    """Where in `source` the character stands that `visible_text` shows at `visible_index`."""
     seen, position, end = 0, 0, len(source)
     for match in _MARKUP.finditer(source):
         between = len(_decode_entities(source[position : match.start()]))
@@ -60,20 +62,37 @@ def source_index(source: str, visible_index: int) -> int:
     return position + _entity_index(source[position:end], visible_index - seen)
 
 
+def source_end(source: str, visible_index: int) -> int:
+    """Behind the character that stands at `visible_index` of what is seen: an entity is one."""
+    begins = source_index(source, visible_index)
+    entity = _ENTITY.match(source, begins)
+    return min(begins + (max(_entity_length(entity.group()), 1) if entity else 1), len(source))
+
+
 def _entity_index(source: str, visible_index: int) -> int:
     """Index into `source` of the character that stands at `visible_index` once entities are decoded."""
-    if visible_index <= 0:
-        return 0
-    if "&" not in source:
-        return min(visible_index, len(source))
-    low, high = 0, len(source)
-    while low < high:
-        middle = (low + high) // 2
-        if len(_decode_entities(source[:middle])) < visible_index:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    seen = position = 0
+    for found in _ENTITY.finditer(source):
+        length = _entity_length(found.group())
+        if not length:
+            continue
+        between = found.start() - position
+        if seen + between > visible_index:
+            break
+        seen += between
+        shown = len(html.unescape(found.group()[:length]))
+        if seen + shown > visible_index:
+            return found.start()
+        seen, position = seen + shown, found.start() + length
+    return min(position + max(visible_index - seen, 0), len(source))
+
+
+def _entity_length(text: str) -> int:
+    """How much of `text`, which begins like an entity, is one: the longest name counts, its semicolon may be missing. 0: it is none."""
+    if text.startswith("&#"):
+        return len(text)
+    name = text[1:]
+    return next((end + 1 for end in range(len(name), 1, -1) if name[:end] in html5), 0)
 
 
 def _decode_entities(text: str) -> str:

@@ -7,7 +7,7 @@ message may be read in several ways is searched in each.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from postern_core.envelope import Envelope, Recipient
@@ -70,6 +70,10 @@ class Inspection:
         """Where it holds first, in the order of the message."""
         return self._first.get(criterion)
 
+    def everywhere(self) -> Iterator[Hit]:
+        """Every place at which a criterion that is searched for holds: the message is searched once more."""
+        return self._searched()
+
     def _searched(self) -> Iterator[Hit]:
         """All hits in the order of the message: envelope, header fields, then part by part."""
         ruleset, message = self.ruleset, self.message
@@ -108,11 +112,15 @@ class Share:
     inspection: Inspection
     recipients: tuple[Recipient, ...]
     holding: frozenset[int]  # criteria about recipients
+    told: set[int] = field(default_factory=set)  # those of them that a rule came to
 
     def holds(self, criterion: int) -> bool:
         """Whether the criterion of this number holds for these recipients."""
         if criterion in self.inspection.ruleset.recipients:
-            return criterion in self.holding
+            if criterion in self.holding:
+                self.told.add(criterion)
+                return True
+            return False
         return self.inspection.holds(criterion)
 
     def hit(self, criterion: int) -> Hit | None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from postern_core.bus.topology import checked_route_name
 from postern_core.policy import (
     AttachmentCondition,
-    Criterion,
     DomainTable,
     KeywordCondition,
     MalformedCondition,
@@ -22,31 +20,12 @@ from postern_core.policy import (
 from postern_core.policy.address_patterns import AddressPatterns
 from postern_core.policy.conditions import MOST_NESTED, nesting
 from postern_core.policy.domains import normalise_domain
+from postern_core.policy.matching import CompiledRule, NumberedRules
 from postern_core.verdict import Action
 from postern_screener.checks.attachments import AttachmentCheck
 from postern_screener.checks.keywords import KeywordCheck
 from postern_screener.checks.properties import property_of
 from postern_screener.checks.senders import SenderCheck
-from postern_screener.expressions import Expression, Truth, expression
-
-
-@dataclass(frozen=True, slots=True)
-class CompiledRule:
-    """A rule, and its conditions as they are judged."""
-
-    rule: Rule
-    condition: Expression
-    unless: Expression | None
-
-    def matches(self, truth: Truth) -> bool | None:
-        """Whether it does; None when that depends on something that is not known yet."""
-        judged = self.condition.judge(truth)
-        if self.unless is None or judged is False:
-            return judged
-        excepted = self.unless.judge(truth)
-        if excepted is None:
-            return None
-        return False if excepted else judged
 
 
 class Ruleset:
@@ -59,12 +38,10 @@ class Ruleset:
         _check_limits(policy)
         self.policy = policy
         self.revision = policy.revision
-        numbers: dict[Criterion, int] = {}
-
-        def number(criterion: Criterion) -> int:
-            return numbers.setdefault(criterion, len(numbers))
-
-        self.rules = tuple(_compiled(rule, number) for rule in policy.rules)
+        for rule in policy.rules:
+            _check_rule(rule)
+        self.numbered = NumberedRules(policy.rules)
+        self.rules, numbers = self.numbered.rules, self.numbered.numbers
         self.senders = SenderCheck((n, c) for c, n in numbers.items() if isinstance(c, SenderCondition))
         self.attachments = AttachmentCheck((n, c) for c, n in numbers.items() if isinstance(c, AttachmentCondition))
         self.keywords = KeywordCheck((n, c) for c, n in numbers.items() if isinstance(c, KeywordCondition))
@@ -72,30 +49,12 @@ class Ruleset:
         looks = {n: property_of(c) for c, n in numbers.items()}
         self.properties = {n: look for n, look in looks.items() if look is not None}
         self.recipients = {n: AddressPatterns(c.patterns) for c, n in numbers.items() if isinstance(c, RecipientCondition)}
-        self._always: list[int] = []  # rules that may match a message in which nothing was found
-        self._finding: dict[int, list[int]] = {}  # criterion → the other rules that it is in
-        self._index()
         self._routes = DomainTable((domain.pattern, domain.route or policy.default_route) for domain in policy.relay_domains)
         self.compiled_in_s = time.perf_counter() - started
 
-    def _index(self) -> None:
-        for place, rule in enumerate(self.rules):
-            if rule.condition.judge(lambda criterion: None if self._is_looked_at(criterion) else False) is not False:
-                self._always.append(place)
-                continue
-            for criterion in dict.fromkeys(rule.condition.criteria()):
-                self._finding.setdefault(criterion, []).append(place)
-
-    def _is_looked_at(self, criterion: int) -> bool:
-        """Rather than searched for in the message."""
-        return criterion in self.properties or criterion in self.recipients
-
     def candidates(self, found: Iterable[int]) -> list[CompiledRule]:
         """The rules that may match a message in which these criteria were found, in order: of a thousand rules mostly none."""
-        places = set(self._always)
-        for criterion in found:
-            places.update(self._finding.get(criterion, ()))
-        return [self.rules[place] for place in sorted(places)]
+        return self.numbered.candidates(found)
 
     def route_of(self, domain: str) -> str:
         """The route that mail for `domain` takes."""
@@ -110,14 +69,12 @@ def compile_policy(policy: ScreeningPolicy) -> Ruleset:
         raise ValueError("the rules take more memory than this process may use") from error
 
 
-def _compiled(rule: Rule, number: Callable[[Criterion], int]) -> CompiledRule:
+def _check_rule(rule: Rule) -> None:
     if rule.action is Action.FORWARD:
         _check_forward(rule)
     for condition in (rule.condition, rule.unless):
         if condition is not None and nesting(condition) > MOST_NESTED:
             raise ValueError(f"rule {rule.name!r}: conditions nest deeper than {MOST_NESTED} levels")
-    unless = None if rule.unless is None else expression(rule.unless, number)
-    return CompiledRule(rule, expression(rule.condition, number), unless)
 
 
 def _check_limits(policy: ScreeningPolicy) -> None:

@@ -29,6 +29,22 @@ Inspect = Callable[[Envelope, bytes, Ruleset], Screened]
 
 def run(memory_limit_mib: int, inspect: Inspect = screen) -> int:
     """Serve until standard input ends; returns the exit code."""
+    answers = confine(memory_limit_mib)
+    ruleset: Ruleset | None = None
+    while (request := read_frame(sys.stdin.buffer)) is not None:
+        kind, payload = request
+        if kind is Kind.POLICY:
+            ruleset, answer = _compile(payload)
+        elif ruleset is None:
+            answer = pack(Kind.REFUSED, b"no policy was given")
+        else:
+            answer = _inspect(payload, ruleset, inspect)
+        answers.write(answer)
+    return 0
+
+
+def confine(memory_limit_mib: int) -> BinaryIO:
+    """Bound this process, and make it deaf to signals; returns where it answers, which nothing else can write to."""
     limit, inherited = memory_limit_mib * _MIB, resource.getrlimit(resource.RLIMIT_AS)[1]
     if inherited != resource.RLIM_INFINITY:
         limit = min(limit, inherited)  # the worker's own limit may be the lower one, and nobody may raise it
@@ -39,17 +55,7 @@ def run(memory_limit_mib: int, inspect: Inspect = screen) -> int:
     # whatever prints must not end up between the frames
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    ruleset: Ruleset | None = None
-    while (request := _read(sys.stdin.buffer)) is not None:
-        kind, payload = request
-        if kind is Kind.POLICY:
-            ruleset, answer = _compile(payload)
-        elif ruleset is None:
-            answer = pack(Kind.REFUSED, b"no policy was given")
-        else:
-            answer = _inspect(payload, ruleset, inspect)
-        answers.write(answer)
-    return 0
+    return answers
 
 
 def _compile(payload: bytes) -> tuple[Ruleset | None, bytes]:
@@ -72,7 +78,7 @@ def _inspect(payload: bytes, ruleset: Ruleset, inspect: Inspect) -> bytes:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _read(source: BinaryIO) -> tuple[Kind, bytes] | None:
+def read_frame(source: BinaryIO) -> tuple[Kind, bytes] | None:
     header = source.read(HEADER.size)
     if len(header) < HEADER.size:
         return None

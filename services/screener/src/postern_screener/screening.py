@@ -15,15 +15,17 @@ import msgspec
 
 from postern_core.envelope import Envelope
 from postern_core.policy import Rule, RuleMode
-from postern_core.verdict import Action, Decision, Finding, HoldReason, Verdict
+from postern_core.policy.matching import CompiledRule
+from postern_core.verdict import MOST_CRITERIA, Action, Decision, Finding, HoldReason, Verdict
 from postern_screener.checks.hit import Hit, at_start
 from postern_screener.inspection import Inspection, Share
-from postern_screener.ruleset import CompiledRule, Ruleset
+from postern_screener.ruleset import Ruleset
 from postern_screener.unscannable import by_policy, header_fields, obstacles_of, one_line
 
 ORIGINAL_RECIPIENTS_FIELD: Final = "X-Postern-Original-Recipients"
 FORWARDED_BY_FIELD: Final = "X-Postern-Forwarded-By"
 EXCERPT_CHARACTERS: Final = 72
+CHAIN_CHARACTERS: Final = 200  # of each name in a chain
 SUBJECT_CHARACTERS: Final = 200
 MAX_FINDINGS: Final = 20
 MAX_REASONS: Final = 5  # of one rule: places of the criteria that made it match
@@ -69,7 +71,8 @@ def _outcomes(shares: Sequence[Share], candidates: Sequence[CompiledRule]) -> tu
         # where all pass it does not matter which rule allowed it
         decided_by = verdict.deciding.rule_id if verdict.deciding is not None and verdict.decision is not Decision.PASS else ""
         # … unless one passes with a field that says what was not screened, and the other without
-        same = (decided_by, header_fields(verdict), msgspec.structs.replace(verdict, findings=(), detail=""))
+        told = msgspec.structs.replace(verdict, findings=(), detail="", criteria=(), criteria_cut=False)
+        same = (decided_by, header_fields(verdict), told)
         earlier = found.get(same)
         numbers = tuple(recipient.n for recipient in share.recipients)
         if earlier is not None:
@@ -91,7 +94,7 @@ def _verdict(share: Share, candidates: Sequence[CompiledRule]) -> Verdict:
         verdict = msgspec.structs.replace(verdict, obstacles=obstacles)
         if deciding is None:
             verdict = by_policy(verdict, inspection.ruleset.policy.unscannable)
-    return verdict
+    return _with_criteria(verdict, share)
 
 
 def _findings(share: Share, matched: Sequence[CompiledRule], deciding: CompiledRule | None) -> tuple[Finding, ...]:
@@ -121,14 +124,25 @@ def _by_rule(inspection: Inspection, rule: Rule, findings: tuple[Finding, ...]) 
     )
 
 
+def _with_criteria(verdict: Verdict, share: Share) -> Verdict:
+    """The verdict with the keys of the criteria that held: by them the api tells later why each rule did not match (policy.why_not)."""
+    held = share.inspection.found | share.told
+    if not held:
+        return verdict
+    keys = tuple(map(share.inspection.ruleset.numbered.key, sorted(held)[:MOST_CRITERIA]))
+    return msgspec.structs.replace(verdict, criteria=keys, criteria_cut=len(held) > MOST_CRITERIA)
+
+
 def _finding(hit: Hit, rule: Rule) -> Finding:
-    offset, excerpt = hit.locate()
+    place = hit.place()
     return Finding(
         rule_id=rule.id,
         rule_name=rule.name,
         part=hit.part,
-        offset=offset,
-        excerpt=one_line(excerpt, EXCERPT_CHARACTERS),
+        offset=place.offset,
+        length=place.length,
+        chain=tuple(one_line(name, CHAIN_CHARACTERS) for name in hit.chain),
+        excerpt=one_line(place.excerpt, EXCERPT_CHARACTERS),
         monitored=rule.mode is RuleMode.MONITOR,
     )
 
@@ -157,3 +171,16 @@ def _is_loop(inspection: Inspection, rule: Rule) -> bool:
         for value in message.fields.get(ORIGINAL_RECIPIENTS_FIELD.lower(), ())
         for address in value.split(",")
     )
+
+
+def to_be_kept(screened: Screened, ruleset: Ruleset) -> Screened:
+    """What may be stored of it: where the policy says so, no text of the message."""
+    if ruleset.policy.excerpts:
+        return screened
+    outcomes = tuple(msgspec.structs.replace(each, verdict=_without_text(each.verdict)) for each in screened.outcomes)
+    return msgspec.structs.replace(screened, verdict=_without_text(screened.verdict), outcomes=outcomes)
+
+
+def _without_text(verdict: Verdict) -> Verdict:
+    findings = tuple(msgspec.structs.replace(finding, excerpt="", chain=()) for finding in verdict.findings)
+    return msgspec.structs.replace(verdict, findings=findings)

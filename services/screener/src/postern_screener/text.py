@@ -10,7 +10,8 @@ import re
 from typing import Final, Protocol
 
 from postern_screener.charsets import is_plain_ascii, text_readings
-from postern_screener.html_text import source_index, visible_text
+from postern_screener.checks.hit import Place
+from postern_screener.html_text import source_end, source_index, visible_text
 from postern_screener.unicode_forms import caseless
 
 # controls but white space, and DEL: clients show nothing or a box, and a reader reads across it
@@ -59,8 +60,8 @@ class Searchable(Protocol):
 
     data: bytes  # folded, UTF-8
 
-    def locate(self, start: int, end: int) -> tuple[int, str]:
-        """For a span of `data`: its offset in bytes into the decoded part, and the text there as the message has it."""
+    def locate(self, start: int, end: int) -> Place:
+        """The place in the decoded part of a span of `data`."""
 
 
 class PlainText:
@@ -72,10 +73,10 @@ class PlainText:
         self._content = content
         self.data = _fold_ascii(content)
 
-    def locate(self, start: int, end: int) -> tuple[int, str]:
+    def locate(self, start: int, end: int) -> Place:
         if len(self.data) < len(self._content):
             return UnicodeText(self._content.decode("ascii"), "ascii").locate(start, end)
-        return start, self._content[start:end].decode("ascii", "replace")
+        return Place(start, self._content[start:end].decode("ascii", "replace"), end - start)
 
 
 class UnicodeText:
@@ -88,9 +89,9 @@ class UnicodeText:
         self._codec = codec
         self.data = fold(text).encode("utf-8", "replace")
 
-    def locate(self, start: int, end: int) -> tuple[int, str]:
+    def locate(self, start: int, end: int) -> Place:
         first, last = self.indexes(start, end)
-        return byte_offset(self._text, first, self._codec), self._text[first:last]
+        return _place(self._text, first, last, self._codec, self._text[first:last])
 
     def indexes(self, start: int, end: int) -> tuple[int, int]:
         """The span as character indexes into the text before folding."""
@@ -110,10 +111,10 @@ class HtmlText:
         self._visible = UnicodeText(visible_text(source), "utf-8")
         self.data = self._visible.data
 
-    def locate(self, start: int, end: int) -> tuple[int, str]:
-        first, _ = self._visible.indexes(start, end)
-        _, excerpt = self._visible.locate(start, end)
-        return byte_offset(self._source, source_index(self._source, first), self._codec), excerpt
+    def locate(self, start: int, end: int) -> Place:
+        first, last = self._visible.indexes(start, end)
+        excerpt = self._visible.locate(start, end).excerpt
+        return _place(self._source, source_index(self._source, first), source_end(self._source, last - 1), self._codec, excerpt)
 
 
 def searchable(content: bytes, charset: str, *, is_html: bool) -> list[Searchable]:
@@ -129,6 +130,11 @@ def searchable(content: bytes, charset: str, *, is_html: bool) -> list[Searchabl
         if is_html:
             texts.append(HtmlText(text, codec))
     return texts
+
+
+def _place(text: str, first: int, last: int, codec: str, excerpt: str) -> Place:
+    offset = byte_offset(text, first, codec)
+    return Place(offset, excerpt, max(byte_offset(text, last, codec) - offset, 0))
 
 
 def byte_offset(text: str, index: int, codec: str) -> int:

@@ -26,9 +26,10 @@ from postern_core.events import EventKind
 from postern_core.ids import QueueId
 from postern_core.verdict import Decision, HoldReason, Verdict
 from postern_screener.actions import Actions, Judged, shares
+from postern_screener.archive import Archive
 from postern_screener.ruleset import Ruleset
 from postern_screener.sandbox import ConvictedError, Sandbox
-from postern_screener.screening import Outcome, Screened
+from postern_screener.screening import Outcome, Screened, to_be_kept
 from postern_screener.unscannable import poisoned
 from postern_screener.watchdog import Watchdog
 
@@ -64,6 +65,7 @@ class Worker:
         watchdog: Watchdog,
         ruleset: Callable[[], Ruleset | None],
         inspect: Inspect,
+        archive: Archive,
     ) -> None:
         self._bodies = bodies
         self._actions = actions
@@ -72,6 +74,7 @@ class Worker:
         self._watchdog = watchdog
         self._ruleset = ruleset
         self._inspect = inspect
+        self._archive = archive
         self._convictions: dict[QueueId, int] = {}  # in this worker, of messages without an outcome yet
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
@@ -130,6 +133,12 @@ class Worker:
             await delivered.retry(_CONVICTED_RETRY_S)
         else:
             await delivered.ack()
+        self._keep_copies(judged, ruleset)
+
+    def _keep_copies(self, judged: Sequence[Judged], ruleset: Ruleset) -> None:
+        if ruleset.policy.archive:
+            for each in judged:
+                self._archive.offer(each)
 
     async def _judge(
         self, delivered: Delivered, envelope: Envelope, inline: memoryview, ruleset: Ruleset, batch: str
@@ -154,6 +163,7 @@ class Worker:
             detail = f"screening failed {delivered.tries} times, at last: {error}"
             screened = Screened(verdict=poisoned(ruleset.revision, detail, ruleset.policy.unscannable))
         self._convictions.pop(envelope.id, None)
+        screened = to_be_kept(screened, ruleset)
         return Judged(envelope, body, _timed(screened, (time.perf_counter() - started) * 1000))
 
     async def _read(self, envelope: Envelope, inline: memoryview) -> bytes:
@@ -216,7 +226,9 @@ class Worker:
             fields["unscannable"] = ",".join(dict.fromkeys(obstacle.kind.value for obstacle in verdict.obstacles))
         if verdict.decision is not Decision.PASS or verdict.obstacles:
             fields["detail"] = verdict.detail
-        self._events.tell(envelope.id, EventKind.SCREENED, **fields)
+        # of an ordinary message nothing matched: there is no more to tell
+        more = verdict if verdict.findings or verdict.criteria or verdict.obstacles else None
+        self._events.tell(envelope.id, EventKind.SCREENED, verdict=more, **fields)
 
 
 def _was_handed_on(envelope: Envelope, known: Mapping[int, DispositionKind]) -> bool:

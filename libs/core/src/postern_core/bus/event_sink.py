@@ -15,12 +15,14 @@ from postern_core.bus.topology import EVENTS, event_subject
 from postern_core.errors import TransientError
 from postern_core.events import EventBatch, EventKind, TraceEvent
 from postern_core.ids import QueueId
+from postern_core.verdict import Verdict
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _COLLECT_S: Final = 0.2
 _BATCH: Final = 500
 _KEEP: Final = 50_000
+_MOST_OCTETS: Final = 2 * 1024 * 1024  # of a batch
 
 
 class EventSink:
@@ -32,14 +34,18 @@ class EventSink:
         self._waiting: deque[TraceEvent] = deque()
         self._arrived = asyncio.Event()
         self._published = 0
+        self._batch = _BATCH
         self.dropped = 0
 
-    def tell(self, queue_id: QueueId, kind: EventKind, **fields: str | int | float | bool) -> None:
+    def tell(
+        self, queue_id: QueueId, kind: EventKind, *, verdict: Verdict | None = None, **fields: str | int | float | bool
+    ) -> None:
         """Note one step of one message; returns at once."""
         if len(self._waiting) >= _KEEP:
             self._waiting.popleft()
             self.dropped += 1
-        self._waiting.append(TraceEvent(id=queue_id, kind=kind, at=datetime.now(UTC), service=self._service, fields=fields))
+        event = TraceEvent(id=queue_id, kind=kind, at=datetime.now(UTC), service=self._service, fields=fields, verdict=verdict)
+        self._waiting.append(event)
         self._arrived.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -63,11 +69,17 @@ class EventSink:
 
     async def _publish_waiting(self) -> None:
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
+            payload = msgspec.json.encode(EventBatch(events=tuple(batch)))
+            if len(payload) > _MOST_OCTETS and len(batch) > 1:
+                # verdicts of which each has much to say: the broker would refuse it, again and again
+                self._waiting.extendleft(reversed(batch))
+                self._batch = len(batch) // 2
+                continue
+            self._batch = _BATCH
             self._published += 1
             # ids are unique to this batch: the first event's id and time, and a running number
             msg_id = f"{self._service}:{batch[0].id}:{batch[0].at.timestamp()}:{self._published}"
-            payload = msgspec.json.encode(EventBatch(events=tuple(batch)))
             try:
                 await self._bus.publish(EVENTS, event_subject(self._service, "trace"), payload, msg_id, deadline_s=3)
             except TransientError as error:

@@ -29,11 +29,14 @@ STREAMS_ACCOUNT: Final = "POSTERN"
 # the requests that a service answers, and that the api alone may make; those to a gate name the replica, or none
 _CONTROL: Final[Mapping[str, str]] = {
     "delivery": "control.delivery.*",
+    "screener": "control.screener.*",
     "ingress-anon": "control.ingress-anon.*.*",
     "ingress-auth": "control.ingress-auth.*.*",
 }
 # what the replicas of a service tell each other: it does not leave their account
 _PEERS: Final[Mapping[str, str]] = {"ingress-anon": GREYLIST_SUBJECT, "ingress-auth": PEERS_SUBJECT}
+# seconds until the broker forgets that a service may answer a request; a trial of rules takes its time (postern_core.trial)
+_ANSWER_WITHIN_S: Final[Mapping[str, int]] = {"screener": 90}
 _PULLS: Final = "$JS.API.CONSUMER.MSG.NEXT."  # many answers to one request
 # the broker forgets where answers go after this time without one, by default two minutes; a pull lives for five seconds
 _MANY_ANSWERS: Final = ', response_type: stream, response_threshold: "15s"'
@@ -91,6 +94,7 @@ _TABLE: Mapping[str, Permissions] = {
             f"$JS.ACK.INTAKE.{SCREENER_CONSUMER}.>",
             "outbound.*.*",
             "quarantine.*",
+            "archive.*",
             "disposition.*.*",
             "body.screener.*.*",
             "$JS.API.DIRECT.GET.BODIES.body.*.*.*",
@@ -149,6 +153,7 @@ _TABLE: Mapping[str, Permissions] = {
             # without a subject: the next one after a sequence number
             "$JS.API.DIRECT.GET.QUARANTINE",
             "$JS.API.DIRECT.GET.QUARANTINE.quarantine.*",
+            "$JS.API.DIRECT.GET.ARCHIVE",
             "$JS.API.DIRECT.GET.BODIES.body.*.*.*",
             "$JS.API.DIRECT.GET.DISPOSITIONS.disposition.*.*",
             "$JS.API.STREAM.MSG.DELETE.QUARANTINE",
@@ -275,7 +280,7 @@ def _imported(service: str) -> list[tuple[str, str]]:
 
 def _users(user: str, password: str) -> tuple[str, ...]:
     permissions = permissions_of(user)
-    answers = ", allow_responses: { max: 1, expires: 30s }" if permissions.answers else ""
+    answers = f", allow_responses: {{ max: 1, expires: {_ANSWER_WITHIN_S.get(user, 30)}s }}" if permissions.answers else ""
     return (
         f"    users: [ {{ user: {json.dumps(user)}, password: {json.dumps(password)}, permissions: {{",
         f"      publish: {{ allow: {json.dumps(permissions.publish)} }}",

@@ -50,7 +50,7 @@ class ProvisionSettings(BusSettings):
         default=1.0,
         gt=0,
         le=100,
-        description="Factor for the size limits of all streams, 42 GiB in all at 1; less where the broker's store is smaller.",
+        description="Factor for the size limits of all streams, 44 GiB in all at 1; less where the broker's store is smaller.",
     )
     ack_wait_s: float = Field(
         default=30.0,
@@ -58,6 +58,12 @@ class ProvisionSettings(BusSettings):
         le=600,
         # the screener works on a message for up to twenty seconds without a word to the broker
         description="Seconds until the work of a dead replica is given to another.",
+    )
+    archive_hours: int = Field(
+        default=48,
+        ge=1,
+        le=720,
+        description="Hours that copies of screened mail stay in the archive, where the policy keeps one; 2 GiB at most.",
     )
     recreate_missing: bool = Field(default=False, description="Create streams anew that existed once; their mail is gone.")
 
@@ -67,6 +73,7 @@ class ProvisionSettings(BusSettings):
         return replace(
             BusLimits().scaled(self.bus_scale),
             replicas=self.bus_replicas,
+            archive_age=timedelta(hours=self.archive_hours),
             screening_ack_wait=wait,
             delivery_ack_wait=wait,
             recorder_ack_wait=wait,

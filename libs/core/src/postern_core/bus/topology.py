@@ -33,6 +33,7 @@ BADMAIL = "BADMAIL"
 BODIES = "BODIES"
 DISPOSITIONS = "DISPOSITIONS"
 EVENTS = "EVENTS"
+ARCHIVE = "ARCHIVE"
 KV_POLICY = "POLICY"
 KV_USERS = "USERS"
 KV_SECRETS = "SECRETS"
@@ -77,6 +78,11 @@ def dispositions_subject(batch: str, count: int, digest: str) -> str:
     return f"disposition.{batch}.{count}-{digest}"
 
 
+def archive_subject(queue_id: QueueId) -> str:
+    """Of an entry of several messages: the id of the first."""
+    return f"archive.{queue_id}"
+
+
 def event_subject(service: str, kind: str) -> str:
     return f"event.{service}.{kind}"
 
@@ -114,8 +120,10 @@ class BusLimits:
     bodies_bytes: int = 16 * GIB
     dispositions_bytes: int = 4 * GIB
     events_bytes: int = 1 * GIB
+    archive_bytes: int = 2 * GIB
     dispositions_age: timedelta = timedelta(days=7)
     events_age: timedelta = timedelta(days=2)
+    archive_age: timedelta = timedelta(days=2)
     duplicate_window: timedelta = timedelta(minutes=30)
     screening_ack_wait: timedelta = timedelta(seconds=30)
     delivery_ack_wait: timedelta = timedelta(seconds=30)
@@ -211,6 +219,19 @@ def streams(limits: BusLimits) -> tuple[StreamConfig, ...]:
             num_replicas=limits.replicas,
             deny_delete=True,
             deny_purge=True,
+        ),
+        StreamConfig(
+            name=ARCHIVE,
+            subjects=["archive.*"],
+            retention=keep,
+            max_bytes=limits.archive_bytes,
+            max_age=limits.archive_age.total_seconds(),
+            discard=DiscardPolicy.OLD,  # copies, of mail that went its way
+            storage=StorageType.FILE,
+            num_replicas=limits.replicas,
+            deny_delete=True,
+            deny_purge=True,
+            allow_direct=True,
         ),
         bucket(KV_POLICY, "policy.changed"),
         bucket(KV_USERS),  # read when they are needed, told to nobody

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from postern_core.bus.topology import BADMAIL, BODIES, DEFERRED, MIB, QUARANTINE
+from postern_core.bus.topology import ARCHIVE, BADMAIL, BODIES, DEFERRED, MIB, QUARANTINE
 
 LEAST_PENDING_BYTES: Final = 64_000_000  # of the broker's `max_pending`, under which it is refused
 PULLED_BYTES: Final = 20 * MIB
@@ -25,7 +25,7 @@ READ_BYTES: Final = 24 * MIB  # a turn is of the broker's `max_payload` at most,
 HEAD_BYTES: Final = MIB  # of a job to a thousand recipients, which has each of them twice
 MOST_HEAD_BYTES: Final = 4 * MIB  # gates take no recipients beyond half of that
 
-HOLDING_MAIL: Final = frozenset({DEFERRED, QUARANTINE, BADMAIL, BODIES})  # of the streams that are read by request
+HOLDING_MAIL: Final = frozenset({DEFERRED, QUARANTINE, BADMAIL, BODIES, ARCHIVE})  # of the streams that are read by request
 
 _LEAST_SHARE_BYTES: Final = 64 * 1024  # small mail goes on by many at a time, with hundreds of routes, too
 

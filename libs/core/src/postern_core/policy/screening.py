@@ -45,4 +45,6 @@ class ScreeningPolicy(msgspec.Struct, frozen=True, kw_only=True):
     default_route: str = "default"
     max_deliveries: int = 4  # screening that crashed or timed out this often makes a message poison
     screening_timeout_s: float = 10.0
+    excerpts: bool = True  # what matched may be stored with the verdict
+    archive: bool = False  # a copy of each message that was screened goes to ARCHIVE
     unscannable: UnscannablePolicy = UnscannablePolicy()

@@ -11,9 +11,12 @@ from fastapi import Query
 from postern_api.access import Reader, guarded_router
 from postern_api.context import InContext
 from postern_api.errors import InvalidError, NotFoundError, declared
-from postern_api.fields import Limit, Part
+from postern_api.fields import Exactly, Limit, Part
+from postern_api.messages.recording import VERDICT
 from postern_api.messages.records import DispositionRow, EventRow, MessageRow
 from postern_api.messages.schemas import DispositionView, EventView, MessagePage, MessageView, PlaceView, TraceView
+from postern_api.messages.verdict_schemas import MessageVerdict, RuleOutcomeView, VerdictView
+from postern_api.messages.verdicts import of_rules
 from postern_core.bus.topology import checked_route_name
 from postern_core.disposition import DispositionKind
 from postern_core.ids import QueueId, parse_queue_id
@@ -48,7 +51,9 @@ def _view(row: MessageRow, ends: Sequence[DispositionRow]) -> MessageView:
 
 
 def _event(row: EventRow) -> EventView:
-    return EventView(**asdict(row))
+    # the verdict has an answer of its own
+    fields = {name: value for name, value in row.fields.items() if name != VERDICT}
+    return EventView(kind=row.kind, at=row.at, service=row.service, fields=fields)
 
 
 @router.get("", responses=declared(400))
@@ -86,3 +91,19 @@ async def get_message(queue_id: str, context: InContext, _: Reader) -> TraceView
         history=[_event(row) for row in trace.history],
         places=[PlaceView(stream=place.stream, subject=place.subject) for place in places] if places is not None else None,
     )
+
+
+@router.get("/{queue_id}/verdict", responses=declared(400, 404, 409))
+async def get_verdict(
+    queue_id: str,
+    context: InContext,
+    _: Reader,
+    why_not: Annotated[bool, Query(description="Tell of each rule what came of it, and why it did not match.")] = False,
+    rule_id: Annotated[Exactly, Query(description="Of this rule alone; with `why_not`.")] = "",
+) -> MessageVerdict:
+    """What the screener decided about a message, where each rule matched, and why the others did not. It is known for as long as the trace is
+    kept; of a held message for as long as it is held."""
+    checked = checked_queue_id(queue_id)
+    told = await context.verdicts.find(checked)
+    rules = RuleOutcomeView.all_of(of_rules(await context.verdicts.why_not(told.verdict), rule_id)) if why_not else None
+    return MessageVerdict(queue_id=checked, at=told.at, verdict=VerdictView.of(told.verdict), rules=rules)

@@ -22,6 +22,7 @@ from postern_core.envelope import Gate
 from postern_core.events import EventKind, TraceEvent
 from postern_core.ids import accepted_at, parse_queue_id
 
+VERDICT: Final = "verdict"  # among the fields of `screened`
 HISTORY: Final = "disposition"  # kind of those steps that are past and present dispositions
 Step = tuple[str, datetime, str, dict[str, Any]]  # kind, when, service, fields
 
@@ -106,7 +107,8 @@ def steps_of(told: Iterable[TraceEvent], ends: Iterable[Disposition]) -> dict[st
     """Steps and dispositions by message."""
     found: dict[str, list[tuple[str, datetime, str, object]]] = {}
     for event in told:
-        found.setdefault(event.id, []).append((event.kind.value, event.at, event.service, event.fields))
+        fields = event.fields if event.verdict is None else event.fields | {VERDICT: event.verdict}
+        found.setdefault(event.id, []).append((event.kind.value, event.at, event.service, fields))
     for end in ends:
         found.setdefault(end.id, []).append((HISTORY, end.at, "", end))
     return found

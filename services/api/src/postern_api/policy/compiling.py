@@ -86,6 +86,8 @@ def compile_policy(snapshot: Snapshot, revision: int) -> Compiled | None:
             default_route=default,
             max_deliveries=general.max_deliveries,
             screening_timeout_s=general.screening_timeout_s,
+            excerpts=general.excerpts,
+            archive=general.archive,
             unscannable=snapshot.unscannable,
         ),
         delivery=DeliveryPolicy(

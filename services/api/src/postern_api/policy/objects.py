@@ -84,6 +84,8 @@ class GeneralSettings(msgspec.Struct, frozen=True, kw_only=True):
     ndr_copy_to: str = ""
     max_deliveries: int = 4
     screening_timeout_s: float = 10.0
+    excerpts: bool = True  # of what matched are stored
+    archive: bool = False  # of what was screened, for rehearsals
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,13 +16,13 @@ from postern_api.policy.publishing import Publisher
 from postern_api.status.board import StatusBoard, is_fresh
 from postern_api.status.schemas import CertificateView, PolicyStatus, ReplicaView, StatusView, StreamView
 from postern_core.bus import Bus
-from postern_core.bus.topology import BADMAIL, BODIES, DEFERRED, DISPOSITIONS, EVENTS, INTAKE, OUTBOUND, QUARANTINE
+from postern_core.bus.topology import ARCHIVE, BADMAIL, BODIES, DEFERRED, DISPOSITIONS, EVENTS, INTAKE, OUTBOUND, QUARANTINE
 from postern_core.control import CertificateStatus, ServiceStatus
 from postern_core.errors import TransientError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-STREAMS: Final = (INTAKE, OUTBOUND, DEFERRED, QUARANTINE, BADMAIL, BODIES, DISPOSITIONS, EVENTS)
+STREAMS: Final = (INTAKE, OUTBOUND, DEFERRED, QUARANTINE, BADMAIL, BODIES, DISPOSITIONS, EVENTS, ARCHIVE)
 
 
 class StatusService:

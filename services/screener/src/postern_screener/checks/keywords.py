@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import hyperscan
 
 from postern_core.policy import KeywordCondition, KeywordScope
-from postern_screener.checks.hit import Hit
+from postern_screener.checks.hit import Hit, Locate
 from postern_screener.text import Searchable, UnicodeText, fold
 
 MAX_PHRASE_CHARACTERS: Final = 1000
@@ -113,7 +113,7 @@ class KeywordCheck:
             yield Hit(criterion, part, locate)
 
 
-def _locator(where: Searchable, start: int, end: int) -> Callable[[], tuple[int, str]]:
+def _locator(where: Searchable, start: int, end: int) -> Locate:
     return lambda: where.locate(start, end)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from postern_core.policy import AllOf, AnyOf, Condition, Criterion, Not
+from postern_core.policy.conditions import AllOf, AnyOf, Condition, Criterion, Not
 
 Truth = Callable[[int], bool | None]  # of a criterion by its number; None: not known yet
 

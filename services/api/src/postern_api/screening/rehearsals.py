@@ -1,0 +1,305 @@
+"""Rehearsals: rules tried on held mail and on the traffic of the last hours, to see which messages would change their disposition.
+
+One at a time, in this process's memory: a restart forgets them. A rehearsal takes what nobody else wants: the screener tries its mail at the lowest
+priority, in small requests one after the other, with rests while there is live mail, and it waits while mail waits in INTAKE or the machine is busy. What it tells is bounded; the
+counts are whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+from collections import Counter
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+
+from postern_api.errors import ApiError, ConflictError, NotFoundError, TooLargeError
+from postern_api.screening.drafts import Draft
+from postern_api.screening.service import ScreeningService, encoded
+from postern_api.screening.sources import Earlier, Sources
+from postern_core.bus import Bus
+from postern_core.bus.topology import INTAKE, SCREENER_CONSUMER
+from postern_core.envelope import Envelope
+from postern_core.errors import TransientError
+from postern_core.ids import QueueId, new_queue_id
+from postern_core.trial import TrialAnswer, Tried
+from postern_core.verdict import Decision, Verdict
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+MOST_CHANGES: Final = 1000  # listed; all are counted
+MOST_RECIPIENTS: Final = 1000
+_MOST_KEPT: Final = 20  # rehearsals that are over
+_BATCH_MESSAGES: Final = 32
+_BATCH_OCTETS: Final = 1024 * 1024
+_BACKLOG: Final = 20  # entries that wait in INTAKE
+_PAUSE_S: Final = 0.5
+# broker, api and the worker hand the mail over at no low priority: while there is live mail, that is done a tenth of the time at most
+_REST: Final = 9.0
+_LONGEST_REST_S: Final = 5.0
+_NOTICEABLE_MS: Final = 5.0
+_REFUSED_RETRIES: Final = 30  # the screener is busy with other trials
+
+
+class Source(enum.StrEnum):
+    """What mail a rehearsal goes through."""
+
+    HELD = "held"
+    ARCHIVE = "archive"
+    ALL = "all"
+
+
+class State(enum.StrEnum):
+    """How far a rehearsal is."""
+
+    RUNNING = "running"
+    DONE = "done"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A message that would come to another end, for these recipients."""
+
+    queue_id: QueueId
+    source: str
+    before: Verdict
+    after: Verdict
+    sender: str
+    recipients: tuple[str, ...]
+    subject: str
+
+
+@dataclass(slots=True)
+class Rehearsal:
+    """One of them, as far as it is."""
+
+    id: str
+    actor: str
+    source: Source
+    hours: int
+    draft: Draft
+    most: int
+    begun_at: datetime
+    state: State = State.RUNNING
+    detail: str = ""
+    ended_at: datetime | None = None
+    waiting: bool = False  # for live mail
+    beside_live_mail: bool = False
+    rest_s: float = 0.0  # before the next request
+    progress: float = 0.0
+    examined: int = 0
+    left_out: int = 0  # unreadable, or too large to be tried
+    failed: int = 0  # their inspection failed
+    changed: int = 0
+    changes: list[Change] = field(default_factory=list)
+    caught: Counter[str] = field(default_factory=Counter)  # recipients of mail that passed and would not
+
+
+class Rehearsals:
+    """See the module."""
+
+    def __init__(self, bus: Bus, screening: ScreeningService, sources: Sources) -> None:
+        self._bus = bus
+        self._screening = screening
+        self._sources = sources
+        self._all: dict[str, Rehearsal] = {}
+        self._wake = asyncio.Event()
+
+    def begin(self, *, actor: str, source: Source, hours: int, draft: Draft, most: int) -> Rehearsal:
+        """ConflictError while another one runs."""
+        if any(each.state is State.RUNNING for each in self._all.values()):
+            raise ConflictError("rehearsing", "a rehearsal runs already: wait for its end, or stop it")
+        made = Rehearsal(
+            id=f"h-{new_queue_id()}", actor=actor, source=source, hours=hours, draft=draft, most=most, begun_at=datetime.now(UTC)
+        )
+        while len(self._all) >= _MOST_KEPT:
+            del self._all[next(iter(self._all))]
+        self._all[made.id] = made
+        self._wake.set()
+        log.info("rehearsal.begun", rehearsal=made.id, actor=actor, source=source.value, rules=len(draft.policy.rules))
+        return made
+
+    def known(self) -> list[Rehearsal]:
+        """Newest first."""
+        return list(self._all.values())[::-1]
+
+    def get(self, identity: str) -> Rehearsal:
+        found = self._all.get(identity)
+        if found is None:
+            raise NotFoundError("rehearsal", identity)
+        return found
+
+    def stop(self, identity: str) -> None:
+        """Stop it; one that is over is forgotten."""
+        found = self.get(identity)
+        if found.state is State.RUNNING:
+            _end(found, State.STOPPED)
+        else:
+            del self._all[identity]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Carry out what was begun, until `stop`."""
+        stopped = asyncio.ensure_future(stop.wait())
+        stopped.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not stop.is_set():
+                await self._wake.wait()
+                self._wake.clear()
+                for rehearsal in list(self._all.values()):
+                    if rehearsal.state is State.RUNNING and not stop.is_set():
+                        await self._carry_out(rehearsal, stop)
+        finally:
+            stopped.cancel()
+
+    async def _carry_out(self, rehearsal: Rehearsal, stop: asyncio.Event) -> None:
+        carrying = asyncio.create_task(self._rehearse(rehearsal), name="rehearsal")
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait({carrying, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            carrying.cancel()
+            stopping.cancel()
+            await asyncio.gather(carrying, stopping, return_exceptions=True)
+
+    async def _rehearse(self, rehearsal: Rehearsal) -> None:
+        try:
+            section = await encoded(rehearsal.draft.policy)
+            batch: list[Earlier] = []
+            async with contextlib.aclosing(self._mail(rehearsal)) as mail:
+                async for each in mail:
+                    rehearsal.progress = _progress(rehearsal.source, each)
+                    if each.envelope is None:
+                        rehearsal.left_out += 1
+                        continue
+                    batch.append(each)
+                    if len(batch) >= _BATCH_MESSAGES or sum(len(one.body) for one in batch) >= _BATCH_OCTETS:
+                        await self._try(rehearsal, section, batch)
+                        batch = []
+                    if rehearsal.state is not State.RUNNING or rehearsal.examined + len(batch) >= rehearsal.most:
+                        break
+            await self._try(rehearsal, section, batch)
+            if rehearsal.state is State.RUNNING:
+                rehearsal.progress = 1.0
+                _end(rehearsal, State.DONE)
+        except (ApiError, TransientError) as error:
+            _end(rehearsal, State.FAILED, error.message if isinstance(error, ApiError) else "the bus does not answer")
+        except Exception:  # the one handler of a rehearsal: whoever looks at it is told
+            log.exception("rehearsal.failed", rehearsal=rehearsal.id)
+            _end(rehearsal, State.FAILED, "internal error, see the api's log")
+
+    async def _mail(self, rehearsal: Rehearsal) -> AsyncGenerator[Earlier]:
+        if rehearsal.source is not Source.ARCHIVE:
+            async for each in self._sources.held():
+                yield each
+        if rehearsal.source is not Source.HELD:
+            async for each in self._sources.archived(rehearsal.begun_at - timedelta(hours=rehearsal.hours)):
+                yield each
+
+    async def _try(self, rehearsal: Rehearsal, section: bytes, batch: list[Earlier]) -> None:
+        if not batch or not await self._nobody_waits(rehearsal):
+            return
+        mail = [(each.envelope, each.body) for each in batch if each.envelope is not None]
+        begun = asyncio.get_running_loop().time()
+        for attempt in range(_REFUSED_RETRIES + 1):
+            try:
+                answer = await self._screening.ask(section, mail)
+                break
+            except TooLargeError:
+                # one at a time; the one that does not fit by itself is left out
+                if len(batch) == 1:
+                    rehearsal.left_out += 1
+                    return
+                for each in batch:
+                    await self._try(rehearsal, section, [each])
+                return
+            except ConflictError as error:
+                if "busy" not in error.message or attempt == _REFUSED_RETRIES:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
+        for each, tried in zip(batch, answer.tried, strict=True):
+            _compare(rehearsal, each, tried)
+        took_s = asyncio.get_running_loop().time() - begun
+        if _is_starved(answer):
+            rehearsal.rest_s = _LONGEST_REST_S
+        else:
+            rehearsal.rest_s = min(_REST * took_s, _LONGEST_REST_S) if rehearsal.beside_live_mail else 0.0
+
+    async def _nobody_waits(self, rehearsal: Rehearsal) -> bool:
+        """Wait until live mail does not; False when the rehearsal was stopped meanwhile."""
+        rehearsal.waiting = rehearsal.rest_s >= _LONGEST_REST_S
+        await asyncio.sleep(rehearsal.rest_s)
+        while rehearsal.state is State.RUNNING:
+            info = await self._bus.consumer_info(INTAKE, SCREENER_CONSUMER)
+            pending = int(info["num_pending"])
+            rehearsal.beside_live_mail = pending + int(info["num_ack_pending"]) > 0
+            rehearsal.waiting = pending > _BACKLOG
+            if not rehearsal.waiting:
+                return True
+            await asyncio.sleep(_PAUSE_S)
+        return False
+
+
+def _is_starved(answer: TrialAnswer) -> bool:
+    """Whether the screener's child, which runs when nobody else wants to, got the processor for less than half of the time: there is no capacity to spare."""
+    wall, cpu = (sum(tried.steps_ms.get(name, 0.0) for tried in answer.tried) for name in ("screen", "cpu"))
+    return wall > _NOTICEABLE_MS and cpu < wall / 2
+
+
+def _compare(rehearsal: Rehearsal, earlier: Earlier, tried: Tried) -> None:
+    rehearsal.examined += 1
+    if tried.verdict is None:
+        rehearsal.failed += 1
+        return
+    if earlier.verdict is None or earlier.envelope is None:
+        return
+    everybody = tuple(recipient.address for recipient in earlier.envelope.recipients)
+    ends = [(share.recipients, share.verdict) for share in tried.shares] or [(everybody, tried.verdict)]
+    before = (earlier.verdict.decision, earlier.verdict.forward_to)
+    others = [(whom, after) for whom, after in ends if (after.decision, after.forward_to) != before]
+    rehearsal.changed += bool(others)
+    for recipients, after in others:
+        _note(rehearsal, earlier, tried, earlier.envelope, recipients, earlier.verdict, after)
+
+
+def _note(
+    rehearsal: Rehearsal,
+    earlier: Earlier,
+    tried: Tried,
+    envelope: Envelope,
+    recipients: tuple[str, ...],
+    before: Verdict,
+    after: Verdict,
+) -> None:
+    if len(rehearsal.changes) < MOST_CHANGES:
+        subject = tried.subject or earlier.subject
+        rehearsal.changes.append(Change(envelope.id, earlier.source, before, after, envelope.reverse_path, recipients, subject))
+    if before.decision is Decision.PASS:
+        for address in recipients:
+            if address in rehearsal.caught or len(rehearsal.caught) < MOST_RECIPIENTS:
+                rehearsal.caught[address] += 1
+
+
+def _progress(source: Source, each: Earlier) -> float:
+    """Held mail is the first half of a rehearsal of both."""
+    if source is not Source.ALL:
+        return each.read
+    return each.read / 2 + (0.5 if each.source == "archive" else 0.0)
+
+
+def _end(rehearsal: Rehearsal, state: State, detail: str = "") -> None:
+    rehearsal.state, rehearsal.detail, rehearsal.ended_at, rehearsal.waiting = state, detail, datetime.now(UTC), False
+    log.info(
+        "rehearsal.ended",
+        rehearsal=rehearsal.id,
+        state=state.value,
+        examined=rehearsal.examined,
+        changed=rehearsal.changed,
+        reason=detail,
+    )
