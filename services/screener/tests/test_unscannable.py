@@ -85,6 +85,8 @@ def test_poison_is_held_or_deleted_and_never_passes() -> None:
     assert (held.decision, held.hold_reason, held.detail) == (Decision.HOLD, HoldReason.POISON, "screening failed 4 times")
     deleted = poisoned(7, "screening failed 4 times", UnscannablePolicy(poison=DELETE))
     assert (deleted.decision, deleted.detail) == (Decision.DELETE, "screening failed 4 times")
+    assert not held.was_screened
+    assert not deleted.was_screened  # so that nobody is told why its rules did not match
     with pytest.raises(ValueError, match="cannot pass"):
         UnscannablePolicy(poison=PASS)
     encoded = encode_section(ScreeningPolicy(revision=1, unscannable=UnscannablePolicy(poison=DELETE)))

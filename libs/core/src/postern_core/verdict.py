@@ -97,6 +97,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     obstacles: tuple[Obstacle, ...] = ()  # what could not be screened, whatever was decided; the first of each kind, then others
 
     @property
+    def was_screened(self) -> bool:
+        """Whether an inspection came to an end, and not something else decided."""
+        poison = any(obstacle.kind is Unscannable.POISON for obstacle in self.obstacles)
+        return not poison and self.hold_reason not in (HoldReason.POISON, HoldReason.BODY_MISSING)
+
+    @property
     def deciding(self) -> Finding | None:
         """The first finding of the rule that decided; None when no rule did."""
         return next((finding for finding in self.findings[:1] if not finding.monitored), None)

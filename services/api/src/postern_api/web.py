@@ -62,7 +62,6 @@ _TAGS = [
     {"name": "routes", "description": "Ways out: smart hosts, TLS, credentials (write-only)."},
     {"name": "rules", "description": "Screening rules. The first that matches decides."},
     {"name": "rule sets", "description": "For what mail the rules in a set are: by gate, recipients, time."},
-    {"name": "screening", "description": "What the screener does where no rule decides."},
     {"name": "users", "description": "SMTP users of the authenticated gate (passwords write-only)."},
     {"name": "auth-failures", "description": "Failed logins at the authenticated gate, and who is blocked for them."},
     {"name": "listeners", "description": "The two gates: a resource for each property sheet."},
@@ -74,7 +73,7 @@ _TAGS = [
     {"name": "badmail", "description": "What could neither be delivered nor returned."},
     {"name": "quarantine", "description": "Held mail: read, release, forward, delete."},
     {"name": "messages", "description": "The trace of every message."},
-    {"name": "screening", "description": "Rules are tried before they bite."},
+    {"name": "screening", "description": "Rules are tried before they bite; and what becomes of mail where none decides."},
     {"name": "ledger", "description": "accepted = dispositions + in flight."},
     {
         "name": "alerts",

@@ -77,6 +77,7 @@ class Inspection:
     def _searched(self) -> Iterator[Hit]:
         """All hits in the order of the message: envelope, header fields, then part by part."""
         ruleset, message = self.ruleset, self.message
+        self._text_read = 0
         if ruleset.malformed is not None:
             for defect in self.defects:
                 if defect.kind in _MALFORMED:
@@ -99,7 +100,9 @@ class Inspection:
         self._text_read += len(content)
         texts = searchable(content[:left], part.charset, is_html=part.is_html)
         if left < len(content):
-            self.defects += (Defect(part.path, f"more than {MAX_TEXT} octets of text to decode", Unscannable.LIMIT),)
+            defect = Defect(part.path, f"more than {MAX_TEXT} octets of text to decode", Unscannable.LIMIT)
+            if defect not in self.defects:
+                self.defects += (defect,)
             if is_plain_ascii(content, part.charset):
                 texts.append(PlainText(content))
         return texts
