@@ -1,4 +1,4 @@
-# Every image of Postern: one target for each service, and `broker`, `database`, `tools`.
+# Every image of Postern: one target for each service, and `broker`, `database`, `tools`; `clamav` and `rspamd` for the profiles of these names.
 #
 #   docker build --target screener -t postern-screener .
 #
@@ -169,3 +169,32 @@ HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=6 \
     CMD ["pg_isready", "-q", "-h", "/run/postgresql", "-U", "postern", "-d", "postgres"]
 USER 10001:10001
 CMD ["python", "/opt/postern/start.py"]
+
+
+# ---- clamav: the distribution's clamd, and freshclam, which runs in a container of its own beside it. Signatures lie in a volume.
+FROM account AS clamav
+RUN apt-get -q update \
+    && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q install -y --no-install-recommends \
+        clamav-daemon clamav-freshclam ca-certificates >/dev/null \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb /var/log/* /usr/share/doc/* /usr/share/man/* \
+    && install -d -o postern -g postern -m 0755 /var/lib/clamav
+COPY deploy/clamav/ /opt/postern/
+EXPOSE 3310
+HEALTHCHECK --interval=10s --timeout=5s --start-period=900s --retries=3 \
+    CMD ["python", "-c", "import socket; s = socket.create_connection(('127.0.0.1', 3310), 4); s.sendall(b'zPING\\0'); assert s.recv(9) == b'PONG\\0'"]
+USER 10001:10001
+CMD ["python", "/opt/postern/start.py"]
+
+
+# ---- rspamd: the distribution's, without Redis; what it learns and caches lies in a volume
+FROM account AS rspamd
+RUN apt-get -q update \
+    && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q install -y --no-install-recommends rspamd ca-certificates >/dev/null \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb /var/log/* /usr/share/doc/* /usr/share/man/* \
+    && install -d -o postern -g postern -m 0755 /var/lib/rspamd
+COPY deploy/rspamd/ /etc/rspamd/
+EXPOSE 11333
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:11333/ping', timeout=4)"]
+USER 10001:10001
+CMD ["rspamd", "--no-fork", "--config", "/etc/rspamd/rspamd.conf", "--var=RUNDIR=/run/rspamd", "--var=DBDIR=/var/lib/rspamd"]

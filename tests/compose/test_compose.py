@@ -18,7 +18,7 @@ ONE_SHOT = ("init", "provision", "demo-policy")
 NETWORKS = {
     "ingress-anon": {"edge", "bus"},
     "ingress-auth": {"edge", "bus"},
-    "screener": {"bus"},
+    "screener": {"bus", "engines"},
     "delivery": {"edge", "bus", "database"},
     "api": {"edge", "bus", "database"},
     "nats": {"bus"},

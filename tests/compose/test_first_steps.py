@@ -17,6 +17,7 @@ from cryptography import x509
 from postern_api.bootstrap import BootstrapFile
 from postern_core.bus import broker_files
 from postern_core.bus.permissions import PROVISIONER, SERVICES
+from postern_core.policy import ClamdEngine
 
 ROOT = Path(__file__).parents[2]
 NATS_SERVER = Path(sys.executable).parent / "nats-server"
@@ -173,3 +174,20 @@ def test_an_image_gets_the_packages_of_its_part_and_of_those_below_it() -> None:
     dependencies = {"core": ["msgspec"], "smtp": ["core", "aiosmtpd"], "gate": ["smtp", "argon2-cffi"], "screener": ["core"]}
     assert third_party.third_party("gate", dependencies) == {"msgspec", "aiosmtpd", "argon2-cffi"}
     assert third_party.third_party("screener", dependencies) == {"msgspec"}
+
+
+def test_the_clamd_of_the_profile_takes_what_it_is_sent_and_never_calls_clean_what_it_did_not_look_at() -> None:
+    lines = (ROOT / "deploy" / "clamav" / "clamd.conf").read_text().splitlines()
+    settings = dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
+    sizes = [int(settings[name].removesuffix("M")) * 1024**2 for name in ("StreamMaxLength", "MaxFileSize", "MaxScanSize")]
+    assert min(sizes) >= ClamdEngine().max_bytes
+    assert settings["AlertExceedsMax"] == "yes"
+
+
+def test_clamd_waits_for_its_first_signatures(tmp_path: Path) -> None:
+    clamav = module_of("deploy/clamav/start.py")
+    (tmp_path / "tmp.1234").mkdir()
+    (tmp_path / "freshclam.dat").touch()
+    assert not clamav.has_signatures(tmp_path)
+    (tmp_path / "main.cld").touch()
+    assert clamav.has_signatures(tmp_path)

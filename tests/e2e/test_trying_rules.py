@@ -22,6 +22,7 @@ from postern_core.bus import BodyStore
 from postern_core.bus.topology import ARCHIVE, INTAKE, intake_subject
 from postern_core.envelope import Gate, frame
 from postern_screener.app import serve
+from postern_screener.engines.asking import EngineDesk
 from postern_screener.settings import Settings
 from postern_screener.trials import Trials
 from postern_screener.trials import default_command as trial_command
@@ -280,7 +281,9 @@ async def test_held_mail_is_rehearsed_with_rules_that_would_let_it_go(api: Runni
 async def test_a_rehearsal_waits_for_live_mail_and_can_be_stopped(broker: Broker, tmp_path: Path) -> None:
     starter, stop = ApiStarter(broker, tmp_path), asyncio.Event()
     bus = await broker.connect("screener")
-    answering = asyncio.create_task(Trials(bus, trial_command(1024)).run(stop))  # it answers the api, and screens no mail
+    answering = asyncio.create_task(
+        Trials(bus, trial_command(1024), EngineDesk().ask).run(stop)
+    )  # it answers the api, and screens no mail
     try:
         api = await starter(BOOTSTRAP)
         screener = await broker.connect("screener")

@@ -21,6 +21,7 @@ from postern_core.ids import accepted_at, new_queue_id
 from postern_core.policy import KeywordCondition, Rule, ScreeningPolicy, encode_section
 from postern_core.trial import MOST_TRIAL_OCTETS, TrialAnswer, Tried, frame_trial, unframe_trial
 from postern_core.verdict import Action, Decision
+from postern_screener.engines.asking import EngineDesk
 from postern_screener.ruleset import compile_policy
 from postern_screener.screening import screen
 from postern_screener.trial_child import give_way
@@ -73,7 +74,7 @@ def decode(data: bytes) -> TrialAnswer | ControlError:
 async def running(broker: Broker, request: pytest.FixtureRequest) -> AsyncIterator[Running]:
     api, screener, stop = await broker.connect("api"), await broker.connect("screener"), asyncio.Event()
     broken = (sys.executable, str(Path(__file__).parent / "programs" / "trial_child.py"), "1024")
-    trials = Trials(screener, default_command(1024) if request.param == "default" else broken, each_s=2)
+    trials = Trials(screener, default_command(1024) if request.param == "default" else broken, EngineDesk().ask, each_s=2)
     serving = asyncio.create_task(trials.run(stop))
     while True:
         try:

@@ -10,6 +10,9 @@ from datetime import datetime
 
 import msgspec
 
+from postern_core.policy.engines import OnFailure
+from postern_core.verdict import Engine
+
 CONTROL_TIMEOUT_S = 5.0
 
 
@@ -110,6 +113,30 @@ class CertificateStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     problem: str = ""  # what is wrong with it, in a sentence; "" when nothing is
 
 
+class EngineState(enum.StrEnum):
+    """How an engine is, as a worker of the screener sees it."""
+
+    UNKNOWN = "unknown"  # not asked yet
+    OK = "ok"
+    FAILING = "failing"  # the last question failed
+    OPEN = "open"  # it failed so often that it is not asked for a while
+
+
+TROUBLED = frozenset({EngineState.FAILING, EngineState.OPEN})  # it gives no answers
+
+
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An engine that is on, and what came of asking it since the worker started."""
+
+    engine: Engine
+    state: EngineState
+    on_failure: OnFailure
+    error: str = ""  # of the last failure, while it lasts
+    asked: int = 0
+    failed: int = 0
+    seconds: float = 0.0  # spent waiting for its answers, all together
+
+
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a running instance says of itself every few seconds (KV STATUS, key `<service>.<instance>`)."""
 
@@ -125,3 +152,4 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     detail: str = ""
     listens: tuple[str, ...] = ()  # of a gate: host:port, and " (TLS)" behind it where TLS starts at once
     certificates: tuple[CertificateStatus, ...] = ()  # of a gate that has TLS; the default one first
+    engines: tuple[EngineStatus, ...] = ()  # of a screener: those that are on

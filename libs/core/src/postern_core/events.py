@@ -22,7 +22,7 @@ class EventKind(enum.StrEnum):
     ACCEPTED = "accepted"  # a gate said 250
     SCREENED = "screened"  # the verdict, with rule, part and offset
     ATTEMPTED = "attempted"  # one SMTP transaction with a next hop and how it ended
-    DEFERRED = "deferred"  # waits in the retry queue
+    DEFERRED = "deferred"  # waits: in the retry queue, or in INTAKE for an engine
     DELAY_NOTIFIED = "delay-notified"  # the sender was told that it takes longer
     NDR_QUEUED = "ndr-queued"
     RELEASED = "released"  # from quarantine, by an administrator

@@ -30,6 +30,14 @@ class Decision(enum.StrEnum):
     FORWARD = "forward"
 
 
+class Engine(enum.StrEnum):
+    """Other programs, and rule files, that the screener asks about a message."""
+
+    CLAMD = "clamd"  # ClamAV's daemon: viruses
+    RSPAMD = "rspamd"  # spam score
+    YARA = "yara"  # rule files that were uploaded, inside the screener
+
+
 class HoldReason(enum.StrEnum):
     """Why a message lies in quarantine."""
 
@@ -40,6 +48,8 @@ class HoldReason(enum.StrEnum):
     INCOMPLETE = "incomplete"  # message/partial, message/external-body: its content is elsewhere
     POISON = "poison"  # screening it crashed or timed out too often
     AUTHENTICATION = "authentication"  # the gate asked for it: DMARC, by the policy of the author's domain
+    VIRUS = "virus"  # an engine found one, and no rule speaks of it
+    ENGINE_FAILED = "engine-failed"  # an engine that was needed to judge it could not answer
     BODY_MISSING = "body-missing"  # its stored body is gone or damaged: an alarm
 
 
@@ -81,6 +91,15 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     monitored: bool = False  # the rule only records what it would do
 
 
+class EngineAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an engine said of the message, or why it could not."""
+
+    engine: Engine
+    result: str  # "clean", "found", "failed"; of rspamd its action
+    detail: str = ""  # what was found, the score, or why it failed; at most 200 characters
+    ms: float = 0.0  # until it had answered
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The outcome of screening one message under one policy revision."""
 
@@ -94,6 +113,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     criteria: tuple[str, ...] = ()  # keys (policy.matching) of those that held, as far as anybody looked; at most MOST_CRITERIA
     criteria_cut: bool = False  # there were more
     unasked: tuple[str, ...] = ()  # keys of criteria of which nobody knows: what they depend on was not asked
+    answers: tuple[EngineAnswer, ...] = ()  # of the engines that were asked
+    unscanned: tuple[Engine, ...] = ()  # engines that failed, and without which the message passes by policy
     obstacles: tuple[Obstacle, ...] = ()  # what could not be screened, whatever was decided; the first of each kind, then others
 
     @property

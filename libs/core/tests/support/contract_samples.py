@@ -24,6 +24,8 @@ from postern_core.control import (
     BadmailRow,
     CertificateStatus,
     ControlError,
+    EngineState,
+    EngineStatus,
     QueueAction,
     QueueChanged,
     QueuePage,
@@ -50,11 +52,13 @@ from postern_core.policy import (
     BareNewline,
     CalloutRoute,
     CipherFloor,
+    ClamdEngine,
     ClientCondition,
     DeliveryPolicy,
     DirectionCondition,
     DmarcAction,
     DnsList,
+    Engines,
     GateLimits,
     GatePolicy,
     GateState,
@@ -78,6 +82,8 @@ from postern_core.policy import (
     Mechanism,
     NextHop,
     Not,
+    OnFailure,
+    OnVirus,
     Rates,
     RecipientCondition,
     RecipientList,
@@ -87,6 +93,7 @@ from postern_core.policy import (
     ReverseDns,
     Route,
     RouteTls,
+    RspamdEngine,
     Rule,
     RuleMode,
     ScheduleCondition,
@@ -97,6 +104,7 @@ from postern_core.policy import (
     SessionLogging,
     SessionLogLevel,
     SizeCondition,
+    SpamCondition,
     Switch,
     Throttling,
     TlsUse,
@@ -104,8 +112,12 @@ from postern_core.policy import (
     UnscannableAction,
     UnscannablePolicy,
     UserCondition,
+    VirusCondition,
     Weekday,
     WhenUnavailable,
+    YaraCondition,
+    YaraEngine,
+    YaraFile,
 )
 from postern_core.policy.commands import CommandRule, ListenerCommands, OnViolation
 from postern_core.policy.filters import DeniedAs, ListenerAddresses, ListenerRecipients, ListenerRelaying, ListenerSenders
@@ -119,7 +131,18 @@ from postern_core.sessions import (
     SessionState,
 )
 from postern_core.trial import TrialAnswer, TrialMessage, TrialPlace, TrialRequest, Tried, TriedShare
-from postern_core.verdict import Action, Decision, Finding, HeldMessage, HoldReason, Obstacle, Unscannable, Verdict
+from postern_core.verdict import (
+    Action,
+    Decision,
+    Engine,
+    EngineAnswer,
+    Finding,
+    HeldMessage,
+    HoldReason,
+    Obstacle,
+    Unscannable,
+    Verdict,
+)
 
 ID = QueueId("01m872jv7bexwrfkmpb6w2jh6c")
 ACCEPTED = datetime(2026, 11, 24, 15, 26, 27, 250_000, tzinfo=UTC)
@@ -226,6 +249,23 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
     ),
     "held-message-1.mail": (HeldMessage(envelope=STOWED, verdict=VERDICT, subject="grüße", generation=1), b""),
     "archived-message-1.mail": (ArchivedMessage(envelope=ENVELOPE, verdict=VERDICT, subject="grüße"), MAIL),
+    "held-message-1-engines.mail": (
+        HeldMessage(
+            envelope=STOWED,
+            verdict=Verdict(
+                revision=42,
+                decision=Decision.HOLD,
+                hold_reason=HoldReason.ENGINE_FAILED,
+                detail="clamd failed: cannot connect",
+                answers=(
+                    EngineAnswer(engine=Engine.CLAMD, result="failed", detail="cannot connect", ms=1.5),
+                    EngineAnswer(engine=Engine.RSPAMD, result="add header", detail="7.5 of 15"),
+                ),
+                unscanned=(Engine.CLAMD,),
+            ),
+        ),
+        b"",
+    ),
     "badmail-1.mail": (
         Badmail(job=JOB, recipients=JOB.recipients, reason="there is nobody to tell", last_reply="550 5.1.1 no such user"),
         MAIL,
@@ -458,6 +498,40 @@ PLAIN: dict[str, msgspec.Struct] = {
         ),
     ),
     "screening-policy-1-kept.json": ScreeningPolicy(revision=42, excerpts=False, archive=True),
+    "screening-policy-1-engines.json": ScreeningPolicy(
+        revision=42,
+        rules=(
+            Rule(id="r1", name="viruses", condition=VirusCondition(names=("Win.*",)), action=Action.DELETE),
+            Rule(id="r2", name="spam", condition=SpamCondition(at_least=7.5, actions=("reject",)), action=Action.HOLD),
+            Rule(id="r3", name="yara", condition=YaraCondition(rules=("A",), tags=("macro",)), action=Action.HOLD),
+        ),
+        engines=Engines(
+            clamd=ClamdEngine(
+                enabled=True,
+                address="/run/clamd.sock",
+                timeout_s=5.0,
+                on_failure=OnFailure.HOLD,
+                max_bytes=1000,
+                max_connections=2,
+                on_virus=OnVirus.DELETE,
+            ),
+            rspamd=RspamdEngine(
+                enabled=True,
+                url="http://rspamd:11333",
+                timeout_s=5.0,
+                on_failure=OnFailure.DEFER,
+                max_bytes=1000,
+                max_connections=2,
+            ),
+            yara=YaraEngine(
+                enabled=True,
+                timeout_s=3,
+                on_failure=OnFailure.PASS,
+                files=(YaraFile(name="own.yar", source="rule A : macro { condition: true }"),),
+            ),
+            hold_after_s=3600.0,
+        ),
+    ),
     "screening-policy-1.json": ScreeningPolicy(
         revision=42,
         rules=(
@@ -561,6 +635,24 @@ PLAIN: dict[str, msgspec.Struct] = {
         pid=77,
         in_flight=3,
         detail="2 workers",
+    ),
+    "service-status-1-engines.json": ServiceStatus(
+        service="screener",
+        instance="one",
+        started_at=ACCEPTED,
+        at=LATER,
+        ready=True,
+        engines=(
+            EngineStatus(
+                engine=Engine.CLAMD,
+                state=EngineState.OPEN,
+                on_failure=OnFailure.DEFER,
+                error="cannot connect",
+                asked=12,
+                failed=5,
+                seconds=1.5,
+            ),
+        ),
     ),
     "service-status-1-listening.json": ServiceStatus(
         service="ingress-auth", instance="one", started_at=ACCEPTED, at=LATER, ready=True, listens=("[::]:587", "[::]:465 (TLS)")

@@ -22,6 +22,7 @@ from postern_api.audit import endpoints as audit
 from postern_api.auth_failures import endpoints as auth_failures
 from postern_api.context import Context
 from postern_api.domains import endpoints as domains
+from postern_api.engines import endpoints as engines
 from postern_api.general import endpoints as general
 from postern_api.health import endpoints as health
 from postern_api.ledger import endpoints as ledger
@@ -44,6 +45,7 @@ from postern_api.tokens import endpoints as tokens
 from postern_api.unscannable import endpoints as unscannable
 from postern_api.users import app_passwords
 from postern_api.users import endpoints as users
+from postern_api.yara import endpoints as yara
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -62,6 +64,7 @@ _TAGS = [
     {"name": "routes", "description": "Ways out: smart hosts, TLS, credentials (write-only)."},
     {"name": "rules", "description": "Screening rules. The first that matches decides."},
     {"name": "rule sets", "description": "For what mail the rules in a set are: by gate, recipients, time."},
+    {"name": "engines", "description": "What the screener asks besides its rules: ClamAV, rspamd, YARA."},
     {"name": "users", "description": "SMTP users of the authenticated gate (passwords write-only)."},
     {"name": "auth-failures", "description": "Failed logins at the authenticated gate, and who is blocked for them."},
     {"name": "listeners", "description": "The two gates: a resource for each property sheet."},
@@ -102,7 +105,21 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
     app.state.max_body_bytes = max_body_bytes
     rendering.install(app)
     api = APIRouter(prefix="/api/v1")
-    for noun in (domains, routes, rules, rule_sets, unscannable, users, app_passwords, listeners, general, schedule, revisions):
+    for noun in (
+        domains,
+        routes,
+        rules,
+        rule_sets,
+        engines,
+        yara,
+        unscannable,
+        users,
+        app_passwords,
+        listeners,
+        general,
+        schedule,
+        revisions,
+    ):
         api.include_router(noun.router)
     api.include_router(listeners.presets)
     api.include_router(queue.queue)

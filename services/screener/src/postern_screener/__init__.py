@@ -4,7 +4,8 @@
     mime.py        bytes → part tree      defects.py: where other readers may see another
     text.py        and charsets.py, encoded_words.py, html_text.py, filenames.py, unicode_forms.py: what a reader would see of it
     checks/        one file a rule family: message → hits      ruleset.py: policy → compiled checks
-    screening.py   hits → verdict
+    deciding.py    hits and answers → which rule decides, and who has to be asked      screening.py   → verdict
+    engines/       clamd, rspamd and YARA: clients, answers, health      waiting.py: mail that waits for one
     actions.py     verdict → publish      sandbox.py: the same inspection in a child that may die
     postern_core.workers  several worker processes
 

@@ -42,6 +42,7 @@ from postern_screener.screening import FORWARDED_BY_FIELD, ORIGINAL_RECIPIENTS_F
 from postern_screener.unscannable import header_fields
 
 _LARGEST_BATCH: Final = 4 * MOST_OCTETS  # octets; a job names its recipients twice
+UNSCANNED_FIELD: Final = "X-Postern-Unscanned"
 _GENERATION: Final = 0  # of what the screener writes; only a release from quarantine makes another
 
 Body = bytes | memoryview
@@ -116,7 +117,8 @@ class Actions:
     async def _pass(self, passed: Sequence[Judged], ruleset: Ruleset, *, redelivered: bool, batch: str) -> None:
         by_route: dict[str, list[tuple[Job, Body]]] = {}
         for each in passed:
-            if head := header_fields(each.screened.verdict):
+            head = unscanned_field(each.screened.verdict) + header_fields(each.screened.verdict)
+            if head:
                 await self._pass_marked(each, head, ruleset, redelivered=redelivered, batch=batch)
                 continue
             jobs = split_by_route(each.envelope, ruleset, redelivered=redelivered, batch=batch)
@@ -263,6 +265,11 @@ def forwarding_header(envelope: Envelope, verdict: Verdict) -> bytes:
     rule_id = "".join(_printable([verdict.deciding.rule_id])) if verdict.deciding is not None else ""
     fields = f"{ORIGINAL_RECIPIENTS_FIELD}: {recipients}\r\n{FORWARDED_BY_FIELD}: {rule_id}\r\n"
     return fields.encode("utf-8")
+
+
+def unscanned_field(verdict: Verdict) -> bytes:
+    """The field that goes on top of a message that passes although an engine failed; nothing for any other."""
+    return f"{UNSCANNED_FIELD}: {', '.join(verdict.unscanned)}\r\n".encode() if verdict.unscanned else b""
 
 
 def _printable(texts: Sequence[str]) -> list[str]:

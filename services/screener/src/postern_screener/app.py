@@ -9,11 +9,13 @@ from typing import Final
 
 from postern_core.bus import BodyStore, Bus, Consumer, EventSink, PolicyWatch, StatusReporter
 from postern_core.bus.topology import INTAKE, SCREENER_CONSUMER
+from postern_core.control import TROUBLED
 from postern_core.heap import keep_large_blocks
 from postern_core.policy import ScreeningPolicy, Section
 from postern_core.workers import stop_with_parent
 from postern_screener.actions import Actions
 from postern_screener.archive import Archive
+from postern_screener.engines.asking import MAX_ASKING_S, EngineDesk
 from postern_screener.ruleset import Ruleset, compile_policy
 from postern_screener.sandbox import Sandbox, default_command
 from postern_screener.screening import screen
@@ -25,8 +27,9 @@ from postern_screener.worker import MAX_INSPECTION_S, Inspect, Worker
 
 SERVICE: Final = "screener"
 _KEEP_EVERY_S: Final = 8.0
-# waiting for the sandbox, its start, one inspection, then publishes that take their time; after that the broker may give it to another
-_KEEP_FOR_S: Final = 2 * MAX_INSPECTION_S + 40
+# waiting for the sandbox, its start, one inspection, engines and another inspection, then publishes that take their time; after that the broker may
+# give it to another
+_KEEP_FOR_S: Final = 3 * MAX_INSPECTION_S + MAX_ASKING_S + 40
 _MIB: Final = 1024 * 1024
 
 
@@ -52,16 +55,24 @@ async def serve(
     watchdog = Watchdog()
     sandbox = Sandbox(sandbox_command or default_command(settings.sandbox_memory_mib))
     archive = Archive(bus)
-    trials = Trials(bus, trial_command(settings.sandbox_memory_mib))
+    engines = EngineDesk()
+    trials = Trials(bus, trial_command(settings.sandbox_memory_mib), engines.ask)
     bodies = BodyStore(bus, SERVICE, settings.inline_limit_bytes)
 
     def probe() -> dict[str, object]:
+        how_engines_are = engines.statuses()
         return {
             "ready": watch.current is not None and not stop.is_set(),
             "revision": watch.revision,
             "policy_error": watch.error,
             "in_flight": consumer.in_flight,
+            "engines": how_engines_are,
+            "detail": "; ".join(f"{each.engine}: {each.error}" for each in how_engines_are if each.state in TROUBLED),
         }
+
+    def take_up(ruleset: Ruleset) -> None:
+        engines.follow(ruleset.policy.engines)
+        status.poke()
 
     status = StatusReporter(bus, SERVICE, settings.instance, probe, ready_file=settings.ready_file)
     watch: PolicyWatch[ScreeningPolicy, Ruleset] = PolicyWatch(
@@ -70,7 +81,7 @@ async def serve(
         ScreeningPolicy,
         compile_policy,
         state_dir=settings.state_dir,
-        on_change=lambda _: status.poke(),
+        on_change=take_up,
     )
     worker = Worker(
         bodies=bodies,
@@ -81,6 +92,7 @@ async def serve(
         ruleset=lambda: watch.current,
         inspect=inspect,
         archive=archive,
+        engines=engines,
     )
     consumer = Consumer(
         bus,
@@ -100,6 +112,7 @@ async def serve(
         tasks.create_task(sandbox.run(drained), name="sandbox")
         tasks.create_task(trials.run(stop), name="trials")
         tasks.create_task(archive.run(drained), name="archive")
+        tasks.create_task(engines.run(drained), name="engines")
         tasks.create_task(keep_large_blocks(drained), name="heap")
         if await _loaded(watch.loaded, stop):
             await consumer.run(stop, settings.drain_s)

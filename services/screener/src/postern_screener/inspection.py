@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from postern_core.envelope import Envelope, Recipient
-from postern_core.verdict import Unscannable
+from postern_core.policy import OnFailure
+from postern_core.policy.expressions import Truth
+from postern_core.verdict import Engine, Unscannable
 from postern_screener.charsets import is_plain_ascii
 from postern_screener.checks.hit import Hit, at_start
 from postern_screener.defects import Defect
+from postern_screener.engines.answers import NOBODY_ASKED, Answer, Answers, Failure, YaraAnswer
 from postern_screener.mime import Part, read_message
 from postern_screener.ruleset import Ruleset
 from postern_screener.text import PlainText, Searchable, searchable
@@ -29,10 +32,12 @@ _MALFORMED: Final = (Unscannable.MALFORMED, Unscannable.INCOMPLETE)  # what the 
 class Inspection:
     """See the module. Never raises for anything in the message."""
 
-    def __init__(self, envelope: Envelope, body: bytes, ruleset: Ruleset) -> None:
+    def __init__(self, envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers = NOBODY_ASKED) -> None:
         self.envelope = envelope
         self.body = body
         self.ruleset = ruleset
+        self._answers = answers
+        self._yara: YaraAnswer | None = None
         self.message = read_message(body)
         self.defects = self.message.defects
         self._text_read = 0  # octets of text that took decoding
@@ -45,10 +50,15 @@ class Inspection:
         """The criteria that hold, as far as anybody has looked."""
         return frozenset(self._first)
 
-    def holds(self, criterion: int) -> bool:
-        """Whether the criterion of this number holds."""
+    def holds(self, criterion: int) -> bool | None:
+        """Whether the criterion of this number holds; None when that depends on an engine that has not answered. One that failed, and that the policy
+        passes mail without, has found nothing."""
         if criterion in self._first:
             return True
+        if criterion in self.ruleset.engines:
+            engine = self.ruleset.engines[criterion].engine
+            is_passed = self.ruleset.policy.engines.of(engine).on_failure is OnFailure.PASS
+            return False if is_passed and isinstance(self.answer(engine), Failure) else self.is_answered(criterion)
         look = self.ruleset.properties.get(criterion)
         if look is None or (text := look(self.envelope)) is None:
             return False
@@ -65,6 +75,42 @@ class Inspection:
             holding = frozenset(criterion for criterion, patterns in tables.items() if patterns.covers(recipient.address))
             found.setdefault(holding, []).append(recipient)
         return [Share(self, tuple(recipients), holding) for holding, recipients in found.items()]
+
+    def holds_so_far(self, criterion: int) -> bool | None:
+        """As `holds`, but that nobody is asked for it: for what decides nothing any more."""
+        look = self.ruleset.engines.get(criterion)
+        return None if look is not None and look.engine is Engine.YARA and self._yara is None else self.holds(criterion)
+
+    def is_answered(self, criterion: int) -> bool | None:
+        """As `holds`, but that whatever failed is not known, whatever the policy says."""
+        if (look := self.ruleset.engines.get(criterion)) is None or criterion in self._first:
+            return self.holds(criterion)
+        answer = self.answer(look.engine)
+        if answer is None or isinstance(answer, Failure):
+            return None
+        if (place := look.find(answer)) is None:
+            return False
+        part, offset, excerpt = place
+        self._first[criterion] = Hit(criterion, part, lambda: (offset, excerpt))
+        return True
+
+    def answer(self, engine: Engine) -> Answer | None:
+        """What an engine says of the message; None: a daemon that was not asked. YARA is asked when somebody wants to know."""
+        if engine is not Engine.YARA:
+            return self._answers.of(engine)
+        if self._yara is None and self.ruleset.yara is not None:
+            self._yara = self.ruleset.yara.scan(self.message, self.body)
+        return self._yara
+
+    @property
+    def answers(self) -> Iterator[tuple[Engine, Answer]]:
+        """Those of the engines that were asked."""
+        if self._yara is None and self._answers is NOBODY_ASKED:
+            return  # as for most mail, where there are no engines
+        for engine in Engine:
+            answer = self._yara if engine is Engine.YARA else self._answers.of(engine)
+            if answer is not None:
+                yield engine, answer
 
     def hit(self, criterion: int) -> Hit | None:
         """Where it holds first, in the order of the message."""
@@ -117,14 +163,23 @@ class Share:
     holding: frozenset[int]  # criteria about recipients
     told: set[int] = field(default_factory=set)  # those of them that a rule came to
 
-    def holds(self, criterion: int) -> bool:
-        """Whether the criterion of this number holds for these recipients."""
-        if criterion in self.inspection.ruleset.recipients:
-            if criterion in self.holding:
-                self.told.add(criterion)
-                return True
+    def holds(self, criterion: int) -> bool | None:
+        """Whether the criterion of this number holds for these recipients; None as in `Inspection.holds`, and so are the other two."""
+        return self._looked_at(criterion, self.inspection.holds)
+
+    def holds_so_far(self, criterion: int) -> bool | None:
+        return self._looked_at(criterion, self.inspection.holds_so_far)
+
+    def is_answered(self, criterion: int) -> bool | None:
+        return self._looked_at(criterion, self.inspection.is_answered)
+
+    def _looked_at(self, criterion: int, truth: Truth) -> bool | None:
+        if criterion not in self.inspection.ruleset.recipients:
+            return truth(criterion)
+        if criterion not in self.holding:
             return False
-        return self.inspection.holds(criterion)
+        self.told.add(criterion)
+        return True
 
     def hit(self, criterion: int) -> Hit | None:
         """Where it holds first."""

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 from postern_core.bus.topology import checked_route_name
 from postern_core.policy import (
+    ENGINE_OF,
     AttachmentCondition,
+    Condition,
     DomainTable,
     KeywordCondition,
     MalformedCondition,
@@ -18,14 +20,16 @@ from postern_core.policy import (
     SenderCondition,
 )
 from postern_core.policy.address_patterns import AddressPatterns
-from postern_core.policy.conditions import MOST_NESTED, nesting
+from postern_core.policy.conditions import MOST_NESTED, criteria, nesting
 from postern_core.policy.domains import normalise_domain
 from postern_core.policy.matching import CompiledRule, NumberedRules
-from postern_core.verdict import Action
+from postern_core.verdict import Action, Engine
 from postern_screener.checks.attachments import AttachmentCheck
+from postern_screener.checks.engines import engine_look
 from postern_screener.checks.keywords import KeywordCheck
 from postern_screener.checks.properties import property_of
 from postern_screener.checks.senders import SenderCheck
+from postern_screener.engines.yara import Yara
 
 
 class Ruleset:
@@ -39,7 +43,7 @@ class Ruleset:
         self.policy = policy
         self.revision = policy.revision
         for rule in policy.rules:
-            _check_rule(rule)
+            _check_rule(rule, policy.engines.enabled)
         self.numbered = NumberedRules(policy.rules)
         self.rules, numbers = self.numbered.rules, self.numbered.numbers
         self.senders = SenderCheck((n, c) for c, n in numbers.items() if isinstance(c, SenderCondition))
@@ -49,6 +53,8 @@ class Ruleset:
         looks = {n: property_of(c) for c, n in numbers.items()}
         self.properties = {n: look for n, look in looks.items() if look is not None}
         self.recipients = {n: AddressPatterns(c.patterns) for c, n in numbers.items() if isinstance(c, RecipientCondition)}
+        self.engines = {n: look for c, n in numbers.items() if (look := engine_look(c)) is not None}
+        self.yara = Yara(policy.engines.yara) if policy.engines.yara.enabled else None
         self._routes = DomainTable((domain.pattern, domain.route or policy.default_route) for domain in policy.relay_domains)
         self.compiled_in_s = time.perf_counter() - started
 
@@ -69,12 +75,22 @@ def compile_policy(policy: ScreeningPolicy) -> Ruleset:
         raise ValueError("the rules take more memory than this process may use") from error
 
 
-def _check_rule(rule: Rule) -> None:
+def _check_rule(rule: Rule, enabled: frozenset[Engine]) -> None:
     if rule.action is Action.FORWARD:
         _check_forward(rule)
     for condition in (rule.condition, rule.unless):
-        if condition is not None and nesting(condition) > MOST_NESTED:
+        if condition is None:
+            continue
+        if nesting(condition) > MOST_NESTED:
             raise ValueError(f"rule {rule.name!r}: conditions nest deeper than {MOST_NESTED} levels")
+        _check_engines(rule, condition, enabled)
+
+
+def _check_engines(rule: Rule, condition: Condition, enabled: frozenset[Engine]) -> None:
+    """A condition that nobody answers would let pass what it was written against."""
+    for criterion in criteria(condition):
+        if (engine := ENGINE_OF.get(type(criterion))) is not None and engine not in enabled:
+            raise ValueError(f"rule {rule.name!r}: it asks {engine.value}, which is off")
 
 
 def _check_limits(policy: ScreeningPolicy) -> None:

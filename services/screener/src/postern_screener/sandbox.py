@@ -19,8 +19,9 @@ import structlog
 from postern_core.envelope import Envelope, frame
 from postern_core.errors import TransientError
 from postern_core.policy import ScreeningPolicy, encode_section
+from postern_screener.engines.answers import NOBODY_ASKED, Answers
 from postern_screener.ruleset import Ruleset
-from postern_screener.sandbox_wire import HEADER, SECONDS, Kind, pack
+from postern_screener.sandbox_wire import HEADER, LENGTH, SECONDS, Kind, pack
 from postern_screener.screening import Screened
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -51,7 +52,15 @@ class Sandbox:
         self._policy: ScreeningPolicy | None = None  # that the child has
         self._used_at = 0.0
 
-    async def inspect(self, envelope: Envelope, body: bytes, ruleset: Ruleset, timeout_s: float, wait_s: float) -> Screened:
+    async def inspect(
+        self,
+        envelope: Envelope,
+        body: bytes,
+        ruleset: Ruleset,
+        timeout_s: float,
+        wait_s: float,
+        answers: Answers = NOBODY_ASKED,
+    ) -> Screened:
         """The outcome of the inspection. ConvictedError when the message broke it; TransientError when that cannot be told, because the
         child did not start or is taken by others for longer than `wait_s` seconds."""
         try:
@@ -62,7 +71,7 @@ class Sandbox:
         finished = False
         try:
             child = await self._ready_child(ruleset)
-            screened = await self._ask(child, envelope, body, timeout_s)
+            screened = await self._ask(child, envelope, body, answers, timeout_s)
             finished = True
             return screened
         finally:
@@ -101,8 +110,9 @@ class Sandbox:
         self._policy = policy
         return self._child
 
-    async def _ask(self, child: Process, envelope: Envelope, body: bytes, timeout_s: float) -> Screened:
-        request = pack(Kind.MESSAGE, SECONDS.pack(timeout_s), frame(envelope, body))
+    async def _ask(self, child: Process, envelope: Envelope, body: bytes, answers: Answers, timeout_s: float) -> Screened:
+        said = msgspec.json.encode(answers)
+        request = pack(Kind.MESSAGE, SECONDS.pack(timeout_s), LENGTH.pack(len(said)), said, frame(envelope, body))
         started = asyncio.get_running_loop().time()
         exchange = asyncio.create_task(_exchange(child, request), name="sandbox-exchange")
         try:

@@ -19,12 +19,13 @@ import msgspec
 
 from postern_core.envelope import Envelope, unframe
 from postern_core.policy import ScreeningPolicy, decode_section
+from postern_screener.engines.answers import Answers
 from postern_screener.ruleset import Ruleset, compile_policy
-from postern_screener.sandbox_wire import HEADER, SECONDS, Kind, pack
+from postern_screener.sandbox_wire import HEADER, LENGTH, SECONDS, Kind, pack
 from postern_screener.screening import Screened, screen
 
 _MIB: Final = 1024 * 1024
-Inspect = Callable[[Envelope, bytes, Ruleset], Screened]
+Inspect = Callable[[Envelope, bytes, Ruleset, Answers], Screened]
 
 
 def run(memory_limit_mib: int, inspect: Inspect = screen) -> int:
@@ -70,8 +71,11 @@ def _inspect(payload: bytes, ruleset: Ruleset, inspect: Inspect) -> bytes:
     (seconds,) = SECONDS.unpack_from(payload)
     faulthandler.dump_traceback_later(seconds + 1, exit=True)
     try:
-        envelope, body = unframe(payload[SECONDS.size :], Envelope)
-        return pack(Kind.SCREENED, msgspec.json.encode(inspect(envelope, bytes(body), ruleset)))
+        at = SECONDS.size + LENGTH.size
+        (length,) = LENGTH.unpack_from(payload, SECONDS.size)
+        answers = msgspec.json.decode(payload[at : at + length], type=Answers)
+        envelope, body = unframe(payload[at + length :], Envelope)
+        return pack(Kind.SCREENED, msgspec.json.encode(inspect(envelope, bytes(body), ruleset, answers)))
     except Exception as error:  # the one handler of a message: whatever it is, the parent hears of it
         return pack(Kind.REFUSED, f"{type(error).__name__}: {error}"[:500].encode("utf-8", "replace"))
     finally:

@@ -8,13 +8,14 @@ from typing import Final
 
 HEADER: Final = struct.Struct(">cI")
 SECONDS: Final = struct.Struct(">d")
+LENGTH: Final = struct.Struct(">I")
 
 
 class Kind(enum.Enum):
     """Kinds of frame."""
 
     POLICY = b"P"  # to the child: an encoded screening section; answered by READY or REFUSED
-    MESSAGE = b"M"  # to the child: seconds it may take (SECONDS), then envelope and body as `frame` joins them
+    MESSAGE = b"M"  # to the child: seconds it may take (SECONDS), what engines said (LENGTH, JSON), then envelope and body as `frame` joins them
     READY = b"R"  # the policy is compiled
     REFUSED = b"F"  # the policy does not compile, or the inspection raised: the reason, as text
     SCREENED = b"S"  # the outcome, JSON

@@ -14,10 +14,12 @@ from typing import Final
 import msgspec
 
 from postern_core.envelope import Envelope
-from postern_core.policy import Rule, RuleMode
+from postern_core.policy import OnVirus, Rule, RuleMode
 from postern_core.policy.matching import CompiledRule
-from postern_core.verdict import MOST_CRITERIA, Action, Decision, Finding, HoldReason, Verdict
+from postern_core.verdict import MOST_CRITERIA, Action, Decision, Engine, Finding, HoldReason, Verdict
 from postern_screener.checks.hit import Hit, at_start
+from postern_screener.deciding import Blocked, Walk, decide
+from postern_screener.engines.answers import NOBODY_ASKED, Answers, told
 from postern_screener.inspection import Inspection, Share
 from postern_screener.ruleset import Ruleset
 from postern_screener.unscannable import by_policy, header_fields, obstacles_of, one_line
@@ -50,29 +52,44 @@ class Screened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     verdict: Verdict
     subject: str = ""
     outcomes: tuple[Outcome, ...] = ()  # where rules differ between recipients; `verdict` is then that of the first
-
-
-def screen(envelope: Envelope, body: bytes, ruleset: Ruleset) -> Screened:
-    """Screen one message under one revision. Never raises for anything in the message."""
-    inspection = Inspection(envelope, body, ruleset)
-    outcomes = _outcomes(inspection.shares(), ruleset.candidates(inspection.found))
-    return Screened(
-        verdict=outcomes[0].verdict,
-        subject=one_line(inspection.message.field("subject"), SUBJECT_CHARACTERS),
-        outcomes=outcomes if len(outcomes) > 1 else (),
+    asks: tuple[Engine, ...] = ()  # daemons whose answers the verdict depends on: until they are given, it is to hold
+    deferral: str = (
+        ""  # why the message is to wait for an engine that failed; verdict and outcomes are for when it has waited long enough
     )
 
 
-def _outcomes(shares: Sequence[Share], candidates: Sequence[CompiledRule]) -> tuple[Outcome, ...]:
+def screen(envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers = NOBODY_ASKED) -> Screened:
+    """Screen one message under one revision, with what engines said of it. Never raises for anything in the message."""
+    inspection = Inspection(envelope, body, ruleset, answers)
+    candidates = ruleset.candidates(inspection.found)
+    walks = [(share, decide(share, candidates)) for share in inspection.shares()]
+    subject = one_line(inspection.message.field("subject"), SUBJECT_CHARACTERS)
+    if asks := tuple(dict.fromkeys(engine for _, walk in walks for engine in walk.asks)):
+        verdict = _unjudged(ruleset, Blocked(f"{', '.join(asks)} not asked yet"), ())
+        return Screened(verdict=verdict, subject=subject, asks=asks)
+    outcomes = _outcomes(inspection, walks)
+    return Screened(
+        verdict=outcomes[0].verdict,
+        subject=subject,
+        outcomes=outcomes if len(outcomes) > 1 else (),
+        deferral=next((walk.blocked.reason for _, walk in walks if walk.blocked is not None and walk.blocked.may_wait), ""),
+    )
+
+
+def _outcomes(inspection: Inspection, walks: Sequence[tuple[Share, Walk]]) -> tuple[Outcome, ...]:
     """Those recipients together for whom the same is to be done."""
     found: dict[tuple[str, bytes, Verdict], Outcome] = {}
-    for share in shares:
-        verdict = _verdict(share, candidates)
+    answers = tuple(told(engine, answer) for engine, answer in inspection.answers)
+    for share, walk in walks:
+        verdict = _verdict(share, walk)
+        if answers:
+            unscanned = walk.unscanned if verdict.decision is Decision.PASS else ()
+            verdict = msgspec.structs.replace(verdict, answers=answers, unscanned=unscanned)
         # where all pass it does not matter which rule allowed it
         decided_by = verdict.deciding.rule_id if verdict.deciding is not None and verdict.decision is not Decision.PASS else ""
         # … unless one passes with a field that says what was not screened, and the other without
-        told = msgspec.structs.replace(verdict, findings=(), detail="", criteria=(), criteria_cut=False)
-        same = (decided_by, header_fields(verdict), told)
+        plain = msgspec.structs.replace(verdict, findings=(), detail="", criteria=(), criteria_cut=False, unasked=())
+        same = (decided_by, header_fields(verdict), plain)
         earlier = found.get(same)
         numbers = tuple(recipient.n for recipient in share.recipients)
         if earlier is not None:
@@ -81,18 +98,20 @@ def _outcomes(shares: Sequence[Share], candidates: Sequence[CompiledRule]) -> tu
     return tuple(found.values())
 
 
-def _verdict(share: Share, candidates: Sequence[CompiledRule]) -> Verdict:
+def _verdict(share: Share, walk: Walk) -> Verdict:
     inspection = share.inspection
-    matched = [rule for rule in candidates if rule.matches(share.holds)]
-    deciding = next((rule for rule in matched if rule.rule.mode is RuleMode.ON), None)
-    findings = _findings(share, matched, deciding)
-    if deciding is not None:
-        verdict = _by_rule(inspection, deciding.rule, findings)
+    findings = _findings(share, walk.matched, walk.deciding)
+    if walk.blocked is not None:
+        verdict = _unjudged(inspection.ruleset, walk.blocked, findings)
+    elif walk.deciding is not None:
+        verdict = _by_rule(inspection, walk.deciding.rule, findings)
+    elif walk.virus:
+        verdict = _infected(inspection.ruleset, walk.virus, findings)
     else:
         verdict = _unruled(inspection.envelope, inspection.ruleset, findings)
     if obstacles := obstacles_of(inspection.defects):
         verdict = msgspec.structs.replace(verdict, obstacles=obstacles)
-        if deciding is None:
+        if walk.deciding is None and walk.blocked is None and not walk.virus:
             verdict = by_policy(verdict, inspection.ruleset.policy.unscannable)
     return _with_criteria(verdict, share)
 
@@ -102,7 +121,7 @@ def _findings(share: Share, matched: Sequence[CompiledRule], deciding: CompiledR
     found: list[Finding] = []
     others = [rule for rule in matched if rule is not deciding]
     for rule in others if deciding is None else [deciding, *others]:
-        reasons = islice(dict.fromkeys(rule.condition.reasons(share.holds)), MAX_REASONS)
+        reasons = islice(dict.fromkeys(rule.condition.reasons(share.holds_so_far)), MAX_REASONS)
         hits = [hit for hit in map(share.hit, reasons) if hit is not None]
         found += [_finding(hit, rule.rule) for hit in hits] or [_finding(Hit(-1, "envelope", at_start("")), rule.rule)]
         if len(found) >= MAX_FINDINGS:
@@ -126,11 +145,16 @@ def _by_rule(inspection: Inspection, rule: Rule, findings: tuple[Finding, ...]) 
 
 def _with_criteria(verdict: Verdict, share: Share) -> Verdict:
     """The verdict with the keys of the criteria that held: by them the api tells later why each rule did not match (policy.why_not)."""
-    held = share.inspection.found | share.told
-    if not held:
+    inspection = share.inspection
+    key = inspection.ruleset.numbered.key
+    held = inspection.found | share.told
+    unasked = [criterion for criterion in inspection.ruleset.engines if inspection.holds_so_far(criterion) is None]
+    if not held and not unasked:
         return verdict
-    keys = tuple(map(share.inspection.ruleset.numbered.key, sorted(held)[:MOST_CRITERIA]))
-    return msgspec.structs.replace(verdict, criteria=keys, criteria_cut=len(held) > MOST_CRITERIA)
+    keys = tuple(map(key, sorted(held)[:MOST_CRITERIA]))
+    return msgspec.structs.replace(
+        verdict, criteria=keys, criteria_cut=len(held) > MOST_CRITERIA, unasked=tuple(map(key, unasked[:MOST_CRITERIA]))
+    )
 
 
 def _finding(hit: Hit, rule: Rule) -> Finding:
@@ -157,6 +181,28 @@ def _unruled(envelope: Envelope, ruleset: Ruleset, findings: tuple[Finding, ...]
         findings=findings,
         hold_reason=HoldReason.AUTHENTICATION,
         detail=one_line(envelope.hold, 500),
+    )
+
+
+def _unjudged(ruleset: Ruleset, blocked: Blocked, findings: tuple[Finding, ...]) -> Verdict:
+    return Verdict(
+        revision=ruleset.revision,
+        decision=Decision.HOLD,
+        findings=tuple(finding for finding in findings if finding.monitored),
+        hold_reason=HoldReason.ENGINE_FAILED,
+        detail=one_line(blocked.reason, 500),
+    )
+
+
+def _infected(ruleset: Ruleset, virus: str, findings: tuple[Finding, ...]) -> Verdict:
+    """A virus of which no rule speaks."""
+    is_deleted = ruleset.policy.engines.clamd.on_virus is OnVirus.DELETE
+    return Verdict(
+        revision=ruleset.revision,
+        decision=Decision.DELETE if is_deleted else Decision.HOLD,
+        findings=findings,
+        hold_reason=None if is_deleted else HoldReason.VIRUS,
+        detail=one_line(f"virus {virus}", 500),
     )
 
 

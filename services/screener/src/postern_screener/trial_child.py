@@ -18,9 +18,10 @@ import msgspec
 from postern_core.envelope import Envelope, unframe
 from postern_core.policy import ScreeningPolicy, decode_section
 from postern_core.trial import Tried
+from postern_screener.engines.answers import Answers
 from postern_screener.ruleset import Ruleset, compile_policy
 from postern_screener.sandbox_child import confine, read_frame
-from postern_screener.sandbox_wire import SECONDS, Kind, pack
+from postern_screener.sandbox_wire import LENGTH, SECONDS, Kind, pack
 from postern_screener.trying import try_out
 
 WITH_PLACES: Final = b"\1"
@@ -31,7 +32,7 @@ _COMPILED: Final = 2  # rulesets that are kept; large ones take some hundred meg
 class Attempt(Protocol):
     """`trying.try_out`, or a test's."""
 
-    def __call__(self, envelope: Envelope, body: bytes, ruleset: Ruleset, *, places: bool) -> Tried: ...
+    def __call__(self, envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers, *, places: bool) -> Tried: ...
 
 
 def run(memory_limit_mib: int, attempt: Attempt = try_out) -> int:
@@ -86,8 +87,11 @@ def _tried(payload: bytes, ruleset: Ruleset, attempt: Attempt) -> bytes:
     places = payload[SECONDS.size : SECONDS.size + 1] == WITH_PLACES
     faulthandler.dump_traceback_later(seconds + 1, exit=True)
     try:
-        envelope, body = unframe(payload[SECONDS.size + 1 :], Envelope)
-        tried = attempt(envelope, bytes(body), ruleset, places=places)
+        at = SECONDS.size + 1 + LENGTH.size
+        (length,) = LENGTH.unpack_from(payload, SECONDS.size + 1)
+        answers = msgspec.json.decode(payload[at : at + length], type=Answers)
+        envelope, body = unframe(payload[at + length :], Envelope)
+        tried = attempt(envelope, bytes(body), ruleset, answers, places=places)
     except Exception as error:  # the one handler of a message: whatever it is, the parent hears of it
         tried = Tried(failure=f"{type(error).__name__}: {error}"[:500])
     finally:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -22,7 +22,9 @@ from postern_core.bus import Bus
 from postern_core.control import ControlError
 from postern_core.envelope import Envelope, frame
 from postern_core.trial import TRIAL_TIMEOUT_S, ScreenerVerb, TrialAnswer, Tried, unframe_trial
-from postern_screener.sandbox_wire import HEADER, SECONDS, Kind, pack
+from postern_core.verdict import Engine
+from postern_screener.engines.answers import NOBODY_ASKED, Answers
+from postern_screener.sandbox_wire import HEADER, LENGTH, SECONDS, Kind, pack
 from postern_screener.trial_child import WITH_PLACES, WITHOUT_PLACES
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -36,6 +38,8 @@ _EACH_S: Final = 20.0  # for one message, at a priority at which it may have to 
 _GRACE_S: Final = 2.0
 _IDLE_S: Final = 120.0
 
+Ask = Callable[[Iterable[Engine], Envelope, bytes], Awaitable[Answers]]
+
 
 class RefusedError(Exception):
     """It cannot be tried; the text says why."""
@@ -47,11 +51,12 @@ def default_command(memory_limit_mib: int) -> tuple[str, ...]:
 
 
 class Trials:
-    """See the module. `command` starts the child; tests give one of their own."""
+    """See the module. `command` starts the child, `ask` the engines of the policy in force; tests give their own."""
 
-    def __init__(self, bus: Bus, command: Sequence[str], *, each_s: float = _EACH_S, idle_s: float = _IDLE_S) -> None:
+    def __init__(self, bus: Bus, command: Sequence[str], ask: Ask, *, each_s: float = _EACH_S, idle_s: float = _IDLE_S) -> None:
         self._bus = bus
         self._command = tuple(command)
+        self._ask = ask
         self._each_s = each_s
         self._idle_s = idle_s
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,7 +125,12 @@ class Trials:
         for envelope, body in messages:
             if self._child is None:  # the message before broke it
                 await self._ready_child(policy)
-            tried.append(await self._try_one(envelope, body, WITH_PLACES if request.places else WITHOUT_PLACES, deadline))
+            places = WITH_PLACES if request.places else WITHOUT_PLACES
+            found = await self._try_one(envelope, body, NOBODY_ASKED, places, deadline)
+            if found.asks and self._child is not None:
+                answers = await self._ask(found.asks, envelope, bytes(body))
+                found = await self._try_one(envelope, body, answers, places, deadline)
+            tried.append(found)
         self._used_at = asyncio.get_running_loop().time()
         return TrialAnswer(tried=tuple(tried), compile_ms=compile_ms)
 
@@ -148,13 +158,16 @@ class Trials:
         self._policy = policy
         return round(float(SECONDS.unpack(answer)[0]), 1)
 
-    async def _try_one(self, envelope: Envelope, body: memoryview, places: bytes, deadline: asyncio.Timeout) -> Tried:
+    async def _try_one(
+        self, envelope: Envelope, body: memoryview, answers: Answers, places: bytes, deadline: asyncio.Timeout
+    ) -> Tried:
         assert self._child is not None
         left_s = (deadline.when() or 0) - asyncio.get_running_loop().time() - _GRACE_S
         if left_s < _GRACE_S:
             return Tried(failure="there was no time for it")
         limit_s = min(self._each_s, left_s)
-        request = pack(Kind.MESSAGE, SECONDS.pack(limit_s), places, frame(envelope, body))
+        said = msgspec.json.encode(answers)
+        request = pack(Kind.MESSAGE, SECONDS.pack(limit_s), places, LENGTH.pack(len(said)), said, frame(envelope, body))
         try:
             async with asyncio.timeout(limit_s + _GRACE_S):
                 _, answer = await _exchange(self._child, request)

@@ -12,6 +12,7 @@ import msgspec
 
 from postern_core.envelope import Envelope
 from postern_core.trial import TrialPlace, Tried, TriedShare
+from postern_screener.engines.answers import NOBODY_ASKED, Answers
 from postern_screener.inspection import Inspection
 from postern_screener.mime import MalformedError, parse_message
 from postern_screener.ruleset import Ruleset
@@ -22,24 +23,24 @@ _MOST_PLACES: Final = 500
 _MOST_RULES: Final = 20  # named for one place
 
 
-def try_out(envelope: Envelope, body: bytes, ruleset: Ruleset, *, places: bool) -> Tried:
-    """The same verdict as live mail would get under these rules."""
+def try_out(envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers = NOBODY_ASKED, *, places: bool) -> Tried:
+    """The same verdict as live mail would get under these rules, once nobody is left to be asked."""
     started, cpu = time.perf_counter(), time.process_time()
-    screened = screen(envelope, body, ruleset)
+    screened = screen(envelope, body, ruleset, answers)
     steps = {"screen": _ms_since(started), "cpu": round((time.process_time() - cpu) * 1000, 3)}
     addresses = {recipient.n: recipient.address for recipient in envelope.recipients}
     shares = tuple(
         TriedShare(recipients=tuple(addresses[n] for n in outcome.recipients), verdict=outcome.verdict)
         for outcome in screened.outcomes
     )
-    tried = Tried(verdict=screened.verdict, subject=screened.subject, shares=shares, steps_ms=steps)
-    if not places:
+    tried = Tried(verdict=screened.verdict, subject=screened.subject, shares=shares, steps_ms=steps, asks=screened.asks)
+    if not places or screened.asks:
         return tried
     started = time.perf_counter()
     with contextlib.suppress(MalformedError):  # the verdict says so
         parse_message(body)
     steps["parse"] = _ms_since(started)
-    found = tuple(islice(_places(Inspection(envelope, body, ruleset), ruleset), _MOST_PLACES))
+    found = tuple(islice(_places(Inspection(envelope, body, ruleset, answers), ruleset), _MOST_PLACES))
     return msgspec.structs.replace(tried, places=found)
 
 

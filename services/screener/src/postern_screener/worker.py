@@ -4,6 +4,9 @@ A first delivery is inspected in this process, under a watchdog that ends it sho
 one that was in flight beside it, ended a process) is a suspect and is inspected in the sandbox, which convicts only the culprit: after
 `max_deliveries` it is held as poison; the others of its batch go on without it. Deliveries that failed for another reason (a full stream, a broker that was away) count among
 those, so one conviction late in such a row is not enough. Whatever goes wrong on our side, the message is delivered again.
+
+Where a verdict depends on engines, all members of an entry that need some ask at once, outside the inspection and its timer, and are then inspected
+again with the answers. One that waits for an engine that failed has passed its inspection: it is no suspect when it comes again (waiting.py).
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -27,10 +31,13 @@ from postern_core.ids import QueueId
 from postern_core.verdict import Decision, HoldReason, Verdict
 from postern_screener.actions import Actions, Judged, shares
 from postern_screener.archive import Archive
+from postern_screener.engines.answers import NOBODY_ASKED, Answers
+from postern_screener.engines.asking import EngineDesk
 from postern_screener.ruleset import Ruleset
 from postern_screener.sandbox import ConvictedError, Sandbox
 from postern_screener.screening import Outcome, Screened, to_be_kept
 from postern_screener.unscannable import poisoned
+from postern_screener.waiting import Waiting, pause_s
 from postern_screener.watchdog import Watchdog
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -49,7 +56,17 @@ _HANDED_ON: Final = frozenset(
 )
 _MAX_REMEMBERED: Final = 10_000  # convictions; the oldest go first
 
-Inspect = Callable[[Envelope, bytes, Ruleset], Screened]
+Inspect = Callable[[Envelope, bytes, Ruleset, Answers], Screened]
+
+
+@dataclass(slots=True)
+class _Found:
+    """What became of the members of an entry so far."""
+
+    judged: list[Judged] = field(default_factory=list)
+    asking: list[Judged] = field(default_factory=list)  # a verdict on them needs engines
+    convicted: int = 0
+    postponed: TransientError | None = None
 
 
 class Worker:
@@ -66,6 +83,7 @@ class Worker:
         ruleset: Callable[[], Ruleset | None],
         inspect: Inspect,
         archive: Archive,
+        engines: EngineDesk,
     ) -> None:
         self._bodies = bodies
         self._actions = actions
@@ -75,6 +93,8 @@ class Worker:
         self._ruleset = ruleset
         self._inspect = inspect
         self._archive = archive
+        self._engines = engines
+        self._waiting = Waiting()
         self._convictions: dict[QueueId, int] = {}  # in this worker, of messages without an outcome yet
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
@@ -103,23 +123,12 @@ class Worker:
             log.info("message.already_settled", id=members[0][0].id, members=len(members), tries=delivered.tries)
             await delivered.ack()
             return
-        judged: list[Judged] = []
-        convicted, postponed = 0, None
+        found = _Found()
         for envelope, inline in members:
-            earlier = known.get(envelope.id, {})
-            has_ended = len(earlier) == len(envelope.recipients)
-            try:
-                found = await self._judge(delivered, envelope, inline, ruleset, batch)
-            except ConvictedError as error:
-                log.warning("message.inspection_failed", id=envelope.id, tries=delivered.tries, reason=str(error))
-                # what was held as poison is poison still: it must not bring the others back, by turns with another one even for ever
-                convicted += not has_ended
-                continue
-            except TransientError as error:  # the sandbox is busy: the others need not wait for that
-                postponed = error
-                continue
-            if found is not None and (found := _beside(found, earlier, has_ended=has_ended)) is not None:
-                judged.append(found)
+            await self._look(delivered, envelope, inline, ruleset, batch, known.get(envelope.id, {}), found)
+        await self._ask_engines(delivered, ruleset, batch, found)
+        waiting = [each for each in found.judged if self._is_to_wait(each, ruleset)]
+        judged = [each for each in found.judged if each not in waiting]
         await self._actions.carry_out(judged, ruleset, redelivered=delivered.repeated, batch=batch)
         for each in judged:
             for share in shares(each):
@@ -127,11 +136,19 @@ class Worker:
                 self._tell(share.envelope, share.screened.verdict)
             if not each.screened.outcomes:
                 self._tell(each.envelope, each.screened.verdict)
-        if postponed is not None:
-            raise postponed
-        if convicted:
+            self._engines.note(each.screened.verdict)
+        if waiting:
+            for each in waiting:
+                self._tell_waiting(each, delivered.tries)
+            self._waiting.begin((each.envelope.id for each in waiting), {each.envelope.id: each.screened for each in judged})
+        if found.postponed is not None:
+            raise found.postponed
+        if found.convicted:
             await delivered.retry(_CONVICTED_RETRY_S)
+        elif waiting:
+            await delivered.retry(pause_s(delivered.tries))
         else:
+            self._waiting.end(envelope.id for envelope, _ in members)
             await delivered.ack()
         self._keep_copies(judged, ruleset)
 
@@ -140,15 +157,77 @@ class Worker:
             for each in judged:
                 self._archive.offer(each)
 
+    async def _look(
+        self,
+        delivered: Delivered,
+        envelope: Envelope,
+        inline: memoryview,
+        ruleset: Ruleset,
+        batch: str,
+        earlier: Mapping[int, DispositionKind],
+        found: _Found,
+    ) -> None:
+        """One member of an entry, judged as far as that goes without engines; `earlier` is what was written down of it before."""
+        has_ended = len(earlier) == len(envelope.recipients)
+        try:
+            judged = await self._judge(delivered, envelope, inline, ruleset, batch)
+        except ConvictedError as error:
+            log.warning("message.inspection_failed", id=envelope.id, tries=delivered.tries, reason=str(error))
+            # what was held as poison is poison still: it must not bring the others back, by turns with another one even for ever
+            found.convicted += not has_ended
+        except TransientError as error:  # the sandbox is busy: the others need not wait for that
+            found.postponed = error
+        else:
+            if judged is None:
+                return
+            if judged.screened.asks and not has_ended and not _HANDED_ON.intersection(earlier.values()):
+                found.asking.append(replace(judged, known=earlier))
+            elif (judged := _beside(judged, earlier, has_ended=has_ended)) is not None:
+                found.judged.append(judged)
+
+    async def _ask_engines(self, delivered: Delivered, ruleset: Ruleset, batch: str, found: _Found) -> None:
+        """All that need engines at once: in turn, one connection to each engine would be all that a batch ever used."""
+        judging = [self._judge_by_engines(delivered, each, ruleset, batch) for each in found.asking]
+        for asked, outcome in zip(found.asking, await asyncio.gather(*judging, return_exceptions=True), strict=True):
+            match outcome:
+                case ConvictedError():
+                    log.warning("message.inspection_failed", tries=delivered.tries, reason=str(outcome))
+                    found.convicted += 1
+                case TransientError():
+                    found.postponed = outcome
+                case BaseException():
+                    raise outcome
+                case Judged() if (judged := _beside(outcome, asked.known, has_ended=False)) is not None:
+                    found.judged.append(judged)
+
+    async def _judge_by_engines(self, delivered: Delivered, first: Judged, ruleset: Ruleset, batch: str) -> Judged | None:
+        """As `_judge`, of a message whose verdict depends on engines: with their answers."""
+        body = bytes(first.body)
+        answers = await self._engines.ask(first.screened.asks, first.envelope, body)
+        return await self._judge(delivered, first.envelope, body, ruleset, batch, answers)
+
+    def _is_to_wait(self, judged: Judged, ruleset: Ruleset) -> bool:
+        """Whether it stays in INTAKE for an engine that failed: not for ever, lest it be forgotten there."""
+        waited_s = (datetime.now(UTC) - judged.envelope.accepted_at).total_seconds()
+        return bool(judged.screened.deferral) and waited_s < ruleset.policy.engines.hold_after_s
+
     async def _judge(
-        self, delivered: Delivered, envelope: Envelope, inline: memoryview, ruleset: Ruleset, batch: str
+        self,
+        delivered: Delivered,
+        envelope: Envelope,
+        inline: memoryview | bytes,
+        ruleset: Ruleset,
+        batch: str,
+        answers: Answers | None = None,
     ) -> Judged | None:
-        """What is to be done with one message; None when it has been done. ConvictedError when its inspection failed and it gets another."""
+        """What is to be done with one message; None when it has been done. ConvictedError when its inspection failed and it gets another.
+        Without `answers` `inline` is what came with the envelope, with them the whole message."""
         started = time.perf_counter()
         body: bytes | memoryview = inline  # as far as it is at hand: to hold a message, a stored body stays where it is
         try:
-            whole = await self._read(envelope, inline)
-            screened = await self._screen(delivered, envelope, whole, ruleset)
+            whole = await self._read(envelope, memoryview(inline)) if answers is None else bytes(inline)
+            known = self._waiting.verdict(envelope.id) if answers is None else None
+            screened = known or await self._screen(delivered, envelope, whole, ruleset, answers or NOBODY_ASKED)
             body = whole
         except BodyMissing as error:
             if _was_handed_on(envelope, await self._actions.known(envelope, batch)):
@@ -157,7 +236,9 @@ class Worker:
             log.error("message.body_missing", id=envelope.id, alarm=True, reason=str(error))
             body, screened = b"", Screened(verdict=_held(ruleset, HoldReason.BODY_MISSING, str(error)))
         except ConvictedError as error:
-            if not self._is_poison(envelope.id, delivered.tries, ruleset.policy.max_deliveries):
+            if not self._is_poison(
+                envelope.id, delivered.tries - self._waiting.times(envelope.id), ruleset.policy.max_deliveries
+            ):
                 raise
             log.error("message.poison", id=envelope.id, tries=delivered.tries, reason=str(error))
             detail = f"screening failed {delivered.tries} times, at last: {error}"
@@ -182,17 +263,26 @@ class Worker:
             del self._convictions[next(iter(self._convictions))]
         return tries >= max_deliveries and (max_deliveries <= 2 or self._convictions[queue_id] > 1)
 
-    async def _screen(self, delivered: Delivered, envelope: Envelope, body: bytes, ruleset: Ruleset) -> Screened:
+    async def _screen(
+        self, delivered: Delivered, envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers
+    ) -> Screened:
         limit_s = min(ruleset.policy.screening_timeout_s, MAX_INSPECTION_S)
-        if delivered.tries > 1:
-            return await self._sandbox.inspect(envelope, body, ruleset, limit_s, wait_s=limit_s)
+        if delivered.tries > 1 and not self._waiting.times(envelope.id):
+            return await self._sandbox.inspect(envelope, body, ruleset, limit_s, wait_s=limit_s, answers=answers)
         if len(body) > THREAD_OVER_BYTES or len(envelope.recipients) * len(ruleset.recipients) > _THREAD_OVER_LOOKS:
-            return await asyncio.to_thread(self._guarded, envelope, body, ruleset, limit_s)
-        return self._guarded(envelope, body, ruleset, limit_s)
+            return await asyncio.to_thread(self._guarded, envelope, body, ruleset, answers, limit_s)
+        return self._guarded(envelope, body, ruleset, answers, limit_s)
 
-    def _guarded(self, envelope: Envelope, body: bytes, ruleset: Ruleset, limit_s: float) -> Screened:
+    def _guarded(self, envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers, limit_s: float) -> Screened:
         with self._watchdog.guard(limit_s):
-            return self._inspect(envelope, body, ruleset)
+            return self._inspect(envelope, body, ruleset, answers)
+
+    def _tell_waiting(self, judged: Judged, tries: int) -> None:
+        reason = judged.screened.deferral
+        log.warning("message.waits_for_engine", id=judged.envelope.id, tries=tries, reason=reason)
+        if tries == 1:  # the trace need not tell each of a hundred tries
+            self._events.tell(judged.envelope.id, EventKind.DEFERRED, reason=reason)
+        self._engines.note(judged.screened.verdict)
 
     def _tell_accepted(self, share: Envelope, whole: QueueId) -> None:
         self._events.tell(
@@ -221,6 +311,11 @@ class Worker:
             }
         if verdict.hold_reason is not None:
             fields["hold_reason"] = verdict.hold_reason.value
+        for answer in verdict.answers:
+            fields[answer.engine.value] = f"{answer.result} {answer.detail}".strip()
+            fields[f"{answer.engine.value}_ms"] = answer.ms
+        if verdict.unscanned:
+            fields["unscanned"] = ", ".join(verdict.unscanned)
         log.info("message.screened", id=envelope.id, gate=envelope.gate.value, size_bytes=envelope.size_bytes, **fields)
         if verdict.obstacles:
             fields["unscannable"] = ",".join(dict.fromkeys(obstacle.kind.value for obstacle in verdict.obstacles))

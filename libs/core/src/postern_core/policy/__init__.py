@@ -15,6 +15,7 @@ from postern_core.policy.access import (
 from postern_core.policy.accounts import Rates, SenderRules, SendingRates, Throttling
 from postern_core.policy.codec import Section, SectionStruct, decode_section, encode_section
 from postern_core.policy.conditions import (
+    ENGINE_OF,
     AllOf,
     AnyOf,
     AttachmentCondition,
@@ -31,11 +32,15 @@ from postern_core.policy.conditions import (
     ScheduleCondition,
     SenderCondition,
     SizeCondition,
+    SpamCondition,
     UserCondition,
+    VirusCondition,
     Weekday,
+    YaraCondition,
 )
 from postern_core.policy.delivery import DeliveryPolicy, NextHop, RetrySchedule, Route, RouteTls
 from postern_core.policy.domains import DomainTable, Recipients, RelayDomain
+from postern_core.policy.engines import ClamdEngine, Engines, OnFailure, OnVirus, RspamdEngine, YaraEngine, YaraFile
 from postern_core.policy.extensions import ListenerExtensions
 from postern_core.policy.gates import BareNewline, GateLimits, GatePolicy, ListenerIdentity, ListenerPolicy
 from postern_core.policy.operating import GateState, ListenerState, SessionLogging, SessionLogLevel
@@ -60,6 +65,7 @@ from postern_core.policy.security import CipherFloor, ListenerAuthentication, Li
 from postern_core.policy.unscannable import UnscannableAction, UnscannablePolicy
 
 __all__ = [
+    "ENGINE_OF",
     "AccessAction",
     "AccessEntry",
     "AllOf",
@@ -69,6 +75,7 @@ __all__ = [
     "BareNewline",
     "CalloutRoute",
     "CipherFloor",
+    "ClamdEngine",
     "ClientCondition",
     "Condition",
     "Criterion",
@@ -77,6 +84,7 @@ __all__ = [
     "DmarcAction",
     "DnsList",
     "DomainTable",
+    "Engines",
     "GateLimits",
     "GatePolicy",
     "GateState",
@@ -101,6 +109,8 @@ __all__ = [
     "Mechanism",
     "NextHop",
     "Not",
+    "OnFailure",
+    "OnVirus",
     "Rates",
     "RecipientCondition",
     "RecipientList",
@@ -110,6 +120,7 @@ __all__ = [
     "ReverseDns",
     "Route",
     "RouteTls",
+    "RspamdEngine",
     "Rule",
     "RuleMode",
     "ScheduleCondition",
@@ -122,6 +133,7 @@ __all__ = [
     "SessionLogLevel",
     "SessionLogging",
     "SizeCondition",
+    "SpamCondition",
     "Switch",
     "Throttling",
     "TlsUse",
@@ -129,8 +141,12 @@ __all__ = [
     "UnscannableAction",
     "UnscannablePolicy",
     "UserCondition",
+    "VirusCondition",
     "Weekday",
     "WhenUnavailable",
+    "YaraCondition",
+    "YaraEngine",
+    "YaraFile",
     "decode_section",
     "encode_section",
 ]

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from postern_core.envelope import Gate
+from postern_core.verdict import Engine
 
 MOST_NESTED: Final = 8  # levels of `all`, `any` and `not` around a criterion
 
@@ -112,6 +113,26 @@ class MalformedCondition(msgspec.Struct, frozen=True, kw_only=True, tag="malform
     """Readers may take the message for different ones (docs/reference/screening.md lists the defects)."""
 
 
+class VirusCondition(msgspec.Struct, frozen=True, kw_only=True, tag="virus", omit_defaults=True):
+    """ClamAV found a virus whose name matches any of these wildcards (`*` and `?`, caseless); without names: any virus."""
+
+    names: tuple[str, ...] = ()
+
+
+class SpamCondition(msgspec.Struct, frozen=True, kw_only=True, tag="spam", omit_defaults=True):
+    """rspamd gave at least this score, or one of these actions."""
+
+    at_least: float | None = None
+    actions: tuple[str, ...] = ()  # as rspamd names them: `add header`, `reject` …
+
+
+class YaraCondition(msgspec.Struct, frozen=True, kw_only=True, tag="yara", omit_defaults=True):
+    """A YARA rule with one of these names, or one of these tags, matched; without either: any rule."""
+
+    rules: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
 class AllOf(msgspec.Struct, frozen=True, kw_only=True, tag="all"):
     """Every one of them."""
 
@@ -141,8 +162,18 @@ Criterion = (
     | UserCondition
     | SizeCondition
     | MalformedCondition
+    | VirusCondition
+    | SpamCondition
+    | YaraCondition
 )
 Condition = Criterion | AllOf | AnyOf | Not
+
+
+ENGINE_OF: Final[dict[type[Criterion], Engine]] = {
+    VirusCondition: Engine.CLAMD,
+    SpamCondition: Engine.RSPAMD,
+    YaraCondition: Engine.YARA,
+}  # whom to ask about a criterion; the others are judged without
 
 
 def criteria(condition: Condition) -> Iterator[Criterion]:

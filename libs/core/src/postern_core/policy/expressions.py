@@ -1,7 +1,7 @@
 """Conditions as they are judged: trees over numbered criteria, with a third truth for what nobody knows yet (an engine that was not asked).
 
 Pure. Parts are judged in the order in which they are written, so that the same message always gives the same explanation. `judge` says whether a
-condition holds, `reasons` which criteria that hold made it so, `criteria` which ones it asks about.
+condition holds, `reasons` which criteria that hold made it so, `criteria` which ones it asks about, `undecided` which unknown ones it depends on.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ class Single:
     def reasons(self, _truth: Truth) -> Iterator[int]:
         yield self.criterion
 
+    def undecided(self, truth: Truth) -> Iterator[int]:
+        if truth(self.criterion) is None:
+            yield self.criterion
+
 
 @dataclass(frozen=True, slots=True)
 class Every:
@@ -53,6 +57,11 @@ class Every:
     def reasons(self, truth: Truth) -> Iterator[int]:
         for part in self.parts:
             yield from part.reasons(truth)
+
+    def undecided(self, truth: Truth) -> Iterator[int]:
+        if self.judge(truth) is None:
+            for part in self.parts:
+                yield from part.undecided(truth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,11 @@ class Some:
             if part.judge(truth):
                 yield from part.reasons(truth)
 
+    def undecided(self, truth: Truth) -> Iterator[int]:
+        if self.judge(truth) is None:
+            for part in self.parts:
+                yield from part.undecided(truth)
+
 
 @dataclass(frozen=True, slots=True)
 class Opposite:
@@ -96,6 +110,9 @@ class Opposite:
 
     def reasons(self, _truth: Truth) -> Iterator[int]:
         yield from ()  # what is not there stands nowhere
+
+    def undecided(self, truth: Truth) -> Iterator[int]:
+        yield from self.part.undecided(truth)
 
 
 Expression = Single | Every | Some | Opposite

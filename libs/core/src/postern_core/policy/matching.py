@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,6 +55,12 @@ class CompiledRule:
         if excepted is None:
             return None
         return False if excepted else judged
+
+    def undecided(self, truth: Truth) -> Iterator[int]:
+        """The criteria that stand between it and a decision, where `matches` gives None."""
+        yield from self.condition.undecided(truth)
+        if self.unless is not None:
+            yield from self.unless.undecided(truth)
 
     def criteria(self) -> set[int]:
         """Those that it asks about."""

@@ -9,6 +9,7 @@ import msgspec
 from postern_core.contract import Version, written
 from postern_core.policy.conditions import Condition
 from postern_core.policy.domains import RelayDomain
+from postern_core.policy.engines import Engines
 from postern_core.policy.unscannable import UnscannablePolicy
 from postern_core.verdict import Action
 
@@ -47,4 +48,5 @@ class ScreeningPolicy(msgspec.Struct, frozen=True, kw_only=True):
     screening_timeout_s: float = 10.0
     excerpts: bool = True  # what matched may be stored with the verdict
     archive: bool = False  # a copy of each message that was screened goes to ARCHIVE
+    engines: Engines = Engines()
     unscannable: UnscannablePolicy = UnscannablePolicy()

@@ -29,6 +29,7 @@ LOOKS: Final[Mapping[Kind, int]] = {
     Kind.REPLICA_BEHIND: 2,
     Kind.REPLICAS_DIFFER: 2,
     Kind.LEDGER_DISCREPANCIES: 1,
+    Kind.ENGINE_DOWN: 2,
     Kind.POLICY_STALE: 4,  # a large policy takes a while to compile, and replicas are replaced one after another
 }
 

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from postern_api.alarms.look import Look, Stale, StreamSeen
+from postern_api.alarms.look import EngineDown, Look, Stale, StreamSeen
 from postern_api.ledger.comparison import Fault
 from postern_api.ledger.verification import Verified
 from postern_core.bus.topology import BADMAIL, BODIES, DEFERRED, DISPOSITIONS, INTAKE, OUTBOUND, QUARANTINE
+from postern_core.policy import OnFailure
 
 Figure = int | float | str | list[str]
 
@@ -33,6 +34,7 @@ class Kind(enum.StrEnum):
     REPLICAS_DIFFER = "replicas_differ"  # two servers' copies of a stream
     LEDGER_DISCREPANCIES = "ledger_discrepancies"
     POLICY_STALE = "policy_stale"  # of one replica
+    ENGINE_DOWN = "engine_down"  # it does not answer the screener
 
 
 class Severity(enum.StrEnum):
@@ -128,6 +130,7 @@ def conditions(look: Look, past: Past, verified: Verified | None, up: Mapping[Ke
                 {"used_bytes": store.used_bytes, "limit_bytes": store.limit_bytes},
             )
     found |= _behind(look, past.before)
+    found |= {(Kind.ENGINE_DOWN, engine): _engine_down(engine, down) for engine, down in look.engines_down.items()}
     found |= {(Kind.POLICY_STALE, replica): _stale(replica, stale) for replica, stale in look.stale.items()}
     return found
 
@@ -149,7 +152,7 @@ def covers(look: Look, before: Look | None, key: Key) -> bool:
             return differing(look, before, about) is not None
         case Kind.STRANDED_MESSAGES | Kind.CONSUMER_MISSING | Kind.CONSUMER_UNEXPECTED:
             return stream in look.consumers
-        case Kind.STREAM_UNREADABLE | Kind.POLICY_STALE:
+        case Kind.STREAM_UNREADABLE | Kind.POLICY_STALE | Kind.ENGINE_DOWN:
             return True
         case _:
             return stream in look.streams
@@ -308,6 +311,22 @@ def _stale(replica: str, stale: Stale) -> Condition:
         f"{replica} runs revision {stale.revision} of the policy, {stale.newest} is on the bus{why}",
         "what it refused it goes on refusing until the policy is changed; else see whether it reaches the broker, and start it anew",
         {"revision": stale.revision, "newest": stale.newest},
+    )
+
+
+_WITHOUT_ENGINE: Final = {
+    OnFailure.DEFER: "mail that it is needed for waits in INTAKE",
+    OnFailure.HOLD: "mail that it is needed for is held (engine-failed)",
+    OnFailure.PASS: "mail passes without it, marked X-Postern-Unscanned",
+}
+
+
+def _engine_down(engine: str, down: EngineDown) -> Condition:
+    return Condition(
+        Severity.CRITICAL if down.on_failure is OnFailure.DEFER else Severity.WARNING,
+        f"{engine} does not answer {', '.join(down.replicas)}: {down.error}. Until it does, {_WITHOUT_ENGINE[down.on_failure]}",
+        "see whether it runs and whether the screener reaches it (GET /api/v1/engines); what waits is tried again by itself",
+        {"replicas": list(down.replicas), "on_failure": down.on_failure.value},
     )
 
 

@@ -14,8 +14,9 @@ from postern_core.bus import Bus
 from postern_core.bus.publishing import unavailable
 from postern_core.bus.stores import Store, read_stores
 from postern_core.bus.topology import OUTBOUND, BusLimits, checked_route_name, consumers, delivery_consumer, streams
-from postern_core.control import ServiceStatus
+from postern_core.control import TROUBLED, ServiceStatus
 from postern_core.errors import TransientError
+from postern_core.policy import OnFailure
 from postern_core.settings import BusSettings
 
 STREAMS: Final = tuple(str(config.name) for config in streams(BusLimits()))
@@ -88,6 +89,27 @@ def stale_replicas(reports: Iterable[ServiceStatus], live: int) -> dict[str, Sta
     }
 
 
+@dataclass(frozen=True, slots=True)
+class EngineDown:
+    """An engine that replicas of the screener get no answers from."""
+
+    replicas: tuple[str, ...]
+    error: str  # as the first of them tells it
+    on_failure: OnFailure
+
+
+def engines_down(reports: Iterable[ServiceStatus]) -> dict[str, EngineDown]:
+    """By engine, from reports that are fresh."""
+    found: dict[str, EngineDown] = {}
+    for report in reports:
+        for each in report.engines:
+            if each.state in TROUBLED:
+                known = found.get(each.engine.value, EngineDown((), each.error, each.on_failure))
+                replicas = (*known.replicas, f"{report.service}/{report.instance}")
+                found[each.engine.value] = EngineDown(replicas, known.error, known.on_failure)
+    return found
+
+
 @dataclass(slots=True)
 class Look:
     """Everything that was seen. `silent` says why nothing could be."""
@@ -98,6 +120,7 @@ class Look:
     consumers: dict[str, Consumers] = field(default_factory=dict)  # by stream; absent: not known
     stores: dict[str, Store] = field(default_factory=dict)  # by server
     stale: dict[str, Stale] = field(default_factory=dict)  # by `<service>/<instance>`
+    engines_down: dict[str, EngineDown] = field(default_factory=dict)  # by engine
     unseen: tuple[str, ...] = ()  # what else could not be looked at, for people
 
 

@@ -17,11 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from postern_api.alarms.board import AlarmBoard
 from postern_api.alarms.conditions import Key, Kind, Past, conditions, covers
-from postern_api.alarms.look import Observer, stale_replicas
+from postern_api.alarms.look import Observer, engines_down, stale_replicas
 from postern_api.errors import ApiError
 from postern_api.ledger.verification import PROOF_GRACE_S, Verifier
 from postern_api.policy.publishing import Publisher
-from postern_api.status.board import StatusBoard
+from postern_api.status.board import StatusBoard, is_fresh
 from postern_core.errors import TransientError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -76,7 +76,9 @@ class Watch:
         """One look, and what follows from it."""
         look = await self._observer.look(self._publisher.live_routes)
         now = datetime.now(UTC)
-        look.stale = stale_replicas(self._status.reports(now), self._publisher.live)
+        reports = self._status.reports(now)
+        look.stale = stale_replicas(reports, self._publisher.live)
+        look.engines_down = engines_down(report for report in reports if is_fresh(report))
         before, up = self._past.before, self.board.severities
         found = conditions(look, self._past, self._verifier.last, up)
         self.board.take(found, lambda key: covers(look, before, key), now)

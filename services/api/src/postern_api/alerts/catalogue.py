@@ -42,6 +42,7 @@ class AlertKind(enum.StrEnum):
     REPLICAS_DIFFER = "replicas-differ"
     LEDGER_DISCREPANCIES = "ledger-discrepancies"
     POLICY_STALE = "policy-stale"
+    ENGINE_DOWN = "engine-down"
 
 
 class Source(enum.StrEnum):
@@ -102,6 +103,7 @@ CATALOGUE: Final[Mapping[AlertKind, Entry]] = {
     AlertKind.REPLICA_BEHIND: _alarm("A server of the broker's cluster is away or behind"),
     AlertKind.REPLICAS_DIFFER: _alarm("The servers' copies of a stream differ"),
     AlertKind.LEDGER_DISCREPANCIES: _alarm("Ledger and mail disagree"),
+    AlertKind.ENGINE_DOWN: _alarm("An engine does not answer the screener"),
     AlertKind.POLICY_STALE: _alarm("A replica runs an old policy"),
 }
 

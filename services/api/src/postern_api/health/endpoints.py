@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
+from pydantic import Field
 
 from postern_api.context import InContext
 from postern_api.fields import Body, examples
@@ -21,11 +22,12 @@ class Liveness(Body):
 class Readiness(Body):
     """Whether the api can do its work; mail does not depend on it."""
 
-    model_config = examples({"ready": True, "reasons": [], "policy": "revision 42 is published"})
+    model_config = examples({"ready": True, "reasons": [], "policy": "revision 42 is published", "engines": []})
 
     ready: bool
     reasons: list[str]
     policy: str
+    engines: list[str] = Field(default=[], description="Engines that a screener gets no answers from; no fault of the api.")
 
 
 @router.get("/livez")
@@ -36,10 +38,11 @@ async def livez() -> Liveness:
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready; `reasons` says why."}})
 async def readyz(context: InContext, response: Response) -> Readiness:
-    """Database and broker answer. `policy` says so when there is no policy for the gates yet, which is not a fault of the api."""
+    """Database and broker answer. `policy` says so when there is no policy for the gates yet, and `engines` which of them fail; neither is
+    a fault of the api."""
     reasons = await context.health.check()
     if reasons:
         response.status_code = 503
     publisher = context.publisher
     policy = publisher.problem or f"revision {publisher.live} is published"
-    return Readiness(ready=not reasons, reasons=list(reasons), policy=policy)
+    return Readiness(ready=not reasons, reasons=list(reasons), policy=policy, engines=list(context.status.engine_troubles()))

@@ -18,5 +18,5 @@ router = guarded_router("/metrics", "status")
     response_class=Response,
 )
 async def get_metrics(context: InContext, _: Reader) -> Response:
-    """Gauges of the replicas' last reports, for Prometheus: when the gates' certificates expire."""
+    """Gauges of the replicas' last reports, for Prometheus: when the gates' certificates expire, and how the screeners' engines are."""
     return Response(exposition(context.status.reports()), media_type=MEDIA_TYPE)

@@ -1,6 +1,6 @@
 """Prometheus' text format, version 0.0.4. Pure.
 
-Labels say which replica and which file, both of which an administrator names: never an address or an id.
+Labels say which replica, and which file or engine, all of which an administrator names: never an address or an id.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from postern_core.control import ServiceStatus
+from postern_core.control import TROUBLED, ServiceStatus
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -38,6 +38,18 @@ def exposition(reports: Iterable[ServiceStatus]) -> str:
                 for each in report.certificates
             ),
         ),
+        *_gauge(
+            "postern_engine_up",
+            "1 while an engine answers a worker of the screener, 0 while it fails or is left alone for that.",
+            (
+                (_of(report) | {"engine": each.engine.value}, float(each.state not in TROUBLED))
+                for report in reports
+                for each in report.engines
+            ),
+        ),
+        *_engine_counter(reports, "asked", "Messages that an engine was asked about, since the worker started."),
+        *_engine_counter(reports, "failed", "Those of them that it could not judge."),
+        *_engine_counter(reports, "seconds", "Time spent waiting for an engine's answers, all together."),
     ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -46,9 +58,20 @@ def _of(report: ServiceStatus) -> dict[str, str]:
     return {"service": report.service, "instance": report.instance}
 
 
+def _engine_counter(reports: Iterable[ServiceStatus], what: str, about: str) -> Iterator[str]:
+    samples = (
+        (_of(report) | {"engine": each.engine.value}, float(getattr(each, what))) for report in reports for each in report.engines
+    )
+    return _family("counter", f"postern_engine_{what}_total", about, samples)
+
+
 def _gauge(name: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:
+    return _family("gauge", name, about, samples)
+
+
+def _family(kind: str, name: str, about: str, samples: Iterable[Sample]) -> Iterator[str]:
     yield f"# HELP {name} {about}"
-    yield f"# TYPE {name} gauge"
+    yield f"# TYPE {name} {kind}"
     for labels, value in samples:
         shown = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
         yield f"{name}{{{shown}}} {value!r}"

@@ -13,6 +13,7 @@ from typing import Final
 from postern_api.errors import ConflictError, InvalidError
 from postern_api.policy.objects import RuleObject, Snapshot
 from postern_core.policy import (
+    ENGINE_OF,
     AttachmentCondition,
     Criterion,
     DmarcAction,
@@ -24,6 +25,8 @@ from postern_core.policy import (
     SenderCondition,
     Switch,
     TlsUse,
+    VirusCondition,
+    YaraCondition,
 )
 from postern_core.policy.conditions import criteria
 
@@ -31,6 +34,9 @@ MAX_PHRASES: Final = 100_000  # of all enabled rules together
 MAX_PHRASE_CHARACTERS: Final = 1000
 MAX_DOMAINS: Final = 100_000
 MAX_RECIPIENTS: Final = 100_000  # in the lists of all domains together
+MAX_YARA_FILES: Final = 100
+MAX_YARA_FILE_BYTES: Final = 1024 * 1024
+MAX_YARA_BYTES: Final = 4 * 1024 * 1024  # of all files together
 MAX_ROUTES: Final = 200
 MAX_RULES: Final = 10_000
 MAX_RULE_SETS: Final = 1_000
@@ -55,6 +61,26 @@ def check(snapshot: Snapshot) -> None:
         _limits(gate, limits)
     _security(snapshot.auth_listener)
     _gates(snapshot.anon_listener, snapshot.auth_listener)
+    _engines(snapshot)
+
+
+def _engines(snapshot: Snapshot) -> None:
+    """A rule that asks an engine that is off would let pass what it was written against."""
+    engines = snapshot.engines
+    for rule in snapshot.rules:
+        for condition in (rule.condition, rule.unless) if rule.enabled else ():
+            for criterion in criteria(condition) if condition is not None else ():
+                engine = ENGINE_OF.get(type(criterion))
+                if engine is not None and engine not in engines.enabled:
+                    raise ConflictError(
+                        "engine_off", f"rule {rule.name!r} asks {engine.value}, which is off (/engines/{engine.value})"
+                    )
+    files = engines.yara.files
+    _unique("yara_file", (file.name for file in files))
+    _count("YARA files", len(files), MAX_YARA_FILES)
+    _count("bytes of YARA rules", sum(len(file.source.encode()) for file in files), MAX_YARA_BYTES)
+    if engines.yara.enabled and engines.yara.timeout_s >= snapshot.settings.screening_timeout_s:
+        raise InvalidError("yara_timeout", "timeout_s of YARA must be below screening_timeout_s, which ends the whole inspection")
 
 
 def _gates(anon: ListenerPolicy, auth: ListenerPolicy) -> None:
@@ -146,6 +172,10 @@ def _values_of(criterion: Criterion) -> int:
             | AttachmentCondition(values=values)
         ):
             return len(values)
+        case VirusCondition(names=values):
+            return max(len(values), 1)
+        case YaraCondition(rules=rules, tags=tags):
+            return max(len(rules) + len(tags), 1)
         case _:
             return 1
 

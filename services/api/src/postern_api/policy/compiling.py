@@ -89,6 +89,7 @@ def compile_policy(snapshot: Snapshot, revision: int) -> Compiled | None:
             excerpts=general.excerpts,
             archive=general.archive,
             unscannable=snapshot.unscannable,
+            engines=snapshot.engines,
         ),
         delivery=DeliveryPolicy(
             revision=revision,

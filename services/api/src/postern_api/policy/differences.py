@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
 from postern_api.policy.objects import Snapshot
-from postern_core.policy import RecipientList
+from postern_core.policy import RecipientList, YaraFile
 from postern_core.verdict import Unscannable
 
 _SHOWN: Final = 100
@@ -53,6 +54,12 @@ def _told(what: str, own: RecipientList | None, other: RecipientList | None) -> 
     return {"addresses": len(own.addresses), "case_sensitive": own.case_sensitive, what: only_own[:_SHOWN]}
 
 
+def _yara_told(file: YaraFile) -> dict[str, Any]:
+    """A file may be long: which one it is."""
+    source = file.source.encode()
+    return {"bytes": len(source), "sha256": hashlib.sha256(source).hexdigest()}
+
+
 def _named(snapshot: Snapshot) -> dict[str, Any]:
     objects: dict[str, Any] = {
         "settings": snapshot.settings,
@@ -61,6 +68,10 @@ def _named(snapshot: Snapshot) -> dict[str, Any]:
         "schedule": snapshot.schedule,
         "screening/unscannable": {kind.value: snapshot.unscannable.answer(kind) for kind in Unscannable},
         "alerts/channels": snapshot.alerts.channels,
+        "engines/clamd": snapshot.engines.clamd,
+        "engines/rspamd": snapshot.engines.rspamd,
+        "engines/yara": msgspec.structs.replace(snapshot.engines.yara, files=()),
+        "engines/waiting": {"hold_after_s": snapshot.engines.hold_after_s},
         "rules/order": [rule.id for rule in snapshot.rules],
     }
     for gate, listener in (("anon", snapshot.anon_listener), ("auth", snapshot.auth_listener)):
@@ -70,6 +81,7 @@ def _named(snapshot: Snapshot) -> dict[str, Any]:
     objects |= {f"routes/{route.name}": route for route in snapshot.routes}
     objects |= {f"rules/{rule.id}": rule for rule in snapshot.rules}
     objects |= {f"rule-sets/{each.name}": each for each in snapshot.rule_sets}
+    objects |= {f"yara/{file.name}": _yara_told(file) for file in snapshot.engines.yara.files}
     objects |= {f"users/{user.name}": user for user in snapshot.users}
     named: dict[str, Any] = msgspec.to_builtins(objects)
     return named

@@ -11,6 +11,7 @@ from postern_api.alerts.objects import AlertPolicy
 from postern_core.envelope import Gate
 from postern_core.policy import (
     Condition,
+    Engines,
     GateLimits,
     ListenerPolicy,
     NextHop,
@@ -103,6 +104,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     auth_listener: ListenerPolicy = ListenerPolicy()
     schedule: RetrySchedule = RetrySchedule()
     alerts: AlertPolicy = AlertPolicy()
+    engines: Engines = Engines()
     recipient_lists: tuple[RecipientList, ...] = ()  # at most one for a domain
     unscannable: UnscannablePolicy = UnscannablePolicy()
 

@@ -20,7 +20,7 @@ class HeldView(Body):
     recipients: list[str]
     subject: str
     reason: str = Field(
-        description="`rule`, `malformed`, `encrypted`, `limit`, `incomplete`, `poison`, `authentication` or `body-missing`."
+        description="`rule`, `malformed`, `encrypted`, `limit`, `incomplete`, `poison`, `authentication`, `virus`, `engine-failed` or `body-missing`."
     )
     rule_id: str
     rule_name: str
@@ -81,7 +81,9 @@ class HeldDetail(Body):
     queue_id: str
     subject: str
     generation: int
-    verdict: dict[str, Any] = Field(description="Decision, findings (rule, part, offset, excerpt), and the reason.")
+    verdict: dict[str, Any] = Field(
+        description="Decision, findings (rule, part, offset, excerpt), engines' answers, and the reason."
+    )
     envelope: dict[str, Any]
     headers: list[tuple[str, str]] = Field(description="The header fields in their order, undecoded, at most 64 KiB of them.")
 

@@ -11,6 +11,14 @@ from postern_api.errors import InvalidError
 from postern_api.fields import Body, Flag, Line, Whole
 from postern_api.policy.addresses import checked_sender_pattern
 from postern_api.policy.checks import MAX_PHRASE_CHARACTERS, MAX_PHRASES
+from postern_api.rules.engine_conditions import (
+    EngineBody,
+    SpamBody,
+    VirusBody,
+    YaraBody,
+    engine_condition,
+    shown_engine_condition,
+)
 from postern_api.rules.envelope_conditions import (
     ClientBody,
     DirectionBody,
@@ -33,6 +41,9 @@ from postern_core.policy import (
     MalformedCondition,
     Not,
     SenderCondition,
+    SpamCondition,
+    VirusCondition,
+    YaraCondition,
 )
 from postern_core.policy.conditions import MOST_NESTED, nesting
 
@@ -93,7 +104,7 @@ class NotBody(Body):
 
 
 ConditionBody = Annotated[
-    SenderBody | AttachmentBody | KeywordBody | EnvelopeBody | MalformedBody | AllBody | AnyBody | NotBody,
+    SenderBody | AttachmentBody | KeywordBody | EnvelopeBody | MalformedBody | EngineBody | AllBody | AnyBody | NotBody,
     Field(discriminator="type"),
 ]
 for _model in (AllBody, AnyBody, NotBody):
@@ -126,6 +137,8 @@ def _condition(body: ConditionBody) -> Condition:
             return checked_envelope_condition(body)
         case MalformedBody():
             return MalformedCondition()
+        case VirusBody() | SpamBody() | YaraBody():
+            return engine_condition(body)
 
 
 def shown_condition(condition: Condition) -> ConditionBody:
@@ -145,6 +158,8 @@ def shown_condition(condition: Condition) -> ConditionBody:
             return KeywordBody(type="keyword", phrases=list(phrases), scope=scope, whole_word=whole_word)
         case MalformedCondition():
             return MalformedBody(type="malformed")
+        case VirusCondition() | SpamCondition() | YaraCondition():
+            return shown_engine_condition(condition)
         case _:
             return shown_envelope_condition(condition)
 

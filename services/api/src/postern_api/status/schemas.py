@@ -7,6 +7,7 @@ from datetime import datetime
 from pydantic import Field
 
 from postern_api.alarms.schemas import AlarmCounts
+from postern_api.engines.schemas import EngineView
 from postern_api.fields import Body, examples
 
 
@@ -36,6 +37,7 @@ class ReplicaView(Body):
     detail: str
     listens: list[str] = Field(default_factory=list, description="Of a gate: where it listens.")
     certificates: list[CertificateView] = Field(default=[], description="Of a gate that has TLS; the default one first.")
+    engines: list[EngineView] = Field(default=[], description="Of a screener: the engines that are on.")
 
 
 class StreamView(Body):

@@ -11,13 +11,14 @@ import structlog
 from postern_api.alarms.board import AlarmBoard
 from postern_api.alarms.conditions import Severity
 from postern_api.alarms.schemas import AlarmCounts
+from postern_api.engines.schemas import engine_views
 from postern_api.policy.editing import Editor
 from postern_api.policy.publishing import Publisher
 from postern_api.status.board import StatusBoard, is_fresh
 from postern_api.status.schemas import CertificateView, PolicyStatus, ReplicaView, StatusView, StreamView
 from postern_core.bus import Bus
 from postern_core.bus.topology import ARCHIVE, BADMAIL, BODIES, DEFERRED, DISPOSITIONS, EVENTS, INTAKE, OUTBOUND, QUARANTINE
-from postern_core.control import CertificateStatus, ServiceStatus
+from postern_core.control import TROUBLED, CertificateStatus, ServiceStatus
 from postern_core.errors import TransientError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -58,6 +59,16 @@ class StatusService:
         """What each replica reported last."""
         return self._board.reports(datetime.now(UTC))
 
+    def engine_troubles(self) -> tuple[str, ...]:
+        """Engines that fail, a sentence for each screener; without addresses, since /readyz asks nobody for a token."""
+        return tuple(
+            f"{engine.engine} does not answer {report.service}/{report.instance}"
+            for report in self.reports()
+            if is_fresh(report)
+            for engine in report.engines
+            if engine.state in TROUBLED
+        )
+
     async def _streams(self) -> list[StreamView] | None:
         if not self._bus.connected:
             return None
@@ -94,6 +105,7 @@ def _replica(report: ServiceStatus) -> ReplicaView:
         detail=report.detail,
         listens=list(report.listens),
         certificates=[_certificate(each, report.at) for each in report.certificates],
+        engines=engine_views(report),
     )
 
 

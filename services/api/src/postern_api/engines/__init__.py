@@ -1,0 +1,1 @@
+"""Engines that the screener asks: clamd, rspamd, YARA."""
