@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import email
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, eventually
 from fixtures.broker import Broker
+from fixtures.gates import gate_under_test
 from fixtures.webhook import Receiver
 from postern_api.alarms.look import Stale, stale_replicas
 from postern_api.alerts import sending
@@ -25,11 +27,15 @@ from postern_api.alerts.repository import Channel, Due, RaiseRow
 from postern_api.alerts.thresholds import Subject
 from postern_api.alerts.webhook import checked_webhook, signature
 from postern_api.errors import InvalidError
+from postern_core.alerts import AlertRaised
 from postern_core.bus import Bus, NoticeSink, StatusReporter
 from postern_core.control import ServiceStatus
 from postern_core.envelope import Gate, unframe
 from postern_core.job import Job
 from postern_core.notices import NoticeKind
+from postern_core.policy import GateState
+from postern_ingress_anon.app import gate_of
+from postern_ingress_anon.settings import Settings
 
 OVERFLOW = "command-too-long"
 SECRET = "a secret of the tests"
@@ -409,3 +415,120 @@ def test_a_message_is_ascii_with_short_lines_whatever_it_tells_of() -> None:
     assert not any(b"\n" in line or b"\r" in line for line in lines)
     assert b"7 further alerts" in content
     assert email.message_from_bytes(content)["To"] == "undisclosed-recipients:;"
+
+
+async def state_of(api: RunningApi, gate: str = "anon") -> dict[str, Any]:
+    found: dict[str, Any] = await api.get(f"/listeners/{gate}/state")
+    return found
+
+
+async def paused(api: RunningApi, gate: str = "anon") -> dict[str, Any]:
+    """Its state, once it is not open any more."""
+
+    async def find() -> dict[str, Any]:
+        found = await state_of(api, gate)
+        return found if found["state"] != "open" else {}
+
+    return await eventually(find)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as listening:
+        yield listening
+
+
+async def test_an_alert_pauses_the_gate_that_its_action_names_and_its_reset_opens_it(api: RunningApi, receiver: Receiver) -> None:
+    await put(api, "/alerts/channels", {"webhooks": [receiver.url()]})
+    # as it comes an alert pauses nothing
+    assert await api.get(f"/alerts/{OVERFLOW}/action") == {"pause": [], "resume_at_reset": False}
+    wanted = {"pause": ["anon"], "resume_at_reset": True}
+    assert await put(api, f"/alerts/{OVERFLOW}/action", wanted) == wanted
+    settings = Settings(**api.broker.settings("ingress-anon").model_dump() | {"listen": "127.0.0.1:0", "instance": "mx-1"})
+    async with gate_under_test(api.broker, Gate.ANON, lambda bus: gate_of(settings, bus)) as running:
+        await running.wait_for(lambda: running.listener.newest_rules() is not None)
+        session = await running.session()
+        # a real overflow: the gate tells, the api counts and raises, and the gate is paused
+        assert (await (await running.session()).say(b"NOOP " + b"x" * 3000)).startswith("5")
+        assert await paused(api) == {"state": "paused", "by_alert": OVERFLOW}
+        await running.wait_for(lambda: running.listener.state is GateState.PAUSED)
+        assert (await (await running.connect()).reply()).startswith("421 4.3.2")
+        assert (await session.say("NOOP")).startswith("250")
+        [row] = await told(api, 2)
+        assert {(each["channel"], each["target"]) for each in row["deliveries"]} == {
+            ("webhook", receiver.url()),
+            ("pause", "anon"),
+        }
+        assert json.loads(receiver.posted[0].body)["pauses"] == ["anon"]
+        entries = (await api.get("/audit", target="listeners/anon/state"))["entries"]
+        assert [(entry["action"], entry["actor"]) for entry in entries] == [("listener.paused_by_alert", f"alert {OVERFLOW}")]
+        assert (await state_of(api, "auth"))["state"] == "open"
+        operator = await api.token("operator")
+        (await api.client.post(f"/alerts/{OVERFLOW}/reset", headers=operator)).raise_for_status()
+        assert await state_of(api) == {"state": "open", "by_alert": ""}
+        await running.wait_for(lambda: running.listener.state is GateState.OPEN)
+        assert (await (await running.connect()).reply()).startswith("220")
+
+
+async def test_a_gate_that_an_administrator_took_over_is_not_touched(api: RunningApi, gate: Bus) -> None:
+    await put(api, f"/alerts/{OVERFLOW}/action", {"pause": ["anon", "auth"], "resume_at_reset": True})
+    await put(api, "/listeners/auth/state", {"state": "drained"})
+    await tell(gate)
+    await told(api, 2)
+    assert (await paused(api))["by_alert"] == OVERFLOW
+    assert await state_of(api, "auth") == {"state": "drained", "by_alert": ""}
+    await put(api, "/listeners/anon/state", {"state": "paused"})
+    (await api.client.post(f"/alerts/{OVERFLOW}/reset")).raise_for_status()
+    assert (await state_of(api), await state_of(api, "auth")) == (
+        {"state": "paused", "by_alert": ""},
+        {"state": "drained", "by_alert": ""},
+    )
+
+
+async def test_without_that_setting_a_reset_opens_nothing(api: RunningApi, gate: Bus) -> None:
+    await put(api, f"/alerts/{OVERFLOW}/action", {"pause": ["anon"]})
+    await tell(gate)
+    await paused(api)
+    (await api.client.post(f"/alerts/{OVERFLOW}/reset")).raise_for_status()
+    assert (await state_of(api))["state"] == "paused"
+
+
+async def test_a_pause_that_comes_too_late_is_given_up(api: RunningApi, gate: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "_PAUSE_WITHIN", timedelta(0))
+    await put(api, f"/alerts/{OVERFLOW}/action", {"pause": ["anon"]})
+    await tell(gate)
+    [row] = await told(api, 1, "failed")
+    assert "could not be done within" in row["deliveries"][0]["last_error"]
+    assert (await state_of(api))["state"] == "open"
+
+
+async def test_only_an_administrator_says_what_alerts_pause(api: RunningApi) -> None:
+    operator = await api.token("operator")
+    answer = await api.client.put(f"/alerts/{OVERFLOW}/action", json={"pause": ["anon"]}, headers=operator)
+    assert (answer.status_code, answer.json()["error"]) == (403, "scope_too_narrow")
+    for wrong in ({"pause": ["screener"]}, {"run": "/bin/sh"}):
+        assert (await api.client.put(f"/alerts/{OVERFLOW}/action", json=wrong)).status_code == 422
+
+
+async def test_each_raise_is_told_on_the_bus(api: RunningApi, gate: Bus) -> None:
+    await put(api, f"/alerts/{OVERFLOW}/action", {"pause": ["auth"]})
+    reader = await api.broker.connect("provisioner")
+
+    async def heard() -> AlertRaised | None:
+        found = await reader.api("STREAM.MSG.GET.EVENTS", {"last_by_subj": "event.api.alert"}, tolerate_error=True)
+        if "error" in found:
+            return None
+        return msgspec.json.decode(base64.b64decode(found["message"]["data"]), type=AlertRaised)
+
+    await tell(gate)
+    raised = await eventually(heard)
+    assert raised is not None
+    assert (raised.kind, raised.count, raised.about, raised.pauses) == (OVERFLOW, 1, ("192.0.2.7",), ("auth",))
+    # and the api's own recorder takes it for what it is
+    await eventually(lambda: _recorded(reader))
+    await reader.close()
+
+
+async def _recorded(reader: Bus) -> bool:
+    info = await reader.api("CONSUMER.INFO.EVENTS.recorder", {})
+    return int(info["num_pending"]) == 0 and int(info["num_ack_pending"]) == 0

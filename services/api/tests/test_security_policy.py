@@ -8,12 +8,14 @@ from typing import Any
 import msgspec
 
 from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, eventually
-from postern_core.control import CertificateStatus, ServiceStatus
+from postern_core.control import CertificateStatus, ServiceStatus, UnboundAddress
 from postern_core.credentials import DECOY_KEY, CertificateOwner, SmtpUser, certificate_key, user_key
 from postern_core.policy import (
+    Bind,
     CipherFloor,
     GatePolicy,
     ListenerAuthentication,
+    ListenerBinds,
     ListenerTls,
     Mechanism,
     TlsUse,
@@ -149,9 +151,59 @@ async def test_the_status_shows_certificates_and_when_they_expire(api: RunningAp
     assert metrics.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     good = '{service="ingress-anon",instance="mx-1",file="/tls/cert.pem"}'
     bad = good.replace("cert.pem", "bad.crt")
-    assert [line for line in metrics.text.splitlines() if not line.startswith("#")] == [
+    assert [line for line in metrics.text.splitlines() if line.startswith("postern_certificate_")] == [
         f"postern_certificate_expiry_timestamp_seconds{good} {first_ends.timestamp()!r}",
         f"postern_certificate_problem{good} 0.0",
         f"postern_certificate_problem{bad} 1.0",
     ]
+    await bus.close()
+
+
+async def test_binds_reach_the_gates_and_what_cannot_listen_is_refused(api: RunningApi) -> None:
+    assert await api.get("/listeners/anon/binds") == {"binds": []}
+    wanted = {"binds": [{"address": "[2001:DB8::25]", "port": 465, "tls": True}, {"address": "*", "port": 587}]}
+    shown = (await api.client.put("/listeners/auth/binds", json=wanted)).raise_for_status().json()
+    first, second = {"address": "2001:db8::25", "port": 465, "tls": True}, {"address": "*", "port": 587, "tls": False}
+    assert shown == {"binds": [first, second]}
+    assert (await gates(api)).auth_listener.binds == ListenerBinds(
+        binds=(Bind(address="2001:db8::25", port=465, tls=True), Bind(address="*", port=587))
+    )
+    for error, gate, *binds in (
+        ("invalid_bind", "anon", ("localhost", 25)),
+        ("invalid_bind", "anon", ("", 25)),
+        ("invalid_bind", "anon", ("224.0.0.1", 25)),
+        ("invalid_bind", "anon", ("::ffff:192.0.2.1", 25)),
+        ("invalid_bind", "anon", ("fe80::1%eth0", 25)),
+        ("binds_overlap", "anon", ("192.0.2.1", 25), ("192.0.2.1", 25)),
+        ("binds_overlap", "anon", ("0.0.0.0", 25), ("192.0.2.1", 25)),
+        ("binds_overlap", "anon", ("*", 25), ("2001:db8::1", 25)),
+        ("wrong_gate", "anon", ("192.0.2.1", 465, True)),
+        ("malformed_payload", "anon", ("192.0.2.1", 0)),
+        ("malformed_payload", "anon", ("192.0.2.1", 65536)),
+    ):
+        body = {"binds": [dict(zip(("address", "port", "tls"), bind, strict=False)) for bind in binds]}
+        refused = await api.client.put(f"/listeners/{gate}/binds", json=body)
+        assert (refused.status_code, refused.json()["error"]) == (422 if error[0] == "m" else 400, error)
+    beside = {"binds": [{"address": address, "port": 25} for address in ("0.0.0.0", "::")]}
+    (await api.client.put("/listeners/anon/binds", json=beside)).raise_for_status()
+
+
+async def test_what_a_replica_cannot_open_is_shown_with_its_reason(api: RunningApi) -> None:
+    now, bus = datetime.now(UTC), await api.broker.connect("ingress-anon")
+    problem = {"address": "0.0.0.0:25", "problem": "Permission denied"}
+    for instance, unbound in (("well", ()), ("ill", (UnboundAddress(**problem),))):
+        status = ServiceStatus(
+            service="ingress-anon", instance=instance, started_at=now, at=now, ready=True, listens=("[::]:25",), unbound=unbound
+        )
+        await bus.kv_put("STATUS", f"ingress-anon.{instance}", msgspec.json.encode(status))
+
+    async def shown() -> Any:
+        return next((listener for listener in await api.get("/listeners") if len(listener["listens"]) == 2), None)
+
+    assert (await eventually(shown))["unbound"] == {"ill": [problem]}
+    replicas = (await api.get("/status"))["replicas"]
+    assert {each["instance"]: each["unbound"] for each in replicas if each["service"] == "ingress-anon"} == {
+        "ill": [problem],
+        "well": [],
+    }
     await bus.close()

@@ -212,7 +212,7 @@ async def test_a_gate_is_paused_and_resumed_at_every_replica_and_also_one_that_s
         return all((row["detail"], row["ready"]) == ("paused", True) for row in rows if row["service"] == "ingress-anon")
 
     await eventually(paused)
-    assert await api.get("/listeners/anon/state") == {"state": "paused"}
+    assert await api.get("/listeners/anon/state") == {"state": "paused", "by_alert": ""}
     await replicas.put("state", state="open")
     await message(await b.session())
 

@@ -25,7 +25,7 @@ from postern_delivery.store import migrations
 from postern_delivery.store.database import Database, DatabaseAway
 from postern_delivery.store.migrating import migrate
 from postern_delivery.store.models import metadata, queue
-from postern_delivery.store.repository import FROZEN, REMOVE, QueuedJob, QueueRepository, matching, on_route
+from postern_delivery.store.repository import FROZEN, REMOVE, WAITING, QueuedJob, QueueRepository, matching, on_route
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -278,3 +278,13 @@ async def test_what_is_due_is_found_by_the_index(tmp_path: Path) -> None:
                 assert not [step for step in steps if step == "SCAN queue" or "TEMP B-TREE" in step], steps
     finally:
         await database.close()
+
+
+async def test_the_queues_sizes_are_by_route_and_state(repository: QueueRepository) -> None:
+    assert await repository.sizes() == {}
+    for route, state in (("main", WAITING), ("main", WAITING), ("main", FROZEN), ("far", FROZEN)):
+        assert await repository.insert(a_row(route=route, state=state))
+    # one that is being worked on waits still
+    leased = await repository.lease("main", 1, owner="me", now=NOW, until=NOW + 60 * SECOND)
+    assert len(leased) == 1
+    assert await repository.sizes() == {("main", WAITING): 2, ("main", FROZEN): 1, ("far", FROZEN): 1}

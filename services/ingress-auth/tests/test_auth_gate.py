@@ -12,8 +12,10 @@ import msgspec
 import pytest
 
 from fixtures.gates import PATIENCE_S, GateUnderTest, Wire
+from fixtures.ports import free_port
 from postern_core.control import ServiceStatus
-from postern_core.policy import ListenerPolicy, MailAuthentication
+from postern_core.counters import CounterName
+from postern_core.policy import Bind, ListenerBinds, ListenerPolicy, MailAuthentication
 
 MESSAGE = b"Subject: hello\r\n\r\nHello.\r\n"
 NAME, PASSWORD = "anna@example.com", "wörd pass"
@@ -225,3 +227,63 @@ async def test_our_own_people_cannot_say_that_we_found_their_mail_genuine(
     _, stored = await gate.stored(await wire.message(forged + MESSAGE))
     assert stored.endswith(b"\r\n" + MESSAGE)
     assert (b"Authentication-Results" in stored) is not enabled
+
+
+async def test_ports_move_while_it_runs_and_tls_begins_where_the_policy_says(
+    gate: GateUnderTest, client_tls: ssl.SSLContext
+) -> None:
+    session = await gate.session()
+    first, second = free_port(), free_port()
+
+    async def moved(tls_at: int) -> None:
+        binds = tuple(Bind(address="127.0.0.1", port=port, tls=port == tls_at) for port in (first, second))
+        await gate.policy(listener=msgspec.structs.replace(gate.listener_policy, binds=ListenerBinds(binds=binds)))
+        told = tuple(f"127.0.0.1:{port}{' (TLS)' if port == tls_at else ''}" for port in (first, second))
+        await gate.status(lambda status: status.listens == told)
+
+    # from one port to the other and back: each is plain and TLS in turn
+    for tls_at, plain_at in ((second, 0), (first, 1), (second, 0)):
+        await moved(tls_at)
+        inside = await gate.connect(1 - plain_at, tls=client_tls)
+        await inside.greeted()
+        await inside.expect(f"AUTH PLAIN {plain()}", "235")
+        outside = await (await gate.connect(plain_at)).greeted()
+        await outside.start_tls(client_tls)
+    await session.start_tls(client_tls)
+
+
+async def test_a_handshake_at_a_port_that_goes_is_finished(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    address = gate.listener.addresses[1]
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    await gate.wait_for(lambda: gate.listener.ports.handshakes == 1)
+    binds = ListenerBinds(binds=(Bind(address="127.0.0.1", port=free_port()),))
+    await gate.policy(listener=msgspec.structs.replace(gate.listener_policy, binds=binds))
+    await gate.wait_for(lambda: len(gate.listener.addresses) == 1)
+    await writer.start_tls(client_tls, server_hostname="localhost")
+    wire = Wire(reader, writer)
+    await wire.greeted()
+    writer.close()
+
+
+async def test_logins_and_tls_are_counted_by_outcome_and_version(gate: GateUnderTest, client_tls: ssl.SSLContext) -> None:
+    def counted(name: CounterName) -> dict[str, float]:
+        return gate.listener.counted().get(name, {})
+
+    inside = await (await gate.connect(1, client_tls)).greeted()
+    await inside.expect(f"AUTH PLAIN {plain(password='wrong')}", "535")
+    await inside.expect("AUTH PLAIN *", "501")
+    await inside.expect(f"AUTH PLAIN {plain()}", "235")
+    await secured(gate, client_tls)
+    assert counted(CounterName.AUTHENTICATIONS) == {"failed": 1, "given-up": 1, "succeeded": 1}
+    assert counted(CounterName.TLS_SESSIONS) == {"TLSv1.3": 2}
+    assert counted(CounterName.SESSIONS) == {"": 2}
+    assert counted(CounterName.REFUSALS) == {"535": 1, "501": 1}
+    await gate.policy(max_connections=2)
+    third = await gate.connect()
+    assert (await third.reply()).startswith("421")
+    assert counted(CounterName.CONNECTIONS_REFUSED) == {"421": 1}
+    before = counted(CounterName.OCTETS)
+    await inside.expect("QUIT", "221")
+    assert await inside.is_closed()
+    await gate.wait_for(lambda: gate.listener.connections == 1)
+    assert all(octets >= before[direction] > 0 for direction, octets in counted(CounterName.OCTETS).items())

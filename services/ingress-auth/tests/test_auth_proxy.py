@@ -120,7 +120,7 @@ async def test_the_end_does_not_wait_for_a_header_before_tls(gate: GateUnderTest
     await gate.policy(listener=BEHIND)
     wire = await gate.connect(1)
     await wire.send(TEXT[:5])
-    await gate.wait_for(lambda: bool(gate.listener._ports[1]._handshakes))
+    await gate.wait_for(lambda: bool(gate.listener.ports.handshakes))
     gate.stop.set()
     with suppress(ConnectionError):  # what was sent is unread
         assert await wire.reader.read() == b""

@@ -35,11 +35,15 @@ from postern_core.policy import (
     ScreeningPolicy,
     SenderCondition,
     SizeCondition,
+    SpamCondition,
     UserCondition,
+    VirusCondition,
+    YaraCondition,
 )
 from postern_core.policy.matching import LAZY
 from postern_core.policy.why_not import Outcome, explain
 from postern_core.verdict import MOST_CRITERIA, Action, Decision, Verdict
+from postern_screener.checks.engines import engine_look
 from postern_screener.checks.properties import property_of
 from postern_screener.mime import parse_message
 from postern_screener.ruleset import compile_policy
@@ -70,6 +74,7 @@ SAMPLES: tuple[Criterion, ...] = (
     SizeCondition(larger_than_bytes=1),
     MalformedCondition(),
 )
+OF_ENGINES: tuple[Criterion, ...] = (VirusCondition(), SpamCondition(at_least=5.0), YaraCondition())
 
 
 def a_rule(condition: Condition, *, rule_id: str = "r", **fields: object) -> Rule:
@@ -176,8 +181,11 @@ def test_so_many_criteria_are_written_down_and_no_more() -> None:
 
 
 def test_what_is_looked_at_lazily_is_what_the_record_takes_for_it() -> None:
-    kinds = {type(sample) for sample in SAMPLES}
-    assert {type(sample) for sample in SAMPLES if property_of(sample) is not None} | {RecipientCondition} == set(LAZY)
+    kinds = {type(sample) for sample in (*SAMPLES, *OF_ENGINES)}
+    looked_at = {
+        type(sample) for sample in (*SAMPLES, *OF_ENGINES) if property_of(sample) is not None or engine_look(sample) is not None
+    }
+    assert looked_at | {RecipientCondition} == set(LAZY)
     missing = [kind.__name__ for kind in get_args(Criterion) if kind not in kinds]
     assert missing == []  # a new kind needs a sample here, and its place in LAZY where it is looked at lazily
 
@@ -206,7 +214,10 @@ MESSAGES = [
 
 
 async def test_the_same_message_and_rules_give_the_same_verdict_twice_in_any_order_and_in_the_sandbox() -> None:
-    rules = [a_rule(one, rule_id=f"r{n}", mode=RuleMode.MONITOR if n % 2 else RuleMode.ON) for n, one in enumerate(SAMPLES[1:])]
+    rules = [
+        a_rule(one, rule_id=f"r{n}", mode=RuleMode.MONITOR if n % 2 else RuleMode.ON)
+        for n, one in enumerate(SAMPLES[1:])
+    ]
     rules.append(a_rule(AllOf(of=(Not(of=SAMPLES[1]), AnyOf(of=SAMPLES))), rule_id="last"))
     policy = ScreeningPolicy(revision=3, rules=tuple(rules))
     first = [screen(ENVELOPE, body, compile_policy(policy)) for body in MESSAGES]

@@ -137,6 +137,13 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     seconds: float = 0.0  # spent waiting for its answers, all together
 
 
+class UnboundAddress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a gate is to listen and does not."""
+
+    address: str  # as in `ServiceStatus.listens`
+    problem: str  # why, in the system's words
+
+
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a running instance says of itself every few seconds (KV STATUS, key `<service>.<instance>`)."""
 
@@ -153,3 +160,6 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     listens: tuple[str, ...] = ()  # of a gate: host:port, and " (TLS)" behind it where TLS starts at once
     certificates: tuple[CertificateStatus, ...] = ()  # of a gate that has TLS; the default one first
     engines: tuple[EngineStatus, ...] = ()  # of a screener: those that are on
+    counters: dict[str, dict[str, float]] = {}  # since it started (postern_core.counters)
+    gauges: dict[str, dict[str, float]] = {}
+    unbound: tuple[UnboundAddress, ...] = ()  # of a gate: where it is to listen and cannot; it tries again

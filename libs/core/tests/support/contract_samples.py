@@ -18,6 +18,7 @@ from postern_core.accounts import (
     PasswordUses,
     SentBy,
 )
+from postern_core.alerts import AlertRaised
 from postern_core.archive import ArchivedMessage
 from postern_core.control import (
     BadmailPage,
@@ -33,6 +34,7 @@ from postern_core.control import (
     QueueRow,
     QueueState,
     ServiceStatus,
+    UnboundAddress,
 )
 from postern_core.credentials import AppPassword, CertificateOwner, RouteSecret, SmtpUser
 from postern_core.disposition import Disposition, DispositionBatch, DispositionKind
@@ -50,6 +52,7 @@ from postern_core.policy import (
     AttachmentCondition,
     AttachmentMatch,
     BareNewline,
+    Bind,
     CalloutRoute,
     CipherFloor,
     ClamdEngine,
@@ -67,6 +70,7 @@ from postern_core.policy import (
     ListedAt,
     ListenerAccess,
     ListenerAuthentication,
+    ListenerBinds,
     ListenerDnsLists,
     ListenerExtensions,
     ListenerGreeting,
@@ -402,6 +406,20 @@ PLAIN: dict[str, msgspec.Struct] = {
         ),
         auth_listener=ListenerPolicy(addresses=ListenerAddresses(default_domain="relay.example")),
     ),
+    "gate-policy-1-paused-by-alert.json": GatePolicy(
+        revision=42,
+        hostname="mx.relay.example",
+        auth_listener=ListenerPolicy(state=ListenerState(state=GateState.PAUSED, by_alert="account-suspected")),
+    ),
+    "gate-policy-1-binds.json": GatePolicy(
+        revision=42,
+        hostname="mx.relay.example",
+        auth_listener=ListenerPolicy(
+            binds=ListenerBinds(
+                binds=(Bind(address="*", port=587), Bind(address="192.0.2.1", port=465, tls=True)),
+            )
+        ),
+    ),
     "gate-policy-1-extensions.json": GatePolicy(
         revision=42,
         hostname="mx.relay.example",
@@ -656,6 +674,33 @@ PLAIN: dict[str, msgspec.Struct] = {
     ),
     "service-status-1-listening.json": ServiceStatus(
         service="ingress-auth", instance="one", started_at=ACCEPTED, at=LATER, ready=True, listens=("[::]:587", "[::]:465 (TLS)")
+    ),
+    "alert-raised-1.json": AlertRaised(
+        kind="account-suspected",
+        title="An account may be stolen: it sends more than it may",
+        at=LATER,
+        first_at=ACCEPTED,
+        count=3,
+        about=("ann",),
+        pauses=("auth",),
+    ),
+    "service-status-1-counters.json": ServiceStatus(
+        service="delivery",
+        instance="one",
+        started_at=ACCEPTED,
+        at=LATER,
+        ready=True,
+        counters={"settled": {"delivered|main": 7.0}, "sent-messages": {"main": 3.0}},
+        gauges={"retry-queue": {"waiting|main": 2.0}, "connections": {"main": 1.0}},
+    ),
+    "service-status-1-unbound.json": ServiceStatus(
+        service="ingress-anon",
+        instance="one",
+        started_at=ACCEPTED,
+        at=LATER,
+        ready=True,
+        listens=("[::]:25",),
+        unbound=(UnboundAddress(address="192.0.2.1:25", problem="Address already in use"),),
     ),
     "service-status-1-certificates.json": ServiceStatus(
         service="ingress-anon",

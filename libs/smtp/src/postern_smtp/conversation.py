@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from postern_core.counters import CounterName
 from postern_smtp import replies
 from postern_smtp.connection import SmtpConnection
 from postern_smtp.dialogue import Answer, Dialogue, Then, say
@@ -41,6 +42,11 @@ class Conversation(SmtpConnection):
             reception.notice,
             reception.transaction_refusal,
         )
+
+    def _queue(self, wire: bytes) -> None:
+        if wire[:1] >= b"4":
+            self._reception.counters.add(CounterName.REFUSALS, wire[:3].decode("ascii"))
+        super()._queue(wire)
 
     def _write(self, answer: Answer) -> None:
         """Say it, with what else is said before the next wait, and leave when it was the last word."""

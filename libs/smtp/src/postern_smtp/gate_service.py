@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from postern_core.bus import BodyStore, Bus, EventSink, NoticeSink, PolicyWatch, SessionLogSink, StatusReporter
+from postern_core.errors import ConfigurationError
 from postern_core.heap import keep_large_blocks
 from postern_core.policy import GatePolicy, GateState, Section
 from postern_core.service import run_service
@@ -21,12 +22,14 @@ from postern_core.workers import command_of, run_supervisor, stop_with_parent
 from postern_smtp.acceptance import Acceptance
 from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.gate_settings import GateSettings
-from postern_smtp.listener import ListenAddress, Listener
+from postern_smtp.listener import Listener
 from postern_smtp.live_sessions import LiveSessions
+from postern_smtp.ports import ListenAddress
 from postern_smtp.tls import ServerTls
 
 # of the drain time: for the last events and the status, after the last session
 _FAREWELL_S: Final = 2.0
+_POLICY_S: Final = 3.0  # for the first look at the policy, before the ports of the environment are opened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,8 @@ class GateService:
     settings: GateSettings
     profile: GateProfile
     compile_rules: Callable[[GatePolicy], GateRules]  # ValueError for a policy that it cannot use
-    ports: Sequence[tuple[ListenAddress, ssl.SSLContext | None]]  # with a context: TLS from the first octet
+    ports: Sequence[tuple[ListenAddress, bool]]  # unless the policy has others; true: TLS from the first octet
+    tls_ports: ssl.SSLContext | None = None  # None: TLS begins by STARTTLS here, and at no port at once
     tls: ServerTls | None = None  # whose context the profile has
     attach: Callable[[Listener], None] = lambda _: None  # called with the listener before its ports open
     background: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = field(default=())  # run until their event is set
@@ -68,12 +72,15 @@ async def serve_gate(
     def compile_rules(section: GatePolicy) -> GateRules:
         rules = gate.compile_rules(section)
         gate.profile.under(rules.listener)  # ValueError when it cannot be
+        if gate.tls_ports is None and any(bind.tls for bind in rules.listener.binds.binds):
+            raise ValueError("TLS from the first octet is for ports of the authenticated gate")
         return rules
 
     def on_change(rules: GateRules) -> None:
         if gate.tls is not None:
             gate.tls.follow(rules.listener.tls, rules.hostname)
         listener.follow(rules.listener.state.state)
+        listener.ports.want(rules.listener.binds.binds)
         status.poke()
 
     policy = PolicyWatch(bus, Section.GATES, GatePolicy, compile_rules, state_dir=settings.state_dir, on_change=on_change)
@@ -89,35 +96,60 @@ async def serve_gate(
             "revision": policy.revision,
             "policy_error": policy.error,
             "in_flight": listener.connections,
-            "listens": () if listener.is_draining else listener.told_addresses,
+            "listens": () if listener.is_draining else listener.ports.told,
+            "unbound": () if listener.is_draining else listener.ports.unbound,
             # a gate that an administrator paused is ready all the same: a supervisor must not restart it
             "detail": "" if listener.state is GateState.OPEN else listener.state.value,
+            "counters": listener.counted(),
             "certificates": gate.tls.status(datetime.now(UTC)) if gate.tls is not None else (),
         }
 
     status = StatusReporter(bus, gate.name, settings.instance, probe, ready_file=settings.ready_file)
-    for address, implicit_tls in gate.ports:
-        await listener.listen(address, implicit_tls=implicit_tls, is_shared=settings.supervised)
-    on_open(listener)
-
+    listener.ports.on_change = status.poke
+    works = {
+        "ports": listener.ports.run,
+        "events": events.run,
+        "notices": notices.run,
+        "session-log": session_log.run,
+        "sessions": sessions.run,
+        "status": status.run,
+        "heap": keep_large_blocks,
+    }
+    if gate.tls is not None:
+        gate.tls.notice = notices.tell
+        works["certificates"] = gate.tls.watch
     drained = asyncio.Event()
+    failure: ConfigurationError | None = None
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(policy.run(drained), name="policy")
-        tasks.create_task(events.run(drained), name="events")
-        tasks.create_task(notices.run(drained), name="notices")
-        tasks.create_task(session_log.run(drained), name="session-log")
-        tasks.create_task(sessions.run(drained), name="sessions")
-        tasks.create_task(status.run(drained), name="status")
-        tasks.create_task(keep_large_blocks(drained), name="heap")
-        if gate.tls is not None:
-            gate.tls.notice = notices.tell
-            tasks.create_task(gate.tls.watch(drained), name="certificates")
-        for run in gate.background:
-            tasks.create_task(_run(run, drained), name="background")
-        await stop.wait()
-        status.poke()
-        await listener.drain(max(settings.drain_s - _FAREWELL_S, 0.5))
-        drained.set()
+        try:
+            # where to listen is the policy's to say, if it can be had
+            await _either(policy.asked, stop, within_s=_POLICY_S)
+            await listener.ports.start(gate.ports, gate.tls_ports, is_shared=settings.supervised)
+        except ConfigurationError as error:
+            failure = error
+            drained.set()
+        else:
+            on_open(listener)
+            for name, run in works.items():
+                tasks.create_task(run(drained), name=name)
+            for background in gate.background:
+                tasks.create_task(_run(background, drained), name="background")
+            await stop.wait()
+            status.poke()
+            await listener.drain(max(settings.drain_s - _FAREWELL_S, 0.5))
+            drained.set()
+    if failure is not None:
+        raise failure
+
+
+async def _either(first: asyncio.Event, second: asyncio.Event, *, within_s: float) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in (first, second)]
+    try:
+        await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 async def _run(work: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from postern_core.counters import CounterName, Counters, Labelled
 from postern_core.envelope import Client
-from postern_core.errors import ConfigurationError, Reply
+from postern_core.errors import Reply
 from postern_core.notices import NoticeKind, TellNotice
 from postern_core.policy import GateLimits, GateState
 from postern_smtp import replies
@@ -22,39 +21,17 @@ from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.journal import TellSession
 from postern_smtp.memory import Memory
 from postern_smtp.overload import REPLIES, Overload, Sign
+from postern_smtp.ports import ListenAddress, Ports
 from postern_smtp.reception import Connection
 from postern_smtp.server import GateConnection
 from postern_smtp.session import Session, Transaction
-from postern_smtp.tls_door import TlsDoor, open_sockets
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-_BACKLOG: Final = 1024
 _QUIET_S: Final = 10.0  # after which a session makes room for another, when there are too many
+_QUEUED: Final = 250
+_RECEIVED, _SENT = "received", "sent"
 _POLITE_S: Final = 1.5  # how long an idle session may wait for its 421 to be an answer
-
-
-@dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """Where to listen."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_listen(text: str) -> tuple[ListenAddress, ...]:
-    """`host:port[,host:port…]`, IPv6 in brackets. ValueError that names what is wrong."""
-    addresses = []
-    for item in text.split(","):
-        host, colon, port = item.strip().rpartition(":")
-        host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-        if not colon or not host or not port.isdigit() or int(port) > 65535 or (":" in host and "[" not in item):
-            raise ValueError(f"{item.strip()!r} is not host:port (an IPv6 address stands in brackets)")
-        addresses.append(ListenAddress(host, int(port)))
-    return tuple(addresses)
 
 
 class Listener:
@@ -73,11 +50,12 @@ class Listener:
         self.tell_session = tell_session
         self.memory = Memory(profile.memory_bytes)
         self.overload = Overload(self.memory)
+        self.counters = Counters()
         self.is_draining = False
         self.state = GateState.OPEN  # that an administrator wants: `follow`
         self.newest_rules = newest_rules
         self._acceptance = acceptance
-        self._ports: list[asyncio.Server | TlsDoor] = []
+        self.ports = Ports(self._meet, self)
         self._connections: set[Connection] = set()
         self._crowd = Crowd()  # the same, counted
         self._in_handshake = Crowd()  # not connected yet
@@ -98,42 +76,13 @@ class Listener:
     @property
     def addresses(self) -> tuple[ListenAddress, ...]:
         """Where it listens, with the ports that the system chose."""
-        names = [socket.getsockname() for port in self._ports for socket in port.sockets]
-        return tuple(ListenAddress(name[0], name[1]) for name in names)
+        return self.ports.addresses
 
-    @property
-    def told_addresses(self) -> tuple[str, ...]:
-        """The same, for people."""
-        tls = [isinstance(port, TlsDoor) for port in self._ports for _ in port.sockets]
-        return tuple(f"{address}{' (TLS)' if is_tls else ''}" for address, is_tls in zip(self.addresses, tls, strict=True))
-
-    async def listen(
-        self, address: ListenAddress, *, implicit_tls: ssl.SSLContext | None = None, is_shared: bool = False
-    ) -> None:
-        """Open a port; with `implicit_tls`, TLS starts at once (RFC 8314 section 3.3). `is_shared`: other processes of this user listen at it as
-        well, and the system deals the connections out (SO_REUSEPORT). ConfigurationError when it cannot be opened."""
-        loop = asyncio.get_running_loop()
-
-        def connection() -> GateConnection:
-            return GateConnection(self, loop)
-
-        def announced(address: str, proxy: str) -> GateConnection:
-            made = connection()
-            made.session.client_address, made.session.proxy_address = address, proxy
-            return made
-
-        try:
-            if implicit_tls is None:
-                shared = is_shared or None  # False would be refused where the system does not know it
-                self._ports.append(
-                    await loop.create_server(connection, address.host, address.port, backlog=_BACKLOG, reuse_port=shared)
-                )
-            else:
-                for opened in await open_sockets(address.host, address.port, _BACKLOG, is_shared=is_shared):
-                    self._ports.append(TlsDoor(opened, implicit_tls, announced, self))
-        except OSError as error:
-            raise ConfigurationError(f"cannot listen on {address}: {error.strerror or error}") from error
-        log.info("gate.opened", address=str(self.addresses[-1]), tls=implicit_tls is not None)
+    def _meet(self, client: str, proxy: str) -> GateConnection:
+        """A connection, of `client` if a load balancer (`proxy`) or a TLS port has said so."""
+        connection = GateConnection(self, asyncio.get_running_loop())
+        connection.session.client_address, connection.session.proxy_address = client, proxy
+        return connection
 
     # --- what a connection asks
 
@@ -174,6 +123,10 @@ class Listener:
             reply = await self._acceptance.accept(
                 transaction, client, body, extended=extended, sessions=self.connections, on_its_way=on_its_way
             )
+            if reply.code == _QUEUED:
+                self.counters.add(CounterName.ACCEPTED_MESSAGES)
+                self.counters.add(CounterName.ACCEPTED_RECIPIENTS, by=len(transaction.recipients))
+                self.counters.add(CounterName.ACCEPTED_BYTES, by=octets)
             return reply
         finally:
             if storing is not None:
@@ -194,6 +147,9 @@ class Listener:
             refusal = replies.NOT_TAKING_MAIL  # also inside TLS from the first octet, where it can be said only now
         if refusal is not None:
             log.warning("connection.refused", client=address, reply=str(refusal))
+            self.counters.add(CounterName.CONNECTIONS_REFUSED, str(refusal.code))
+        else:
+            self.counters.add(CounterName.SESSIONS)
         return refusal
 
     def awaits_header(self, connection: Connection) -> bool:
@@ -243,6 +199,7 @@ class Listener:
         refusal = self._refusal(address, self._crowd, self._in_handshake)
         if refusal is not None:
             log.warning("connection.refused", client=address, reply=str(refusal))
+            self.counters.add(CounterName.CONNECTIONS_REFUSED, str(refusal.code))
             self._in_handshake.remove(address)
             return False
         return True
@@ -264,7 +221,20 @@ class Listener:
         if connection in self._connections:
             self._connections.remove(connection)
             self._crowd.remove(connection.session.client_address)
+            self.counters.add(CounterName.OCTETS, _RECEIVED, connection.session.octets_in)
+            self.counters.add(CounterName.OCTETS, _SENT, connection.session.octets_out)
         self._fewer.set()
+
+    def counted(self) -> dict[str, Labelled]:
+        """All counters as they stand; octets of sessions that are open are in them, too."""
+        told = self.counters.told()
+        octets = told.setdefault(CounterName.OCTETS.value, {})
+        for label, open_sessions in (
+            (_RECEIVED, sum(connection.session.octets_in for connection in self._connections)),
+            (_SENT, sum(connection.session.octets_out for connection in self._connections)),
+        ):
+            octets[label] = octets.get(label, 0) + open_sessions
+        return told
 
     # --- what an administrator wants
 
@@ -287,8 +257,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within_s
         self.is_draining = True
-        for port in self._ports:
-            port.close()
+        self.ports.close()
         for arriving in tuple(self._arriving):
             arriving.abort()
         await self._emptied(min(loop.time() + _POLITE_S, deadline))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Protocol
 
+from postern_core.counters import Counters
 from postern_core.envelope import Client
 from postern_core.errors import Reply
 from postern_core.notices import TellNotice
@@ -37,6 +38,7 @@ class Reception(Protocol):
 
     profile: GateProfile
     memory: Memory
+    counters: Counters
     is_draining: bool
 
     notice: TellNotice

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import structlog
 
+from postern_core.counters import CounterName
 from postern_core.errors import Reply
 from postern_core.notices import NoticeKind
 from postern_core.scram import Verifier
@@ -19,6 +22,10 @@ from postern_smtp.tls import is_too_weak
 from postern_smtp.tls_door import TLS_HANDSHAKE_S, TLS_SHUTDOWN_S, why_failed
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+# what a refusal of AUTH means; anything else: the client ended it, or sent what is no answer
+_OUTCOMES: Final = {535: "failed", 454: "unavailable"}
 
 
 class Securing(Conversation):
@@ -56,9 +63,14 @@ class Securing(Conversation):
         self._reader._transport = transport  # type: ignore[attr-defined]  # noqa: SLF001
         self._require_strength()
         self.session.secured(tls_of(transport), certificate_names_of(transport))
+        self._count_tls()
         if self._tls_clock is not None:
             self._tls_clock.cancel()
         self._reset_timeout(self._dialogue.limits.idle_timeout_s)
+
+    def _count_tls(self) -> None:
+        """By its version."""
+        self._reception.counters.add(CounterName.TLS_SESSIONS, self.session.tls.partition(" ")[0])
 
     def _require_strength(self) -> None:
         """End the session when its cipher is below the policy's floor."""
@@ -87,10 +99,12 @@ class Securing(Conversation):
                 step = exchange.resume(await self._find_out(authenticator, step))
         if exchange.login is not None and step is replies.AUTHENTICATED:
             session.user, session.credential = exchange.login.user, exchange.login.credential
+            self._reception.counters.add(CounterName.AUTHENTICATIONS, "succeeded")
             log.info("user.authenticated", client=session.client_address, user=session.user, mechanism=auth.mechanism)
             self._write(say(step))
             self._reset_timeout(self._dialogue.limits.idle_timeout_s)
             return
+        self._reception.counters.add(CounterName.AUTHENTICATIONS, _OUTCOMES.get(step.code, "given-up"))
         session.auth_attempts += 1  # those that were not heard, too: else an address that is turned away asks for ever
         if session.auth_attempts >= authenticator.max_attempts:
             self._queue(step.line())

@@ -82,6 +82,8 @@ class GateConnection(Receiving, Securing, Arriving):
         if refusal is not None:
             self._write(say(refusal, Then.CLOSE))
         self._require_strength()
+        if self.session.tls:
+            self._count_tls()
         self._start_journal()
         self._start_clocks(self._dialogue.limits, tls_required=self._dialogue.tls_required)
         self._write(await self._greeting())

@@ -61,25 +61,34 @@ class TlsDoor:
         keeper: Doorkeeper,
     ) -> None:
         """`protocol` is made with the address of the client, and that of the load balancer that announced it, if one did."""
-        self.sockets = (listening,)
+        self._listening = listening
         self._context = context
         self._protocol = protocol
         self._keeper = keeper
         self._handshakes: set[asyncio.Task[None]] = set()
         self._accepting = asyncio.get_running_loop().create_task(self._accept(), name="tls-door")
 
+    @property
+    def handshakes(self) -> int:
+        """How many are going on."""
+        return len(self._handshakes)
+
+    def retire(self) -> None:
+        """Take no more."""
+        self._accepting.cancel()
+        self._listening.close()
+
     def close(self) -> None:
         """Take no more, and give up the handshakes that are going on."""
-        self._accepting.cancel()
+        self.retire()
         for handshake in self._handshakes:
             handshake.cancel()
-        self.sockets[0].close()
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                connection, peer = await loop.sock_accept(self.sockets[0])
+                connection, peer = await loop.sock_accept(self._listening)
             except ConnectionError:
                 continue  # gone before it was taken
             except OSError as error:
@@ -152,19 +161,3 @@ def why_failed(error: OSError) -> str:
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.lower().replace("_", " ")
     return "timed out" if isinstance(error, TimeoutError | ConnectionAbortedError) else "the client hung up"
-
-
-async def open_sockets(host: str, port: int, backlog: int, *, is_shared: bool = False) -> list[socket.socket]:
-    """Listening sockets for every address that `host` has; `is_shared`: other processes may listen there, too. OSError when one cannot be opened."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    try:
-        for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
-            listening = socket.create_server(address, family=family, backlog=backlog, reuse_port=is_shared)
-            listening.setblocking(False)
-            sockets.append(listening)
-    except OSError:
-        for listening in sockets:
-            listening.close()
-        raise
-    return sockets

@@ -24,6 +24,7 @@ from postern_api.alarms.watch import Watch
 from postern_api.alerts.repository import AlertRepository
 from postern_api.alerts.sending import AlertSender
 from postern_api.alerts.service import AlertService
+from postern_api.alerts.telling import AlertTeller
 from postern_api.alerts.webhook import Poster
 from postern_api.audit.repository import AuditRepository
 from postern_api.auth_failures.service import AccountService
@@ -126,6 +127,8 @@ class Api:
         alerts.on_raised = self.alert_sender.poke
         quarantine = QuarantineService(bus, index=index, indexer=self.indexer, editor=editor, events=self.events, bodies=bodies)
         screening = ScreeningService(bus, editor, policy)
+        self.alert_teller = AlertTeller(bus)
+        alerts.tell_bus = self.alert_teller.tell
         self.context = Context(
             bus=bus,
             database=self.database,
@@ -194,6 +197,7 @@ class Api:
             tasks.create_task(self.context.accounts.run(released), name="password-uses")
             tasks.create_task(self.context.rehearsals.run(released), name="rehearsals")
             tasks.create_task(self.alert_sender.run(released), name="alerts")
+            tasks.create_task(self.alert_teller.run(released), name="alerts-tell")
             tasks.create_task(self.reporter.run(released), name="status-reporter")
             tasks.create_task(self.recorder.run(released, self._settings.drain_s / 2), name="recorder")
             keeping = keep_session_log(

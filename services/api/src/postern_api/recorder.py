@@ -47,6 +47,7 @@ _PRUNE_EVERY_S: Final = 3600.0
 _AGAIN_S: Final = 5.0  # until what could not be recorded is offered again
 _NEWER_S: Final = 600.0  # until a record of a version that we do not know is offered again
 _PRUNE_BATCH: Final = 1000
+_ALERT: Final = "alert"
 _NOTICE: Final = "notice"  # last token of the subject
 
 
@@ -139,6 +140,8 @@ class Recorder:
                 self._add(_Told(self._events, delivered, notices=_notices(delivered)))
             elif delivered.subject.endswith(".session"):
                 self._add(_Told(self._events, delivered, sessions=read_sessions(delivered.subject, delivered.data)))
+            elif delivered.subject.endswith(f".{_ALERT}"):
+                self._add(_Told(self._events, delivered))  # of this api itself: it stands in the database already
             else:
                 self._add(_Told(self._events, delivered, events=decode(delivered.data, EventBatch).events))
         except ValueError as error:

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from postern_core.bus import BodyStore, Bus, DispositionLog, EventSink, PolicyWatch, StatusReporter
+from postern_core.counters import GaugeName, Labelled
 from postern_core.heap import keep_large_blocks
 from postern_core.ids import new_queue_id
 from postern_core.policy import DeliveryPolicy, Section
@@ -29,6 +30,7 @@ from postern_delivery.janitor import Janitor
 from postern_delivery.notices import Notices
 from postern_delivery.orphans import OrphanBodies
 from postern_delivery.pools import RoutePools
+from postern_delivery.queue_sizes import QueueSizes
 from postern_delivery.retry import RetryLoop
 from postern_delivery.retry_attempt import RetryAttempt
 from postern_delivery.routing import RoutingTable
@@ -125,6 +127,8 @@ class Delivery:
         )
         orphans = OrphanBodies(bus, grace_s=settings.orphan_grace_s)
         self._janitor = Janitor(bus, repository, deferral, orphans, every_s=settings.janitor_every_s, wanted=janitor_wanted)
+        self._counting = (self._pools.counters, settlement.counters, attempts.counters, deferral.counters)
+        self._queue_sizes = QueueSizes(repository)
         self._control = Control(bus, repository, badmail, self._retry_wanted)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -165,6 +169,7 @@ class Delivery:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._retry.run(stop, drain_s), name="retry")
                     tasks.create_task(self._janitor.run(stop), name="janitor")
+                    tasks.create_task(self._queue_sizes.run(stop), name="queue-sizes")
             except DatabaseAway as error:
                 log.warning("queue.unavailable", reason=str(error))
             except (
@@ -194,11 +199,18 @@ class Delivery:
         self._pools.try_again(route)
         self._retry.poke()
 
+    def _gauges(self) -> dict[str, Labelled]:
+        sizes = self._queue_sizes.told
+        gauges: dict[str, Labelled] = {GaugeName.CONNECTIONS.value: self._pools.connections()}
+        return gauges if sizes is None else gauges | {GaugeName.RETRY_QUEUE.value: sizes}
+
     def _probe(self) -> dict[str, object]:
         return {
             "ready": self._watch.current is not None and not self._stopping,
             "revision": self._watch.revision,
             "policy_error": self._watch.error,
+            "counters": {name: counted for counters in self._counting for name, counted in counters.told().items()},
+            "gauges": self._gauges(),
             "in_flight": self._feeds.in_flight + self._retry.in_flight,
             "detail": ""
             if self._has_database

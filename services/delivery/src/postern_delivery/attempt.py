@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import structlog
 
 from postern_core.bus import EventSink
+from postern_core.counters import CounterName, Counters
 from postern_core.envelope import Recipient
 from postern_core.events import EventKind
 from postern_core.job import Job
@@ -46,6 +47,7 @@ class Attempts:
         self._events = events
         self._limit_s = limit_s
         self._deadlines = Deadlines()
+        self.counters = Counters()
 
     async def run(self, job: Job, recipients: Sequence[Recipient], body: bytes | memoryview, settled: Settled) -> Results:
         """Try `recipients` once; returns the last word about each. `settled` gets the delivered ones as soon as they are known.
@@ -120,6 +122,9 @@ class Attempts:
         fates = [result.fate for result in results]
         delivered = fates.count(Fate.DELIVERED)
         bounced = fates.count(Fate.BOUNCE)
+        if delivered:
+            self.counters.add(CounterName.SENT_MESSAGES, route)
+            self.counters.add(CounterName.SENT_BYTES, route, job.envelope.size_bytes)
         doubted = 0
         telling = results[0]
         if delivered < len(results):

@@ -19,6 +19,7 @@ import structlog
 
 from postern_core.bus import Bus, DispositionLog, EventSink
 from postern_core.bus.topology import DEFERRED, deferred_subject
+from postern_core.counters import CounterName, Counters
 from postern_core.envelope import Gate, frame, unframe
 from postern_core.events import EventKind
 from postern_core.job import Job
@@ -60,6 +61,7 @@ class Deferral:
         self._jitter = jitter
         self._queue_changed = queue_changed
         self._janitor_wanted = janitor_wanted
+        self.counters = Counters()
 
     async def has(self, job: Job) -> bool:
         """Whether the job is deferred already. Raises TransientError."""
@@ -127,6 +129,7 @@ class Deferral:
 
     def tell(self, row: QueuedJob, job: Job) -> None:
         """Log and trace that a job waits."""
+        self.counters.add(CounterName.DEFERRALS, row.route)
         open_results = row.open_results
         next_hop = open_results[0].next_hop if open_results else ""
         delay_s = round((row.next_attempt_at - datetime.now(UTC)).total_seconds(), 1)

@@ -15,6 +15,7 @@ import structlog
 
 from postern_core.bus import Bus
 from postern_core.bus.topology import KV_SECRETS
+from postern_core.counters import CounterName, Counters
 from postern_core.credentials import RouteSecret, route_secret_key
 from postern_core.policy import NextHop, Route
 from postern_delivery.routing import RoutingTable
@@ -38,6 +39,7 @@ class RoutePools:
         self._idle_s = idle_s
         self._pools: dict[str, tuple[Route, ConnectionPool]] = {}
         self._silent: dict[str, tuple[float, ConnectionFailed]] = {}  # route → until (loop time), and why
+        self.counters = Counters()
         self._closing: set[asyncio.Task[None]] = set()
 
     async def send(self, route_name: str, transaction: Transaction) -> tuple[NextHop, tuple[RecipientOutcome, ...]]:
@@ -56,6 +58,7 @@ class RoutePools:
             try:
                 sent = await pool.send(transaction)
             except ConnectionFailed as failed:
+                self.counters.add(CounterName.CONNECTION_FAILURES, route_name)
                 if self._pools.get(route_name, (None, None))[1] is not pool:
                     continue  # the route was changed while we waited for a connection of its old pool
                 if loop.time() - started > _SLOW_FAILURE_S and failed.reply is None:
@@ -63,6 +66,10 @@ class RoutePools:
                 raise
             self._silent.pop(route_name, None)
             return sent
+
+    def connections(self) -> dict[str, float]:
+        """How many stand, by route."""
+        return {name: pool.in_use + pool.idle for name, (_, pool) in self._pools.items()}
 
     def max_recipients(self, route_name: str) -> int:
         """In one transaction of this route."""
@@ -105,6 +112,7 @@ class RoutePools:
             return known[1]
 
         async def options() -> ClientOptions:
+            self.counters.add(CounterName.CONNECTION_ATTEMPTS, route.name)
             return await self._options(route)
 
         pool = ConnectionPool(route, options, idle_s=self._idle_s)

@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from postern_core.bus import DispositionLog
+from postern_core.counters import BY_ROUTE, CounterName, Counters
 from postern_core.disposition import Disposition, DispositionKind
 from postern_core.errors import TransientError
 from postern_core.job import Job
@@ -36,6 +37,7 @@ class Settlement:
         self._dispositions = dispositions
         self._notices = notices
         self._badmail = badmail
+        self.counters = Counters()
 
     async def delivered(self, job: Job, results: Results, body: bytes | memoryview) -> None:
         """Write down that a next hop took the mail for `results`; then tell who asked for it and hears of it from nobody else."""
@@ -120,6 +122,7 @@ class Settlement:
                 raise
             await asyncio.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
             tries += 1
+        self.counters.add(CounterName.SETTLED, f"{kind.value}{BY_ROUTE}{job.route}", len(dispositions))
         for disposition in dispositions:
             log.info(
                 _EVENTS[kind],

@@ -15,7 +15,7 @@ from postern_ingress_anon.settings import Settings
 from postern_ingress_anon.verification import Asked, Directory
 from postern_smtp.gate import GateProfile
 from postern_smtp.gate_service import GateService
-from postern_smtp.listener import parse_listen
+from postern_smtp.ports import parse_listen
 from postern_smtp.tls import ServerTls
 
 
@@ -35,7 +35,7 @@ def gate_of(settings: Settings, bus: Bus) -> GateService:
             memory_bytes=settings.memory_bytes,
         ),
         compile_rules=partial(compile_rules, resolver=settings.resolver(), asked=asked, greylist=greylist),
-        ports=[(address, None) for address in parse_listen(settings.listen)],
+        ports=[(address, False) for address in parse_listen(settings.listen)],
         tls=tls,
         background=[asked.run, GreylistPeers(bus, greylist, settings.state_dir).run],
     )

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from postern_core.settings import ExistingFile, ExistingFolder
 from postern_ingress_anon.directory_settings import DEFAULT_FILTER, DirectorySettings, checked_filter, parse_uris
 from postern_smtp.gate_settings import GateSettings
-from postern_smtp.listener import parse_listen
+from postern_smtp.ports import parse_listen
 
 
 class Settings(GateSettings):

@@ -20,7 +20,8 @@ from postern_ingress_auth.shared import Shared
 from postern_ingress_auth.users import Users
 from postern_smtp.gate import GateProfile
 from postern_smtp.gate_service import GateService
-from postern_smtp.listener import Listener, parse_listen
+from postern_smtp.listener import Listener
+from postern_smtp.ports import parse_listen
 from postern_smtp.tls import ServerTls
 
 
@@ -63,7 +64,8 @@ def gate_of(settings: Settings, bus: Bus) -> GateService:
             memory_bytes=settings.memory_bytes,
         ),
         compile_rules=partial(compile_rules, resolver=settings.resolver(), account=accounts),
-        ports=[*((address, None) for address in starttls), *((address, tls.context) for address in implicit)],
+        ports=[*((address, False) for address in starttls), *((address, True) for address in implicit)],
+        tls_ports=tls.context,
         tls=tls,
         attach=attach,
         background=[Peers(bus, shared).run, Control(bus, shared).run],

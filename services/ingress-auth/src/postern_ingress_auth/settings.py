@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from postern_core.settings import ExistingFile, ExistingFolder
 from postern_smtp.gate_settings import GateSettings
-from postern_smtp.listener import parse_listen
+from postern_smtp.ports import parse_listen
 
 
 class Settings(GateSettings):

@@ -68,6 +68,7 @@ async def serve(
             "in_flight": consumer.in_flight,
             "engines": how_engines_are,
             "detail": "; ".join(f"{each.engine}: {each.error}" for each in how_engines_are if each.state in TROUBLED),
+            "counters": worker.counters.told(),
         }
 
     def take_up(ruleset: Ruleset) -> None:

@@ -23,6 +23,7 @@ import structlog
 
 from postern_core.batch import unframe_all
 from postern_core.bus import BodyMissing, BodyStore, Delivered, EventSink
+from postern_core.counters import CounterName, Counters
 from postern_core.disposition import DispositionKind
 from postern_core.envelope import Envelope
 from postern_core.errors import TransientError
@@ -95,6 +96,7 @@ class Worker:
         self._archive = archive
         self._engines = engines
         self._waiting = Waiting()
+        self.counters = Counters()
         self._convictions: dict[QueueId, int] = {}  # in this worker, of messages without an outcome yet
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
@@ -297,6 +299,9 @@ class Worker:
         )
 
     def _tell(self, envelope: Envelope, verdict: Verdict) -> None:
+        self.counters.add(CounterName.SCREENED, verdict.decision.value)
+        self.counters.add(CounterName.SCREENED_BYTES, by=envelope.size_bytes)
+        self.counters.observe(CounterName.SCREENING_S, verdict.screening_ms / 1000)
         fields: dict[str, str | int | float | bool] = {
             "decision": verdict.decision.value,
             "revision": verdict.revision,

@@ -61,6 +61,7 @@ class PolicyWatch(Generic[S, C]):
         self.revision = 0
         self.error = ""
         self.loaded = asyncio.Event()
+        self.asked = asyncio.Event()  # the first look is over, whatever it found
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep `current` up to date until `stop`."""
@@ -80,6 +81,7 @@ class PolicyWatch(Generic[S, C]):
                     if first:
                         await self._take_kept()
                 first = False
+                self.asked.set()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_S if self.current is not None else 1.0):
                         await self._told.wait()

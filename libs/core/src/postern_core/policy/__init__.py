@@ -13,6 +13,7 @@ from postern_core.policy.access import (
     ReverseDns,
 )
 from postern_core.policy.accounts import Rates, SenderRules, SendingRates, Throttling
+from postern_core.policy.binds import ANYWHERE, Bind, ListenerBinds
 from postern_core.policy.codec import Section, SectionStruct, decode_section, encode_section
 from postern_core.policy.conditions import (
     ENGINE_OF,
@@ -65,6 +66,7 @@ from postern_core.policy.security import CipherFloor, ListenerAuthentication, Li
 from postern_core.policy.unscannable import UnscannableAction, UnscannablePolicy
 
 __all__ = [
+    "ANYWHERE",
     "ENGINE_OF",
     "AccessAction",
     "AccessEntry",
@@ -73,6 +75,7 @@ __all__ = [
     "AttachmentCondition",
     "AttachmentMatch",
     "BareNewline",
+    "Bind",
     "CalloutRoute",
     "CipherFloor",
     "ClamdEngine",
@@ -93,6 +96,7 @@ __all__ = [
     "ListedAt",
     "ListenerAccess",
     "ListenerAuthentication",
+    "ListenerBinds",
     "ListenerDnsLists",
     "ListenerExtensions",
     "ListenerGreeting",

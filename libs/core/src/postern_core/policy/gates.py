@@ -10,6 +10,7 @@ import msgspec
 from postern_core.contract import Version, written
 from postern_core.policy.access import ListenerAccess, ListenerProxy, ListenerReverseDns
 from postern_core.policy.accounts import Rates, SenderRules, Throttling
+from postern_core.policy.binds import ListenerBinds
 from postern_core.policy.commands import ListenerCommands
 from postern_core.policy.domains import RelayDomain
 from postern_core.policy.extensions import ListenerExtensions
@@ -81,6 +82,7 @@ class ListenerPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     mail_authentication: MailAuthentication = MailAuthentication()
     dns_lists: ListenerDnsLists = ListenerDnsLists()
     greeting: ListenerGreeting = ListenerGreeting()
+    binds: ListenerBinds = ListenerBinds()
 
 
 class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from postern_core.policy.conditions import (
+    ENGINE_OF,
     ClientCondition,
     Criterion,
     DirectionCondition,
@@ -34,6 +35,7 @@ LAZY: Final = (
     ClientCondition,
     UserCondition,
     SizeCondition,
+    *ENGINE_OF,
 )
 _KEY_OCTETS: Final = 6
 

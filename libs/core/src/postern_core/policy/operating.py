@@ -19,6 +19,7 @@ class ListenerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """The state that an administrator wants; it holds until he wants another, over restarts, too."""
 
     state: GateState = GateState.OPEN
+    by_alert: str = ""  # the kind of alert that paused it; "": an administrator, or nobody
 
 
 class SessionLogLevel(enum.StrEnum):

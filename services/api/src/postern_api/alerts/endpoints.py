@@ -9,9 +9,11 @@ import msgspec
 from fastapi import Query
 
 from postern_api.access import Operator, Reader, guarded_router
+from postern_api.alerts import pausing
 from postern_api.alerts.catalogue import ALARMS, AlertKind
-from postern_api.alerts.objects import AlertPolicy, Thresholds
+from postern_api.alerts.objects import AlertAction, AlertPolicy, Thresholds
 from postern_api.alerts.schemas import (
+    ActionBody,
     AlertStanding,
     AlertsView,
     AlertView,
@@ -108,8 +110,10 @@ async def acknowledge_alert(kind: AlertKind, context: InContext, who: Operator) 
 
 @router.post("/{kind}/reset", responses=declared())
 async def reset_alert(kind: AlertKind, context: InContext, who: Operator) -> AlertView:
-    """Counting begins anew, and what was silent until a reset is not any more. Repeating it does no harm."""
+    """Counting begins anew, and what was silent until a reset is not any more; gates that it paused are opened where its action says so. Repeating it
+    does no harm."""
     await context.alerts.reset(kind, who.name)
+    await pausing.resume(context.editor, kind, who.name)
     return await _one(context, kind)
 
 
@@ -127,6 +131,28 @@ async def replace_thresholds(kind: AlertKind, body: ThresholdsBody, change: Poli
         "alert-thresholds.changed", f"alerts/{kind.value}/thresholds", lambda snapshot: _with(snapshot, kind, thresholds)
     )
     return ThresholdsBody.of(thresholds)
+
+
+@router.get("/{kind}/action", responses=declared())
+async def get_action(kind: AlertKind, policy: CurrentPolicy) -> ActionBody:
+    """What an alert of this kind does beside telling."""
+    return ActionBody.of(pausing.action_of(policy, kind.value))
+
+
+@router.put("/{kind}/action", responses=declared_change())
+async def replace_action(kind: AlertKind, body: ActionBody, change: PolicyChange) -> ActionBody:
+    """Change what: the next raise does it."""
+    action = body.to_object()
+
+    def edit(snapshot: Snapshot) -> Snapshot:
+        actions = {name: value for name, value in snapshot.alerts.actions.items() if name != kind.value}
+        if action != AlertAction():
+            actions[kind.value] = action
+        alerts = msgspec.structs.replace(snapshot.alerts, actions=dict(sorted(actions.items())))
+        return msgspec.structs.replace(snapshot, alerts=alerts)
+
+    await change.apply("alert-action.changed", f"alerts/{kind.value}/action", edit)
+    return ActionBody.of(action)
 
 
 def _with(snapshot: Snapshot, kind: AlertKind, thresholds: Thresholds) -> Snapshot:

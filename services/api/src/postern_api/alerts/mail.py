@@ -88,6 +88,11 @@ def _text(due: Due, hostname: str) -> Iterator[str]:
         yield from _about(subject)
     if len(alert.subjects) > _SHOWN:
         yield f"... and {len(alert.subjects) - _SHOWN} more."
+    for gate in due.pauses:
+        yield ""
+        yield from _wrapped(
+            f"It pauses the gate {gate}, as its setting says: new connections get 421 until somebody opens it (PUT /api/v1/listeners/{gate}/state)."
+        )
     if due.withheld:
         yield ""
         yield from _wrapped(

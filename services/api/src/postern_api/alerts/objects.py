@@ -27,8 +27,16 @@ class AlertChannels(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     most_per_hour: int = 20  # to each of them; what comes on top is withheld, and stands in the list
 
 
+class AlertAction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an alert of a kind does beside telling: nothing, unless an administrator says so. Never a program."""
+
+    pause: tuple[str, ...] = ()  # gates: "anon", "auth"
+    resume_at_reset: bool = False  # open those again that it paused, when it is reset
+
+
 class AlertPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Thresholds of those kinds that are not to have the catalogue's, by name; and the channels."""
 
     thresholds: dict[str, Thresholds] = {}
     channels: AlertChannels = AlertChannels()
+    actions: dict[str, AlertAction] = {}  # by kind

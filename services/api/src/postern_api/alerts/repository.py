@@ -25,6 +25,7 @@ class Channel(enum.StrEnum):
 
     MAIL = "mail"
     WEBHOOK = "webhook"
+    PAUSE = "pause"  # nobody is told: a gate is paused
 
 
 class DeliveryState(enum.StrEnum):
@@ -70,6 +71,7 @@ class Due:
     attempts: int  # this one included
     alert: RaiseRow
     withheld: int
+    pauses: tuple[str, ...] = ()  # gates that the same raise pauses
 
 
 class AlertRepository:
@@ -126,9 +128,16 @@ class AlertRepository:
     # -- raises, and whom they are told
 
     async def add_raise(
-        self, connection: AsyncConnection, kind: str, raised: Raise, channels: AlertChannels | None, now: datetime
+        self,
+        connection: AsyncConnection,
+        kind: str,
+        raised: Raise,
+        channels: AlertChannels | None,
+        now: datetime,
+        *,
+        pause: Iterable[str] = (),
     ) -> None:
-        """With a delivery for everybody in `channels` (None: nobody is to be told)."""
+        """With a delivery for everybody in `channels` (None: nobody is to be told), and one for each gate that it is to `pause`."""
         values = {
             "kind": kind,
             "raised_at": raised.at,
@@ -139,6 +148,9 @@ class AlertRepository:
         }
         added = await connection.execute(alert_raises.insert().values(values).returning(alert_raises.c.id))
         raise_id: int = added.scalar_one()
+        for gate in pause:
+            row = {"raise_id": raise_id, "channel": Channel.PAUSE.value, "target": gate, "state": DeliveryState.WAITING.value}
+            await connection.execute(alert_deliveries.insert().values(**row, made_at=now, due_at=now, attempts=0, last_error=""))
         if channels is None:
             return
         targets = [(Channel.MAIL, to) for to in channels.mail_to] + [(Channel.WEBHOOK, url) for url in channels.webhooks]
@@ -205,7 +217,9 @@ class AlertRepository:
             await connection.execute(update(alert_deliveries).where(table.id == row.id).values(mine))
             about = (await connection.execute(select(alert_raises).where(alert_raises.c.id == row.raise_id))).one()
             withheld = await self._within_hour(connection, row.target, now, withheld=True)
-            return Due(row.id, Channel(row.channel), row.target, row.attempts + 1, _raise(about), withheld)
+            pausing = select(table.target).where(table.raise_id == row.raise_id, table.channel == Channel.PAUSE.value)
+            pauses = tuple((await connection.execute(pausing.order_by(table.target))).scalars())
+            return Due(row.id, Channel(row.channel), row.target, row.attempts + 1, _raise(about), withheld, pauses)
 
     async def settle(self, due: Due, state: DeliveryState, *, error: str = "", next_at: datetime | None = None) -> None:
         """What became of the attempt. Nothing, when the lease was over and somebody else has begun another."""

@@ -10,12 +10,13 @@ from pydantic import Field, JsonValue
 
 from postern_api.alerts.catalogue import CATALOGUE, AlertKind, Source
 from postern_api.alerts.mail import title_of
-from postern_api.alerts.objects import UNTIL_RESET, AlertChannels, AlertPolicy, Thresholds
+from postern_api.alerts.objects import UNTIL_RESET, AlertAction, AlertChannels, AlertPolicy, Thresholds
 from postern_api.alerts.repository import Channel, DeliveryState, RaiseRow
 from postern_api.alerts.service import Alert
 from postern_api.alerts.thresholds import Subject
 from postern_api.alerts.webhook import checked_webhook
 from postern_api.fields import Body, Flag, Line, Whole, examples
+from postern_api.listeners.parts import GateName
 from postern_api.policy.addresses import checked_address
 
 _MOST: int = 1_000_000
@@ -87,6 +88,28 @@ class ChannelsBody(Body):
         return cls(mail_to=list(channels.mail_to), webhooks=list(channels.webhooks), most_per_hour=channels.most_per_hour)
 
 
+class ActionBody(Body):
+    """What an alert of a kind does beside telling; nothing by default, and never a program."""
+
+    model_config = examples({"pause": ["anon"], "resume_at_reset": True}, {})
+
+    pause: list[GateName] = Field(
+        default_factory=list,
+        description="Gates that each raise pauses, if they are open: new connections get 421, sessions go on.",
+    )
+    resume_at_reset: Flag = Field(
+        default=False,
+        description="true: when the alert is reset, gates that it paused are opened. false: an administrator opens them.",
+    )
+
+    def to_object(self) -> AlertAction:
+        return AlertAction(pause=tuple(sorted({gate.value for gate in self.pause})), resume_at_reset=self.resume_at_reset)
+
+    @classmethod
+    def of(cls, action: AlertAction) -> ActionBody:
+        return cls(pause=[GateName(gate) for gate in action.pause], resume_at_reset=action.resume_at_reset)
+
+
 class AlertsBody(Body):
     """All of it, as the bootstrap file may have it."""
 
@@ -96,12 +119,14 @@ class AlertsBody(Body):
 
     channels: ChannelsBody = ChannelsBody()
     thresholds: dict[AlertKind, ThresholdsBody] = Field(default={})
+    actions: dict[AlertKind, ActionBody] = Field(default={})
 
     def to_object(self) -> AlertPolicy:
         """InvalidError as the channels'."""
         return AlertPolicy(
             thresholds={kind.value: body.to_object() for kind, body in sorted(self.thresholds.items())},
             channels=self.channels.to_object(),
+            actions={kind.value: body.to_object() for kind, body in sorted(self.actions.items())},
         )
 
 

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from postern_api.alerts import mail, webhook
+from postern_api.alerts import mail, pausing, webhook
 from postern_api.alerts.repository import AlertRepository, Channel, DeliveryState, Due
 from postern_api.errors import ApiError
 from postern_api.policy.compiling import INCOMPLETE, compile_policy
@@ -32,6 +32,7 @@ from postern_core.policy import DeliveryPolicy
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 WAITS_S: Final = (10, 60, 300, 1800, 7200)  # after each attempt that failed; then it is given up
+_PAUSE_WITHIN: Final = timedelta(minutes=10)
 _LEASE: Final = timedelta(seconds=120)  # longer than any attempt
 _LOOK_EVERY_S: Final = 15.0  # for what another replica left
 _PRUNE_EVERY_S: Final = 600.0
@@ -40,6 +41,10 @@ _MOST_RAISES: Final = 10_000
 
 class NotTakenError(Exception):
     """An attempt failed; another may work."""
+
+
+class GivenUpError(Exception):
+    """No further attempt makes sense."""
 
 
 class AlertSender:
@@ -106,9 +111,12 @@ class AlertSender:
             return False
         about = {"kind": due.alert.kind, "alert": due.alert.id, "channel": due.channel.value, "attempt": due.attempts}
         try:
-            await (self._mail(due) if due.channel is Channel.MAIL else self._post(due))
+            await self._carry_out(due)
         except NotTakenError as error:
             await self._failed(due, str(error), about)
+        except GivenUpError as error:
+            log.error("alert.not_sent", **about, reason=str(error))
+            await self._repository.settle(due, DeliveryState.FAILED, error=str(error))
         except Exception as error:  # the one handler of a delivery: what nobody foresaw must not end all others
             log.exception("alert.sending_crashed", **about)
             await self._failed(due, f"unexpected {type(error).__name__}", about)
@@ -116,6 +124,26 @@ class AlertSender:
             await self._repository.settle(due, DeliveryState.DONE)
             log.info("alert.sent", **about)
         return True
+
+    async def _carry_out(self, due: Due) -> None:
+        match due.channel:
+            case Channel.MAIL:
+                await self._mail(due)
+            case Channel.WEBHOOK:
+                await self._post(due)
+            case Channel.PAUSE:
+                await self._pause(due)
+
+    async def _pause(self, due: Due) -> None:
+        # what happened long ago is no reason to stop a gate now: the administrator has been told meanwhile
+        if datetime.now(UTC) - due.alert.recorded_at > _PAUSE_WITHIN:
+            raise GivenUpError(f"it could not be done within {_PAUSE_WITHIN}")
+        try:
+            await pausing.pause(self._editor, due.alert.kind, due.target)
+        except pausing.NotWantedError as error:
+            raise GivenUpError(str(error)) from error
+        except (ApiError, TransientError) as error:
+            raise NotTakenError(str(error)) from error
 
     async def _failed(self, due: Due, reason: str, about: dict[str, object]) -> None:
         if due.attempts > len(WAITS_S):

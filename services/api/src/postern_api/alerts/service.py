@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from postern_api.alarms.board import Alarm, AlarmBoard
 from postern_api.alarms.conditions import Key, Severity
 from postern_api.alerts.catalogue import ALARMS, CATALOGUE, AlertKind, of_alarm, of_notice
-from postern_api.alerts.objects import AlertPolicy, Thresholds
+from postern_api.alerts.objects import AlertAction, AlertPolicy, Thresholds
 from postern_api.alerts.repository import AlertRepository
 from postern_api.alerts.thresholds import AlertState, Event, Raise, acknowledged, count
 from postern_api.audit.repository import AuditRepository
@@ -26,6 +26,7 @@ from postern_api.errors import ConflictError
 from postern_api.policy.repository import PolicyRepository
 from postern_api.recorder import ToldNotices
 from postern_api.store.database import Database
+from postern_core.alerts import AlertRaised
 from postern_core.notices import Notice
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -57,6 +58,7 @@ class AlertService:
         self._audit = audit
         self._policy: tuple[int, AlertPolicy] = (0, AlertPolicy())
         self.on_raised: Callable[[], None] = lambda: None
+        self.tell_bus: Callable[[AlertRaised], None] = lambda _: None
 
     # -- what comes in
 
@@ -116,7 +118,8 @@ class AlertService:
                 if raised is not None:
                     raises.append((kind, raised))
                     channels = policy.channels if thresholds.notify else None
-                    await self._repository.add_raise(connection, kind.value, raised, channels, now)
+                    pause = policy.actions.get(kind.value, AlertAction()).pause
+                    await self._repository.add_raise(connection, kind.value, raised, channels, now, pause=pause)
         for name, state in states.items():
             await self._repository.put(connection, name, state)
         return raises
@@ -125,6 +128,17 @@ class AlertService:
         for kind, raised in raises:
             about = [subject.about for subject in raised.subjects[:5]]
             log.warning("alert.raised", kind=kind.value, count=raised.count, since=raised.first_at.isoformat(), about=about)
+            self.tell_bus(
+                AlertRaised(
+                    kind=kind.value,
+                    title=CATALOGUE[kind].title,
+                    at=raised.at,
+                    first_at=raised.first_at,
+                    count=raised.count,
+                    about=tuple(subject.about for subject in raised.subjects),
+                    pauses=self._policy[1].actions.get(kind.value, AlertAction()).pause,
+                )
+            )
         if raises:
             self.on_raised()
 

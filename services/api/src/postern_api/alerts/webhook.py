@@ -64,6 +64,7 @@ def body_of(due: Due, hostname: str) -> bytes:
             "count": alert.count,
             "subjects": alert.subjects,
             "withheld": due.withheld,
+            "pauses": due.pauses,
         }
     )
 

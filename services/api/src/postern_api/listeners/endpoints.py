@@ -41,6 +41,7 @@ def _shown(policy: Snapshot, gate: GateName, context: Context) -> ListenerBody:
         gate=gate,
         parts={part.name: part.read(policy, gate).model_dump(mode="json") for part in PARTS},
         listens=context.status.listening(f"ingress-{gate}"),
+        unbound=context.status.unbound(f"ingress-{gate}"),
     )
 
 

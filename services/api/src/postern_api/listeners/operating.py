@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from postern_api.fields import Body, examples
+from postern_api.fields import Body, Line, examples
 from postern_core.policy import GateState, ListenerState, SessionLogging, SessionLogLevel
 
 
 class StateBody(Body):
     """Whether the gate takes sessions; it holds over restarts."""
 
-    model_config = examples({"state": "paused"}, {"state": "drained"}, {"state": "open"})
+    model_config = examples(
+        {"state": "paused"}, {"state": "drained"}, {"state": "open"}, {"state": "paused", "by_alert": "overloaded"}
+    )
 
     state: GateState = Field(
         default=GateState.OPEN,
         description="`paused`: new connections get 421 4.3.2, sessions go on. `drained`: sessions end as well, each after its transaction.",
     )
 
+    by_alert: Line = Field(
+        default="",
+        description="The kind of alert that paused it, if one did. Leave it out to take the gate over: its reset then opens nothing.",
+    )
+
     def to_object(self) -> ListenerState:
-        return ListenerState(state=self.state)
+        return ListenerState(state=self.state, by_alert=self.by_alert if self.state is GateState.PAUSED else "")
 
     @classmethod
     def of(cls, state: ListenerState) -> StateBody:
-        return cls(state=state.state)
+        return cls(state=state.state, by_alert=state.by_alert)
 
 
 class LoggingBody(Body):

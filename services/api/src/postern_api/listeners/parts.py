@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue
 from postern_api.fields import Body, examples
 from postern_api.listeners.access import AccessBody, ProxyBody, ReverseDnsBody
 from postern_api.listeners.accounts import RatesBody, SenderRulesBody, ThrottlingBody
+from postern_api.listeners.binds import BindsBody
 from postern_api.listeners.commands import CommandsBody
 from postern_api.listeners.extensions import ExtensionsBody
 from postern_api.listeners.filters import AddressesBody, RecipientFilterBody, RelayingBody, SenderFilterBody
@@ -21,6 +22,7 @@ from postern_api.listeners.reputation import DnsListsBody, GreetingBody, MailAut
 from postern_api.listeners.schemas import IdentityBody, LimitsBody
 from postern_api.listeners.security import AuthenticationBody, TlsBody
 from postern_api.policy.objects import Snapshot
+from postern_api.status.schemas import UnboundView
 
 
 class GateName(enum.StrEnum):
@@ -74,6 +76,7 @@ class _Limits(Part):
 
 PARTS: Final[tuple[Part, ...]] = (
     Part("identity", IdentityBody, "How the gate calls itself."),
+    Part("binds", BindsBody, "Where the gate listens; none: where its environment says."),
     Part("access", AccessBody, "Connection control: who may connect, by address, network or verified name."),
     Part("reverse_dns", ReverseDnsBody, "Whether the name of each client is looked up, and what follows."),
     Part("proxy", ProxyBody, "The load balancers that are trusted to say whose connection it is."),
@@ -103,11 +106,20 @@ class ListenerBody(Body):
     """One gate with all its parts, each as its own address shows it."""
 
     model_config = examples(
-        {"gate": "anon", "parts": {"identity": {"hostname": "mx1.example.com", "note": ""}}, "listens": {"mx-1": ["0.0.0.0:25"]}}
+        {
+            "gate": "anon",
+            "parts": {"identity": {"hostname": "mx1.example.com", "note": ""}},
+            "listens": {"mx-1": ["0.0.0.0:25"]},
+            "unbound": {"mx-1": [{"address": "[2001:db8::25]:25", "problem": "Cannot assign requested address"}]},
+        }
     )
 
     gate: GateName
     parts: dict[str, JsonValue]
     listens: dict[str, list[str]] = Field(
         description="Where it listens, by replica, as each reports: host:port, and (TLS) behind it where TLS starts at once."
+    )
+    unbound: dict[str, list[UnboundView]] = Field(
+        default={},
+        description="Where it is to listen and cannot, by replica; those that listen wherever they are to are left out.",
     )

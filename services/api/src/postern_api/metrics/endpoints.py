@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import Response
 
 from postern_api.access import Reader, guarded_router
@@ -18,5 +20,6 @@ router = guarded_router("/metrics", "status")
     response_class=Response,
 )
 async def get_metrics(context: InContext, _: Reader) -> Response:
-    """Gauges of the replicas' last reports, for Prometheus: when the gates' certificates expire, and how the screeners' engines are."""
-    return Response(exposition(context.status.reports()), media_type=MEDIA_TYPE)
+    """Traffic, queues, streams and certificates, for Prometheus: what each replica reported last, and what the broker holds now."""
+    streams, backlogs = await asyncio.gather(context.status.sizes(), context.status.backlogs())
+    return Response(exposition(context.status.reports(), streams, backlogs), media_type=MEDIA_TYPE)

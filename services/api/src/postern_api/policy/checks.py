@@ -93,6 +93,10 @@ def _gates(anon: ListenerPolicy, auth: ListenerPolicy) -> None:
             anon.addresses.default_domain,
             "anon: an address without a domain is refused there; completing it belongs to the other gate",
         ),
+        (
+            any(bind.tls for bind in anon.binds.binds),
+            "anon: TLS from the first octet is for ports of the authenticated gate; clients of this one use STARTTLS",
+        ),
         (auth.dns_lists.lists, "auth: users are known by their passwords; lists in DNS are asked at the anonymous gate"),
         (
             {greeting.hello_syntax, greeting.hello_own, greeting.hello_resolves} != {Switch.OFF},

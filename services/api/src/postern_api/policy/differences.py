@@ -77,6 +77,7 @@ def _named(snapshot: Snapshot) -> dict[str, Any]:
     for gate, listener in (("anon", snapshot.anon_listener), ("auth", snapshot.auth_listener)):
         objects |= {f"listeners/{gate}/{part}": value for part, value in msgspec.structs.asdict(listener).items()}
     objects |= {f"alerts/{kind}/thresholds": thresholds for kind, thresholds in snapshot.alerts.thresholds.items()}
+    objects |= {f"alerts/{kind}/action": action for kind, action in snapshot.alerts.actions.items()}
     objects |= {f"domains/{domain.pattern}": domain for domain in snapshot.domains}
     objects |= {f"routes/{route.name}": route for route in snapshot.routes}
     objects |= {f"rules/{rule.id}": rule for rule in snapshot.rules}

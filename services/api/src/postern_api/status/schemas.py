@@ -21,6 +21,13 @@ class CertificateView(Body):
     problem: str = Field(description="What is wrong with it, or with the files as they are now; empty when nothing is.")
 
 
+class UnboundView(Body):
+    """Where a gate is to listen and does not; it tries again every few seconds."""
+
+    address: str
+    problem: str = Field(description="Why, in the system's words.", examples=["Address already in use", "Permission denied"])
+
+
 class ReplicaView(Body):
     """One running instance, as it last reported."""
 
@@ -36,6 +43,7 @@ class ReplicaView(Body):
     in_flight: int
     detail: str
     listens: list[str] = Field(default_factory=list, description="Of a gate: where it listens.")
+    unbound: list[UnboundView] = Field(default=[], description="Of a gate: where it is to listen and cannot.")
     certificates: list[CertificateView] = Field(default=[], description="Of a gate that has TLS; the default one first.")
     engines: list[EngineView] = Field(default=[], description="Of a screener: the engines that are on.")
 

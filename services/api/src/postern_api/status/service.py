@@ -12,12 +12,24 @@ from postern_api.alarms.board import AlarmBoard
 from postern_api.alarms.conditions import Severity
 from postern_api.alarms.schemas import AlarmCounts
 from postern_api.engines.schemas import engine_views
+from postern_api.metrics.exposition import Backlog, StreamSize
 from postern_api.policy.editing import Editor
 from postern_api.policy.publishing import Publisher
 from postern_api.status.board import StatusBoard, is_fresh
-from postern_api.status.schemas import CertificateView, PolicyStatus, ReplicaView, StatusView, StreamView
+from postern_api.status.schemas import CertificateView, PolicyStatus, ReplicaView, StatusView, StreamView, UnboundView
 from postern_core.bus import Bus
-from postern_core.bus.topology import ARCHIVE, BADMAIL, BODIES, DEFERRED, DISPOSITIONS, EVENTS, INTAKE, OUTBOUND, QUARANTINE
+from postern_core.bus.topology import (
+    ARCHIVE,
+    BADMAIL,
+    BODIES,
+    DEFERRED,
+    DISPOSITIONS,
+    EVENTS,
+    INTAKE,
+    OUTBOUND,
+    QUARANTINE,
+    SCREENER_CONSUMER,
+)
 from postern_core.control import TROUBLED, CertificateStatus, ServiceStatus
 from postern_core.errors import TransientError
 
@@ -55,6 +67,11 @@ class StatusService:
         reports = self._board.reports(datetime.now(UTC))
         return {report.instance: list(report.listens) for report in reports if report.service == service and is_fresh(report)}
 
+    def unbound(self, service: str) -> dict[str, list[UnboundView]]:
+        """Where each replica of a service that is heard of is to listen and cannot, by instance."""
+        reports = [report for report in self.reports() if report.service == service and is_fresh(report)]
+        return {report.instance: _unbound(report) for report in reports if report.unbound}
+
     def reports(self) -> list[ServiceStatus]:
         """What each replica reported last."""
         return self._board.reports(datetime.now(UTC))
@@ -68,6 +85,37 @@ class StatusService:
             for engine in report.engines
             if engine.state in TROUBLED
         )
+
+    async def sizes(self) -> list[StreamSize] | None:
+        """Of all streams; None when the broker does not answer."""
+        streams = await self._streams()
+        return (
+            None
+            if streams is None
+            else [
+                StreamSize(name=each.name, messages=each.messages, bytes=each.bytes, max_bytes=each.max_bytes) for each in streams
+            ]
+        )
+
+    async def backlogs(self) -> list[Backlog]:
+        """What waits for the screener, and for delivery by route; empty when the broker does not answer."""
+        if not self._bus.connected:
+            return []
+        try:
+            routes = [(OUTBOUND, name) for name in sorted(await self._bus.consumer_names(OUTBOUND))]
+            found = await asyncio.gather(
+                *(self._backlog(stream, name) for stream, name in [(INTAKE, SCREENER_CONSUMER), *routes])
+            )
+        except TransientError as error:
+            log.warning("status.backlogs_unknown", reason=error.reason)
+            return []
+        return [each for each in found if each is not None]
+
+    async def _backlog(self, stream: str, consumer: str) -> Backlog | None:
+        info = await self._bus.api(f"CONSUMER.INFO.{stream}.{consumer}", {}, tolerate_error=True)
+        if "error" in info:  # gone meanwhile
+            return None
+        return Backlog(stream, consumer, int(info["num_pending"]), int(info["num_ack_pending"]))
 
     async def _streams(self) -> list[StreamView] | None:
         if not self._bus.connected:
@@ -104,9 +152,14 @@ def _replica(report: ServiceStatus) -> ReplicaView:
         in_flight=report.in_flight,
         detail=report.detail,
         listens=list(report.listens),
+        unbound=_unbound(report),
         certificates=[_certificate(each, report.at) for each in report.certificates],
         engines=engine_views(report),
     )
+
+
+def _unbound(report: ServiceStatus) -> list[UnboundView]:
+    return [UnboundView(address=each.address, problem=each.problem) for each in report.unbound]
 
 
 def _certificate(certificate: CertificateStatus, at: datetime) -> CertificateView:

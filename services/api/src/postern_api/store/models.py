@@ -233,8 +233,8 @@ alert_deliveries = Table(
     metadata,
     Column("id", _Serial, primary_key=True, autoincrement=True),
     Column("raise_id", BigInteger, nullable=False),
-    Column("channel", Text, nullable=False),  # "mail" or "webhook"
-    Column("target", Text, nullable=False),  # an address, or a URL
+    Column("channel", Text, nullable=False),  # alerts.repository.Channel
+    Column("target", Text, nullable=False),  # an address, a URL, a gate
     Column("state", Text, nullable=False),  # alerts.repository.DeliveryState
     Column("attempts", Integer, nullable=False),
     Column("made_at", UtcDateTime, nullable=False),

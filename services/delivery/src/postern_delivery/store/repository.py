@@ -159,6 +159,13 @@ class QueueRepository:
             total = (await connection.execute(select(func.count()).select_from(queue).where(condition))).scalar_one()
         return rows, total
 
+    async def sizes(self) -> dict[tuple[str, str], int]:
+        """How many rows there are, by route and state; read from the index alone. A frozen one that is to be removed counts as waiting."""
+        is_frozen = queue.c.due_at.is_(None)
+        query = select(queue.c.route, is_frozen, func.count()).group_by(queue.c.route, is_frozen)
+        async with self._database.read() as connection:
+            return {(route, FROZEN if frozen else WAITING): count for route, frozen, count in await connection.execute(query)}
+
     async def job_ids(self) -> set[str]:
         """Of all rows."""
         async with self._database.read() as connection:
