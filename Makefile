@@ -6,7 +6,7 @@ PARTS  := libs/core libs/smtp services/ingress-anon services/ingress-auth servic
 T      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test chaos outage rolling soak bench parts guard scaling sizing lint format docs clean
+.PHONY: help install run test fuzz chaos outage rolling soak bench parts guard scaling sizing lint format docs clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -30,6 +30,9 @@ run: $(VENV)/run.stamp ## Start the embedded stack: broker, five services, demo 
 
 test: $(VENV)/dev.stamp ## Run every test (T=path::name for one)
 	$(BIN)/python -m pytest $(T)
+
+fuzz: $(VENV)/dev.stamp ## Any bytes at the parsers and at screening, guided by coverage (SECONDS=n, TARGET=name); what breaks one is kept in var/fuzz
+	cd tests && ../$(BIN)/python -m fuzz.run --seconds $(or $(SECONDS),60) --target "$(TARGET)"
 
 chaos: $(VENV)/dev.stamp ## A stack under load, a seeded schedule of faults, an audit of every 250 (SEED=n replays, STACK=compose in containers)
 	cd tests && ../$(BIN)/python -m chaos.run --stack $(or $(STACK),embedded) --seconds $(or $(SECONDS_OF_LOAD),120) --plot ../var/chaos.png $(if $(SEED),--seed $(SEED))

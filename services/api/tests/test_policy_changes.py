@@ -15,7 +15,14 @@ from postern_api.errors import InvalidError
 from postern_api.rules.service import checked_rule_id, new_rule_id
 from postern_core.bus.topology import delivery_consumer
 from postern_core.credentials import RouteSecret, SmtpUser, user_key
-from postern_core.policy import DeliveryPolicy, GatePolicy, ScreeningPolicy, decode_section
+from postern_core.policy import (
+    DeliveryPolicy,
+    GatePolicy,
+    ScreeningPolicy,
+    UnscannableAction,
+    UnscannablePolicy,
+    decode_section,
+)
 
 
 async def section(api: RunningApi, name: str, kind: Any) -> Any:
@@ -155,6 +162,8 @@ REFUSALS: list[tuple[str, str, Any, tuple[int, str]]] = [
     ("PUT", "/settings", {"hostname": "no host"}, (400, "invalid_domain")),
     ("PUT", "/settings", {"hostname": "mx.example", "postmaster": "nobody"}, (400, "invalid_address")),
     ("PUT", "/schedule", {"intervals_s": []}, (422, "malformed_payload")),
+    ("PUT", "/screening/unscannable", {"malformed": "refuse"}, (422, "malformed_payload")),
+    ("PUT", "/screening/unscannable", {"poison": "pass"}, (422, "malformed_payload")),
     ("PUT", "/schedule", {"intervals_s": [-1]}, (422, "malformed_payload")),
     ("POST", "/revisions/99/rollback", None, (404, "revision_not_found")),
     ("GET", "/revisions/1/diff/99", None, (404, "revision_not_found")),
@@ -314,6 +323,21 @@ async def test_limits_settings_and_schedule(api: RunningApi) -> None:
     delivery = await section(api, "delivery", DeliveryPolicy)
     assert (delivery.schedule.intervals_s, delivery.schedule.delay_notice_s, delivery.schedule.expiry_s) == ((0.5, 2), 5, 9)
     assert delivery.ndr_copy_to == "copies@example.com"
+
+
+async def test_what_becomes_of_unscannable_mail_is_policy(api: RunningApi) -> None:
+    held = dict.fromkeys(("malformed", "encrypted", "limit", "incomplete", "poison"), "hold")
+    assert await api.get("/screening/unscannable") == held
+    answer = await api.client.put(
+        "/screening/unscannable", json={"encrypted": "pass", "incomplete": "delete", "poison": "delete"}
+    )
+    wanted = held | {"encrypted": "pass", "incomplete": "delete", "poison": "delete"}
+    assert answer.json() == await api.get("/screening/unscannable") == wanted
+    screening = await section(api, "screening", ScreeningPolicy)
+    assert screening.unscannable == UnscannablePolicy(
+        encrypted=UnscannableAction.PASS, incomplete=UnscannableAction.DELETE, poison=UnscannableAction.DELETE
+    )
+    assert '"screening/unscannable"' in (await api.client.get("/audit")).text
 
 
 async def test_who_may_connect_is_kept_in_one_form(api: RunningApi) -> None:

@@ -108,7 +108,7 @@ def test_a_monitoring_rule_is_told_of_and_decides_nothing(screens: Screens) -> N
     assert verdict.decision is Decision.HOLD
     assert [(finding.rule_id, finding.monitored) for finding in verdict.findings] == [("r", False), ("watching", True)]
     verdict = screens(PARTIAL, watching).verdict
-    assert (verdict.hold_reason, verdict.deciding) == (HoldReason.MALFORMED, None)
+    assert (verdict.hold_reason, verdict.deciding) == (HoldReason.INCOMPLETE, None)
 
 
 def test_a_verdict_names_the_places_of_all_conditions_that_made_a_rule_match(screens: Screens) -> None:

@@ -14,7 +14,15 @@ from postern_core.bus import BodyStore, DispositionLog
 from postern_core.bus.topology import INTAKE, body_subject, intake_subject
 from postern_core.disposition import Disposition, DispositionKind
 from postern_core.envelope import Gate, frame
-from postern_core.policy import AttachmentCondition, AttachmentMatch, KeywordCondition, Rule, SenderCondition
+from postern_core.policy import (
+    AttachmentCondition,
+    AttachmentMatch,
+    KeywordCondition,
+    Rule,
+    SenderCondition,
+    UnscannableAction,
+    UnscannablePolicy,
+)
 from postern_core.verdict import Action, HoldReason
 from postern_screener.actions import forwarded_id
 
@@ -198,7 +206,44 @@ async def test_a_message_that_does_not_parse_is_held(mailbag: Any, screener: Any
     await mailbag.screened()
     ((held, kept),) = await mailbag.held()
     assert kept == body
-    assert held.verdict.hold_reason is HoldReason.MALFORMED
+    assert held.verdict.hold_reason is HoldReason.INCOMPLETE
+
+
+@pytest.mark.parametrize("inline_limit", [1 << 19, 300, 100], ids=["inline", "stored for its field", "stored"])
+async def test_what_passes_unscanned_says_so_in_front(mailbag: Any, screener: Any, inline_limit: int) -> None:
+    await mailbag.put_policy(unscannable=UnscannablePolicy(incomplete=UnscannableAction.PASS))
+    body = b"Content-Type: message/partial; id=1; number=1; total=2\r\n\r\n" + b"half\r\n" * 20
+    sent = await mailbag.send(body, "a@relay.example", "b@x.branch.example", inline_limit=inline_limit)
+    await mailbag.screened()
+    jobs = await mailbag.jobs(sent.id)
+    assert {job.route for job, _ in jobs} == {"inside", "branch"}
+    for job, passed in jobs:
+        field, _, rest = passed.partition(b"\r\n")
+        assert field.startswith(b"X-Postern-Unscannable: incomplete; part 1: message/partial")
+        assert rest == body
+        assert job.envelope.size_bytes == len(passed)
+        assert job.envelope.body is None or job.envelope.body.size_bytes == len(passed)
+    again = frame(sent, b"" if sent.body else body)
+    await mailbag.gate.publish(INTAKE, intake_subject(Gate.ANON, sent.id), again, f"{sent.id}:again")
+    await mailbag.screened()
+    assert await mailbag.jobs(sent.id) == jobs
+    assert await mailbag.held() == []
+
+
+async def test_one_that_passes_unscanned_leaves_the_others_of_its_batch_as_they_are(mailbag: Any, screener: Any) -> None:
+    await mailbag.put_policy(unscannable=UnscannablePolicy(incomplete=UnscannableAction.PASS, malformed=UnscannableAction.DELETE))
+    partial = b"Content-Type: message/partial; id=1\r\n\r\nhalf\r\n"
+    twice = b"Content-Type: text/plain\r\nContent-Type: text/html\r\n\r\nx\r\n"
+    sent = await mailbag.send_batch(
+        (CLEAN, "a@relay.example"), (partial, "b@relay.example"), (twice, "c@relay.example"), (CLEAN, "d@relay.example")
+    )
+    await mailbag.screened()
+    passed = {job.queue_id: body for job, body in await mailbag.jobs()}
+    assert set(passed) == {sent[0].id, sent[1].id, sent[3].id}
+    assert passed[sent[0].id] == passed[sent[3].id] == CLEAN
+    assert passed[sent[1].id].startswith(b"X-Postern-Unscannable: incomplete; ")
+    (deleted,) = await mailbag.dispositions()
+    assert (deleted.id, deleted.kind, deleted.detail) == (sent[2].id, DispositionKind.DELETED, "part 1: 2 content-type fields")
 
 
 async def test_nothing_is_pulled_before_there_is_a_policy(mailbag: Any, screener: Any) -> None:

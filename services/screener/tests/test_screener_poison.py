@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from postern_core.errors import TransientError
-from postern_core.policy import KeywordCondition, Rule, ScreeningPolicy
+from postern_core.policy import KeywordCondition, Rule, ScreeningPolicy, UnscannableAction, UnscannablePolicy
 from postern_core.verdict import Action, Decision, HoldReason
 from postern_screener.ruleset import compile_policy
 from postern_screener.sandbox import ConvictedError, Sandbox, default_command
@@ -180,6 +180,21 @@ async def test_poison_is_held_and_everything_else_passes(mailbag: Any, supervise
     assert held.verdict.hold_reason is HoldReason.POISON
     assert {(d.id, d.n, d.kind.value) for d in await mailbag.dispositions()} == {(poison.id, 0, "held"), (poison.id, 1, "held")}
     assert {job.queue_id for job, _ in await mailbag.jobs()} == {envelope.id for envelope in sent}
+
+
+async def test_poison_is_deleted_where_the_policy_says_so(mailbag: Any, supervised: Any) -> None:
+    await mailbag.put_policy(
+        max_deliveries=2, screening_timeout_s=0.5, unscannable=UnscannablePolicy(poison=UnscannableAction.DELETE)
+    )
+    poison = await mailbag.send(HEAD + b"CRASH", "a@relay.example")
+    innocent = await mailbag.send(HEAD + b"innocent", "a@relay.example")
+    await supervised("worker.py", workers=1, memory_limit_mib=1024)
+    await mailbag.screened(60)
+    assert await mailbag.held() == []
+    (deleted,) = await mailbag.dispositions()
+    assert (deleted.id, deleted.kind.value) == (poison.id, "deleted")
+    assert "screening failed" in deleted.detail
+    assert {job.queue_id for job, _ in await mailbag.jobs()} == {innocent.id}
 
 
 async def test_workers_share_the_work_and_none_of_it_is_lost_when_one_is_killed(mailbag: Any, supervised: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import encodings
 import unicodedata
 
@@ -227,3 +228,11 @@ def test_encoded_words_are_read_where_the_parser_reads_none(text: str, decoded: 
 @given(st.text(alphabet="=?qQbB ux-8a*\n", max_size=100))
 def test_any_encoded_words_are_read(text: str) -> None:
     decode_leniently(text)
+
+
+def test_base64_that_is_padded_again_and_again_is_decoded_all_the_same() -> None:
+    once = base64.b64encode(b"lottery!") + b"\r\n"
+    assert decode_base64(once * 90_000) == b"lottery!" * 90_000
+    many = decode_base64(once * 300_000)
+    assert many.startswith(b"lottery!" * 200_000)
+    assert len(many) >= 300_000 * 8

@@ -42,12 +42,38 @@ class HoldReason(enum.StrEnum):
     """Why a message lies in quarantine."""
 
     RULE = "rule"  # a rule said hold
-    MALFORMED = "malformed"  # it does not parse
+    MALFORMED = "malformed"  # readers may take it for different messages, or it does not parse
+    ENCRYPTED = "encrypted"  # a part of it cannot be opened without a password
+    LIMIT = "limit"  # it unpacks to more than anybody looks at
+    INCOMPLETE = "incomplete"  # message/partial, message/external-body: its content is elsewhere
     POISON = "poison"  # screening it crashed or timed out too often
     AUTHENTICATION = "authentication"  # the gate asked for it: DMARC, by the policy of the author's domain
     VIRUS = "virus"  # an engine found one, and no rule speaks of it
     ENGINE_FAILED = "engine-failed"  # an engine that was needed to judge it could not answer
     BODY_MISSING = "body-missing"  # its stored body is gone or damaged: an alarm
+
+
+class Unscannable(enum.StrEnum):
+    """What keeps a message from being screened whole; the policy has an answer to each (`policy.unscannable`). As in `HoldReason`."""
+
+    MALFORMED = "malformed"
+    ENCRYPTED = "encrypted"
+    LIMIT = "limit"
+    INCOMPLETE = "incomplete"
+    POISON = "poison"
+
+    @property
+    def hold_reason(self) -> HoldReason:
+        """Why a message lies in quarantine that is held for this."""
+        return HoldReason(self.value)
+
+
+class Obstacle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One place in a message that could not be screened, or not in one way only."""
+
+    kind: Unscannable
+    part: str  # as in `Finding`
+    reason: str  # one sentence for an administrator
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,6 +115,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unasked: tuple[str, ...] = ()  # keys of criteria of which nobody knows: what they depend on was not asked
     answers: tuple[EngineAnswer, ...] = ()  # of the engines that were asked
     unscanned: tuple[Engine, ...] = ()  # engines that failed, and without which the message passes by policy
+    obstacles: tuple[Obstacle, ...] = ()  # what could not be screened, whatever was decided; the first of each kind, then others
+
+    @property
+    def was_screened(self) -> bool:
+        """Whether an inspection came to an end, and not something else decided."""
+        poison = any(obstacle.kind is Unscannable.POISON for obstacle in self.obstacles)
+        return not poison and self.hold_reason not in (HoldReason.POISON, HoldReason.BODY_MISSING)
 
     @property
     def deciding(self) -> Finding | None:

@@ -113,6 +113,8 @@ from postern_core.policy import (
     Throttling,
     TlsUse,
     TlsVersion,
+    UnscannableAction,
+    UnscannablePolicy,
     UserCondition,
     VirusCondition,
     Weekday,
@@ -133,7 +135,18 @@ from postern_core.sessions import (
     SessionState,
 )
 from postern_core.trial import TrialAnswer, TrialMessage, TrialPlace, TrialRequest, Tried, TriedShare
-from postern_core.verdict import Action, Decision, Engine, EngineAnswer, Finding, HeldMessage, HoldReason, Verdict
+from postern_core.verdict import (
+    Action,
+    Decision,
+    Engine,
+    EngineAnswer,
+    Finding,
+    HeldMessage,
+    HoldReason,
+    Obstacle,
+    Unscannable,
+    Verdict,
+)
 
 ID = QueueId("01m872jv7bexwrfkmpb6w2jh6c")
 ACCEPTED = datetime(2026, 11, 24, 15, 26, 27, 250_000, tzinfo=UTC)
@@ -218,6 +231,26 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
     "job-1.mail": (JOB, MAIL),
     "job-1-batched.mail": (msgspec.structs.replace(JOB, batch=ID), MAIL),
     "job-1-least.mail": (Job(route="default", envelope=LEAST, recipients=LEAST.recipients), b"\r\n"),
+    "held-message-1-unscannable.mail": (
+        HeldMessage(
+            envelope=STOWED,
+            verdict=Verdict(
+                revision=43,
+                decision=Decision.HOLD,
+                hold_reason=HoldReason.INCOMPLETE,
+                detail="part 2: message/partial: its content is elsewhere and cannot be screened",
+                obstacles=(
+                    Obstacle(
+                        kind=Unscannable.INCOMPLETE,
+                        part="2",
+                        reason="message/partial: its content is elsewhere and cannot be screened",
+                    ),
+                    Obstacle(kind=Unscannable.MALFORMED, part="1", reason="2 content-type fields"),
+                ),
+            ),
+        ),
+        b"",
+    ),
     "held-message-1.mail": (HeldMessage(envelope=STOWED, verdict=VERDICT, subject="grüße", generation=1), b""),
     "archived-message-1.mail": (ArchivedMessage(envelope=ENVELOPE, verdict=VERDICT, subject="grüße"), MAIL),
     "held-message-1-engines.mail": (
@@ -474,6 +507,12 @@ PLAIN: dict[str, msgspec.Struct] = {
                 ),
                 action=Action.HOLD,
             ),
+        ),
+    ),
+    "screening-policy-1-unscannable.json": ScreeningPolicy(
+        revision=43,
+        unscannable=UnscannablePolicy(
+            encrypted=UnscannableAction.PASS, incomplete=UnscannableAction.DELETE, poison=UnscannableAction.DELETE
         ),
     ),
     "screening-policy-1-kept.json": ScreeningPolicy(revision=42, excerpts=False, archive=True),

@@ -27,10 +27,11 @@ from postern_api.rule_sets.service import rule_set_from
 from postern_api.rules import service as rules
 from postern_api.rules.schemas import RuleBody
 from postern_api.schedule.schemas import ScheduleBody
+from postern_api.unscannable.schemas import UnscannableBody
 from postern_api.users.schemas import UserBody
 from postern_core.credentials import RouteSecret
 from postern_core.errors import ConfigurationError
-from postern_core.policy import RetrySchedule
+from postern_core.policy import RetrySchedule, UnscannablePolicy
 
 
 class BootstrapFile(BaseModel):
@@ -48,6 +49,7 @@ class BootstrapFile(BaseModel):
     listeners: dict[GateName, dict[str, JsonValue]] = Field(default={})  # a body for each part that is not to have its defaults
     schedule: ScheduleBody | None = None
     alerts: AlertsBody | None = None
+    unscannable: UnscannableBody | None = None
 
 
 async def bootstrap(editor: Editor, repository: PolicyRepository, file: Path | None, hostname: str) -> None:
@@ -88,6 +90,7 @@ async def _first(parsed: BootstrapFile, hostname: str) -> tuple[Snapshot, list[C
         users=tuple(body.to_object() for body in parsed.users),
         schedule=parsed.schedule.to_object() if parsed.schedule else RetrySchedule(),
         alerts=parsed.alerts.to_object() if parsed.alerts else AlertPolicy(),
+        unscannable=parsed.unscannable.to_object() if parsed.unscannable else UnscannablePolicy(),
     )
     parts = {part.name: part for part in PARTS}
     for gate, bodies in parsed.listeners.items():

@@ -42,6 +42,7 @@ from postern_api.session_log import endpoints as session_log
 from postern_api.sessions import endpoints as sessions
 from postern_api.status import endpoints as status
 from postern_api.tokens import endpoints as tokens
+from postern_api.unscannable import endpoints as unscannable
 from postern_api.users import app_passwords
 from postern_api.users import endpoints as users
 from postern_api.yara import endpoints as yara
@@ -75,7 +76,7 @@ _TAGS = [
     {"name": "badmail", "description": "What could neither be delivered nor returned."},
     {"name": "quarantine", "description": "Held mail: read, release, forward, delete."},
     {"name": "messages", "description": "The trace of every message."},
-    {"name": "screening", "description": "Rules are tried before they bite."},
+    {"name": "screening", "description": "Rules are tried before they bite; and what becomes of mail where none decides."},
     {"name": "ledger", "description": "accepted = dispositions + in flight."},
     {
         "name": "alerts",
@@ -104,7 +105,21 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
     app.state.max_body_bytes = max_body_bytes
     rendering.install(app)
     api = APIRouter(prefix="/api/v1")
-    for noun in (domains, routes, rules, rule_sets, engines, yara, users, app_passwords, listeners, general, schedule, revisions):
+    for noun in (
+        domains,
+        routes,
+        rules,
+        rule_sets,
+        engines,
+        yara,
+        unscannable,
+        users,
+        app_passwords,
+        listeners,
+        general,
+        schedule,
+        revisions,
+    ):
         api.include_router(noun.router)
     api.include_router(listeners.presets)
     api.include_router(queue.queue)

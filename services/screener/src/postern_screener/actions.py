@@ -3,7 +3,8 @@
 Everything here is durable when `carry_out` returns, and only then may the caller let go of the input. All outputs have ids that derive
 from the message, so that a second run over a redelivered message is recognised; a stored body is given away last, because whoever takes it
 may delete it as soon as it is done.
-    pass     a job for each route: OUTBOUND; those of a batch that take the same route stay together
+    pass     a job for each route: OUTBOUND; those of a batch that take the same route stay together, but for what passes unscanned: it has
+             header fields that say so in front, and a body of its own
     hold     QUARANTINE, then dispositions `held`
     delete   dispositions `deleted`, then the stored body goes
     forward  a new message: OUTBOUND, then dispositions `forwarded` that name it, then the stored body goes
@@ -38,6 +39,7 @@ from postern_core.policy.domains import normalise_domain
 from postern_core.verdict import Decision, HeldMessage, Verdict
 from postern_screener.ruleset import Ruleset
 from postern_screener.screening import FORWARDED_BY_FIELD, ORIGINAL_RECIPIENTS_FIELD, Screened
+from postern_screener.unscannable import header_fields
 
 _LARGEST_BATCH: Final = 4 * MOST_OCTETS  # octets; a job names its recipients twice
 UNSCANNED_FIELD: Final = "X-Postern-Unscanned"
@@ -115,28 +117,37 @@ class Actions:
     async def _pass(self, passed: Sequence[Judged], ruleset: Ruleset, *, redelivered: bool, batch: str) -> None:
         by_route: dict[str, list[tuple[Job, Body]]] = {}
         for each in passed:
-            head = unscanned_field(each.screened.verdict)
-            envelope = msgspec.structs.replace(each.envelope, size_bytes=each.envelope.size_bytes + len(head))
-            jobs = split_by_route(envelope, ruleset, redelivered=redelivered, batch=batch)
-            if envelope.body is not None:  # it is alone
-                await self._pass_stored(each, jobs, head)
+            head = unscanned_field(each.screened.verdict) + header_fields(each.screened.verdict)
+            if head:
+                await self._pass_marked(each, head, ruleset, redelivered=redelivered, batch=batch)
+                continue
+            jobs = split_by_route(each.envelope, ruleset, redelivered=redelivered, batch=batch)
+            if each.envelope.body is not None:  # it is alone
+                await self._pass_stored(each, jobs)
                 return
             for job in jobs:
-                by_route.setdefault(job.route, []).append((job, head + each.body if head else each.body))
+                by_route.setdefault(job.route, []).append((job, each.body))
         for route, batched in by_route.items():
             if len(batched) == 1:
                 await self._publish_job(*batched[0])
             else:
                 await self._publish_batch(route, batched)
 
-    async def _pass_stored(self, judged: Judged, jobs: Sequence[Job], head: bytes) -> None:
-        """`head` comes in front of the body: then each job has one of its own, and the one that came goes last."""
-        for job in jobs if head else jobs[1:]:
-            own = msgspec.structs.replace(job.envelope, body=await self._bodies.put(job.id, judged.body, head=head))
+    async def _pass_marked(self, judged: Judged, head: bytes, ruleset: Ruleset, *, redelivered: bool, batch: str) -> None:
+        """With fields in front. A body that was stored is left to the janitor, not deleted: nothing is written down yet by which a second run
+        would know that it is not lost."""
+        size_bytes = len(head) + len(judged.body)
+        envelope = msgspec.structs.replace(judged.envelope, body=None, size_bytes=size_bytes)
+        # of the fields: another policy's would be another body, and what is stored cannot be overwritten
+        digest = hashlib.blake2b(head, digest_size=4).hexdigest()
+        for job in split_by_route(envelope, ruleset, redelivered=redelivered, batch=batch):
+            stowed, inline = await self._bodies.stow(envelope, f"{job.id}-{digest}", judged.body, head=head)
+            await self._publish_job(msgspec.structs.replace(job, envelope=stowed), bytes(inline))
+
+    async def _pass_stored(self, judged: Judged, jobs: Sequence[Job]) -> None:
+        for job in jobs[1:]:
+            own = msgspec.structs.replace(judged.envelope, body=await self._bodies.put(job.id, judged.body))
             await self._publish_job(msgspec.structs.replace(job, envelope=own), b"")
-        if head:
-            await self._bodies.delete(judged.envelope)
-            return
         # last: from here on the body is this job's, and may be gone before we get to our ack
         await self._publish_job(jobs[0], b"")
 

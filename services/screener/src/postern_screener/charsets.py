@@ -12,9 +12,13 @@ import functools
 import pkgutil
 import re
 from encodings.aliases import aliases
+from itertools import islice
 from typing import Final
 
 _BASE64_JUNK: Final = re.compile(rb"[^A-Za-z0-9+/=]+")
+_USUAL_ENCODINGS: Final = frozenset({"", "7bit", "8bit", "base64", "quoted-printable"})  # as nearly everybody writes them
+_BASE64_RUN: Final = re.compile(rb"[A-Za-z0-9+/]{2,}+")  # a character alone is less than an octet
+_MAX_PADDINGS: Final = 200_000  # in one text, each of them looked at
 _ENCODING_TOKEN: Final = re.compile(r"[a-z0-9-]+")
 # text codecs of Python that no mail uses, some of them slow by design
 _NO_CHARSETS: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
@@ -27,6 +31,8 @@ _AS_WINDOWS: Final = {"iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp
 
 def transfer_encoding(field_value: str) -> str:
     """The encoding that a Content-Transfer-Encoding field names, "" for none: blanks, quotes and comments around it do not count."""
+    if field_value in _USUAL_ENCODINGS:
+        return field_value
     found = _ENCODING_TOKEN.search(re.sub(r"\([^()]*\)", " ", field_value).lower())
     return found.group() if found else ""
 
@@ -42,11 +48,21 @@ def decode_transfer(raw: bytes, encoding: str) -> bytes:
 
 def decode_base64(raw: bytes) -> bytes:
     """Base64 with everything outside its alphabet ignored (RFC 2045 section 6.8); what follows padding is decoded as well."""
-    pieces = []
-    for piece in _BASE64_JUNK.sub(b"", raw).split(b"="):
-        usable = piece[: len(piece) - 1] if len(piece) % 4 == 1 else piece
-        pieces.append(binascii.a2b_base64(usable + b"=" * (-len(usable) % 4)))
-    return b"".join(pieces)
+    clean = _BASE64_JUNK.sub(b"", raw)
+    if clean.count(b"=") <= _MAX_PADDINGS:
+        return b"".join([_decode_run(piece) for piece in clean.split(b"=")])
+    pieces, end = [], 0
+    for run in islice(_BASE64_RUN.finditer(clean), _MAX_PADDINGS):
+        pieces.append(_decode_run(run.group()))
+        end = run.end()
+    # from here on as if there were none: each run costs as much as a kilobyte
+    return b"".join(pieces) + _decode_run(clean[end:].replace(b"=", b""))
+
+
+def _decode_run(run: bytes) -> bytes:
+    """Base64 without padding; a last character that is none is left out."""
+    usable = run[:-1] if len(run) % 4 == 1 else run
+    return binascii.a2b_base64(usable + b"=" * (-len(usable) % 4))
 
 
 def is_plain_ascii(content: bytes, charset: str) -> bool:

@@ -3,24 +3,29 @@
 Two Content-Type fields, a multipart whose boundary never comes, a header field with a blank before its colon … Rules judge what was read;
 a message with a defect that no rule decides is held, never passed.
 Standards: RFC 5322 section 2.2, RFC 2045 sections 5 and 6, RFC 2046 section 5.
-Known gap (todo): a line that is no field is noticed in the message header, not in the header of a part.
+Known gaps (todo): a line that is no field is noticed in the header of a message, not in that of a part; preamble and epilogue are looked at where the
+multipart is the whole of a message.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from postern_core.verdict import Unscannable
 from postern_screener.charsets import transfer_encoding
 from postern_screener.filenames import parameters
 
 MAX_ADDRESSES: Final = 1000  # in one From field
+MAX_FIELD_CHARACTERS: Final = 256 * 1024  # of a field that says what a part is: its parameters are looked at one by one
 MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]++/[a-z0-9!#$&^_.+-]++")
 _WRITTEN_TYPE: Final = re.compile(MEDIA_TYPE.pattern + r"(?=[\s,]|\Z)")
 _BARE_TYPE: Final = re.compile(r"(?!multipart|message)[a-z0-9-]*")  # RFC 1049; clients take it for text
 _OPAQUE_ENCODING: Final = re.compile(r"(?:x-)?(?:uu|yenc|binhex|macbinary)")
+ELSEWHERE: Final = ("message/partial", "message/external-body")  # OLD-PRODUCT 2.11: no rule sees their content
+_PART_FIELD: Final = re.compile(rb"^content-(?:type|disposition|transfer-encoding)[ \t]*+:", re.IGNORECASE | re.MULTILINE)
 _SINGLE_FIELDS: Final = ("content-type", "content-transfer-encoding", "content-disposition")
 
 
@@ -30,6 +35,8 @@ class Defect:
 
     part: str
     reason: str  # one sentence for an administrator
+    kind: Unscannable = Unscannable.MALFORMED
+    is_ambiguous: bool = True  # a second reading may find more
 
 
 class Fields:
@@ -45,6 +52,16 @@ class Fields:
     def all(self, name: str) -> Sequence[str]:
         return self.by_name.get(name, ())
 
+    def shorten(self) -> bool:
+        """Cut the fields that say what a part is at MAX_FIELD_CHARACTERS; whether there was anything to cut."""
+        found = False
+        for name in _SINGLE_FIELDS:
+            values = self.by_name.get(name)
+            if values and max(map(len, values)) > MAX_FIELD_CHARACTERS:
+                self.by_name[name] = [value[:MAX_FIELD_CHARACTERS] for value in values]
+                found = True
+        return found
+
     def first(self, name: str) -> str:
         values = self.by_name.get(name)
         return values[0] if values else ""
@@ -52,11 +69,13 @@ class Fields:
 
 def without_comments(value: str) -> str:
     """A structured field without its comments; nested ones leave their outer halves."""
+    if "(" not in value:
+        return value
     return re.sub(r"\([^()]*\)", " ", value)
 
 
 def header_defects(raw: bytes, fields: Fields) -> Iterator[str]:
-    """What is wrong with the header of the whole message. A line without a colon ends it for the parser; others skip the line and read on."""
+    """What is wrong with the header of a message. A line without a colon ends it for the parser; others skip the line and read on."""
     if any(value.count("@") > MAX_ADDRESSES for value in fields.all("from")):
         yield f"more than {MAX_ADDRESSES} addresses in From"
     blank_line = raw.find(b"\r\n\r\n")
@@ -68,25 +87,47 @@ def header_defects(raw: bytes, fields: Fields) -> Iterator[str]:
         yield "a line in the header is no header field"
 
 
-def node_defects(names: Iterable[str], fields: Fields, media_type: str, *, has_parts: bool) -> Iterator[str]:
+def boundaries_in(content_type: str) -> list[tuple[str, str]]:
+    """The boundaries that a Content-Type field gives, in whatever form: name of the parameter and value."""
+    return [(name, value) for name, value in parameters(content_type) if name.partition("*")[0] == "boundary"]
+
+
+def defects_around(raw: bytes, boundaries: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """What is wrong with the preamble and the epilogue of a multipart that is the whole of a message: nobody should see them, but for clients who
+    take another line for a delimiter. Cheap where both are short, as they mostly are."""
+    boundary = next((value for name, value in boundaries if name == "boundary"), "").encode("utf-8", "replace")
+    if not boundary:
+        return
+    first, blank_line = raw.find(b"\n--" + boundary), raw.find(b"\r\n\r\n")
+    if 0 <= blank_line < first - 3 and _PART_FIELD.search(raw, blank_line + 4, first):
+        yield "fields of a part in the preamble of a multipart"
+    last = raw.rfind(b"\n--" + boundary + b"--")
+    if last >= 0 and _PART_FIELD.search(raw, last + len(boundary) + 5):
+        yield "fields of a part behind the end of a multipart"
+
+
+def node_defects(names: Collection[str], fields: Fields, media_type: str) -> Iterator[str]:
     """What is wrong with one node of the tree. `names`: those of its fields, as written; `media_type`: what it was read as."""
+    has_nul = False
     for name in _SINGLE_FIELDS:
-        if len(fields.all(name)) > 1:
-            yield f"{len(fields.all(name))} {name} fields"
-    for name in names:
-        if name != name.strip() or " " in name:
-            # RFC 5322 section 2.2: no blank before the colon; clients read it all the same, or do not
-            yield f"a blank in the field name {name.strip()!r}"
-    if any("\x00" in value for name in _SINGLE_FIELDS for value in fields.all(name)):
+        values = fields.by_name.get(name)
+        if values is not None:
+            if len(values) > 1:
+                yield f"{len(values)} {name} fields"
+            has_nul = has_nul or "\x00" in "".join(values)
+    joined = "".join(names)
+    if " " in joined or not (joined.isascii() and joined.isprintable()):
+        for name in names:
+            if name != name.strip() or " " in name or "\x00" in name:
+                # RFC 5322 section 2.2: no blank before the colon; clients read it all the same, or do not
+                yield f"a NUL or blank in the field name {name.strip()!r}"
+    if has_nul:
         yield "NUL in a MIME header field"
     encoding = transfer_encoding(fields.first("content-transfer-encoding"))
     yield from _content_type_defects(fields.first("content-type").lower())
     if media_type.startswith("multipart/"):
-        yield from _multipart_defects(fields.first("content-type"), has_parts=has_parts)
         if encoding in ("base64", "quoted-printable"):  # RFC 2045 section 6.4 allows none
             yield "a multipart with a transfer encoding"
-    elif media_type in ("message/partial", "message/external-body"):
-        yield f"{media_type}: its content is elsewhere and cannot be screened"  # OLD-PRODUCT 2.11
     elif _OPAQUE_ENCODING.match(encoding):
         yield f"transfer encoding {encoding!r} is not opened"
 
@@ -99,9 +140,11 @@ def _content_type_defects(value: str) -> Iterator[str]:
         yield "a Content-Type with more than one charset"
 
 
-def _multipart_defects(content_type: str, *, has_parts: bool) -> Iterator[str]:
-    boundaries = [value for name, value in parameters(content_type) if name.partition("*")[0] == "boundary"]
+def multipart_defects(boundaries: Sequence[tuple[str, str]], *, has_parts: bool) -> Iterator[str]:
+    """What is wrong with the boundary of a multipart."""
     if not has_parts:
         yield "a multipart without parts: its boundary is missing or never comes"
-    elif len(boundaries) != 1 or not boundaries[0]:
-        yield "a multipart whose boundary is empty, in pieces or given twice"
+    elif len(boundaries) != 1 or boundaries[0][0] != "boundary" or not boundaries[0][1]:
+        yield "a multipart whose boundary is empty, in pieces, encoded or given twice"
+    elif boundaries[0][1][-1] == " ":
+        yield "a multipart whose boundary ends in a blank"  # RFC 2046 section 5.1.1

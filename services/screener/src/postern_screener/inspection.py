@@ -1,12 +1,11 @@
 """One message under one ruleset: what was read of it, and which criteria hold.
 
-Everything that is searched for is searched once, for all rules; properties of the envelope are looked at when a rule comes to them. A
-message that does not parse is still searched: by its reverse-path, by the From: fields found in its bytes, by keywords over those bytes.
+Everything that is searched for is searched once, for all rules; properties of the envelope are looked at when a rule comes to them. What of a
+message may be read in several ways is searched in each.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,17 +13,22 @@ from typing import Final
 from postern_core.envelope import Envelope, Recipient
 from postern_core.policy import OnFailure
 from postern_core.policy.expressions import Truth
-from postern_core.verdict import Engine
+from postern_core.verdict import Engine, Unscannable
+from postern_screener.charsets import is_plain_ascii
 from postern_screener.checks.hit import Hit, at_start
 from postern_screener.defects import Defect
 from postern_screener.engines.answers import NOBODY_ASKED, Answer, Answers, Failure, YaraAnswer
-from postern_screener.mime import MalformedError, Message, parse_message
+from postern_screener.mime import Part, read_message
 from postern_screener.ruleset import Ruleset
 from postern_screener.seams import Seams
-from postern_screener.text import searchable
+from postern_screener.text import PlainText, Searchable, searchable
 from postern_screener.unpacking import unpack
 
-_FROM_LINE: Final = re.compile(rb"^from[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
+MAX_TEXT: Final = 16 * 1024 * 1024  # octets of a message's HTML and text in other charsets than ASCII: a second of work
+_SMALL_TEXT: Final = 64 * 1024  # octets; parts of this size are not counted
+
+
+_MALFORMED: Final = (Unscannable.MALFORMED, Unscannable.INCOMPLETE)  # what the condition asks for
 
 
 class Inspection:
@@ -36,13 +40,9 @@ class Inspection:
         self.ruleset = ruleset
         self._answers = answers
         self._yara: YaraAnswer | None = None
-        self.message: Message | None
-        try:
-            self.message = unpack(parse_message(body), len(body), in_texts=ruleset.looks_into_texts)
-            self.defects = self.message.defects
-        except MalformedError as error:
-            self.message = None
-            self.defects = (Defect("1", f"the message does not parse: {error}"),)
+        self.message = unpack(read_message(body), len(body), in_texts=ruleset.looks_into_texts)
+        self.defects = self.message.defects
+        self._text_read = 0  # octets of text that took decoding
         self._first: dict[int, Hit] = {}
         for hit in self._searched():
             self._first.setdefault(hit.criterion, hit)
@@ -125,30 +125,41 @@ class Inspection:
     def _searched(self) -> Iterator[Hit]:
         """All hits in the order of the message: envelope, header fields, then part by part."""
         ruleset, message = self.ruleset, self.message
-        if self.defects and ruleset.malformed is not None:
-            yield Hit(ruleset.malformed, self.defects[0].part, at_start(self.defects[0].reason))
-        if message is None:
-            yield from self._searched_as_bytes()
-            return
+        self._text_read = 0
+        if ruleset.malformed is not None:
+            for defect in self.defects:
+                if defect.kind in _MALFORMED:
+                    yield Hit(ruleset.malformed, defect.part, at_start(defect.reason))
+                    break
         yield from ruleset.senders.check(self.envelope.reverse_path, message.fields.get("from", ()))
-        for k, block in enumerate(message.headers):
-            yield from ruleset.keywords.check_header(block.part, block.readings, is_nested=k > 0)
+        for block in message.headers:
+            yield from ruleset.keywords.check_header(block.part, block.readings, is_nested=block.is_nested)
         seams = Seams(message.multiparts, ruleset.keywords.longest_octets)
         for part in message.parts:
             yield from ruleset.attachments.check(part)
             if part.is_text and ruleset.keywords.wants_body:
-                texts = searchable(part.content(), part.charset, is_html=part.is_html)
+                texts = self._texts(part)
                 yield from ruleset.keywords.check_text(part.path, texts)
                 if (seam := seams.joined(part, texts)) is not None:
                     yield from ruleset.keywords.check_text(*seam)
             else:
                 seams.passed(part)
 
-    def _searched_as_bytes(self) -> Iterator[Hit]:
-        from_fields = [found.decode("utf-8", "replace") for found in _FROM_LINE.findall(self.body[:262_144])[:10]]
-        yield from self.ruleset.senders.check(self.envelope.reverse_path, from_fields)
-        if self.ruleset.keywords.wants_body:
-            yield from self.ruleset.keywords.check_text("1", searchable(self.body, "", is_html=True))
+    def _texts(self, part: Part) -> list[Searchable]:
+        """Every reading of a text part; of very large ones all that costs little, and of the rest the beginning."""
+        content = part.content()
+        if len(content) <= _SMALL_TEXT or (is_plain_ascii(content, part.charset) and not part.is_html):
+            return searchable(content, part.charset, is_html=part.is_html)
+        left = max(MAX_TEXT - self._text_read, 0)
+        self._text_read += len(content)
+        texts = searchable(content[:left], part.charset, is_html=part.is_html)
+        if left < len(content):
+            defect = Defect(part.path, f"more than {MAX_TEXT} octets of text to decode", Unscannable.LIMIT)
+            if defect not in self.defects:
+                self.defects += (defect,)
+            if is_plain_ascii(content, part.charset):
+                texts.append(PlainText(content))
+        return texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Bytes are only read: what is handed on is the message as received.
 Standards: RFC 5322 section 2.2, RFC 2045 sections 5 and 6, RFC 2046 sections 5.1 and 5.2, RFC 3501 section 6.4.5 (part numbers).
-What parts carry in formats of their own is opened by `unpacking`.
+What parts carry in formats of their own is opened by `unpacking`; an ambiguous message is read a second time (`second_reading`).
 """
 
 from __future__ import annotations
@@ -10,19 +10,34 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import fast_mail_parser
 
+from postern_core.verdict import Unscannable
+from postern_screener.bounds import ENDLESS_LINE, MAX_FIELDS, has_endless_line, opened_one_by_one, too_costly
 from postern_screener.charsets import decode_transfer, transfer_encoding
-from postern_screener.defects import MEDIA_TYPE, Defect, Fields, header_defects, node_defects, without_comments
+from postern_screener.defects import (
+    ELSEWHERE,
+    MAX_FIELD_CHARACTERS,
+    MEDIA_TYPE,
+    Defect,
+    Fields,
+    boundaries_in,
+    defects_around,
+    header_defects,
+    multipart_defects,
+    node_defects,
+    without_comments,
+)
 from postern_screener.encoded_words import decode_leniently
 from postern_screener.filenames import candidate_names, parameter
 from postern_screener.outside import Multipart
+from postern_screener.second_reading import Reading, read_again
 
 MAX_PARTS: Final = 2000
-MAX_ENCODED_WORDS: Final = 2000  # a line; the parser's time grows with their square
 _MAX_REPARSED: Final = 8  # times the message: bytes in message/global and multipart/digest, which the parser does not open
+_MAX_REPARSED_LARGE: Final = 64 * 1024 * 1024  # octets beyond the message itself, for large ones
 # possessive, and tried at the beginning of a run only: linear
 _MEDIA_TYPE_INSIDE: Final = re.compile(r"(?<![a-z0-9!#$&^_.+-])" + MEDIA_TYPE.pattern)
 _DECODED_BY_PARSER: Final = frozenset({"", "7bit", "8bit", "binary", "base64", "quoted-printable"})
@@ -40,12 +55,26 @@ class HeaderBlock:
 
     part: str  # "header", or "2.header" for the message that part 2 is
     text: str
+    is_nested: bool = False
 
     @property
     def readings(self) -> tuple[str, ...]:
         """The text, and what clients make of encoded words that the parser left alone."""
         lenient = decode_leniently(self.text)
         return (self.text,) if lenient == self.text else (self.text, lenient)
+
+
+class _Node(Protocol):
+    """What a part asks of a node of the parser, or of a leaf of the second reading."""
+
+    @property
+    def content(self) -> bytes | None: ...
+
+    @property
+    def filename(self) -> str: ...
+
+    @property
+    def is_message(self) -> bool: ...
 
 
 class Part:
@@ -56,7 +85,7 @@ class Part:
         *("charset", "container", "is_attachment", "is_html", "is_inline", "is_text", "media_type", "names", "path"),
     )
 
-    def __init__(self, path: str, media_type: str, node: fast_mail_parser.PyLazyMimePart, fields: Fields, raw: _Raw) -> None:
+    def __init__(self, path: str, media_type: str, node: _Node, fields: Fields, raw: _Raw) -> None:
         self._is(path, media_type, is_opened=node.is_message)
         content_type, disposition = fields.first("content-type"), fields.first("content-disposition")
         self.charset = parameter(content_type, "charset").lower() if media_type.startswith(("text/", "message/")) else ""
@@ -165,8 +194,9 @@ class _Ahead:
 def parse_message(raw: bytes, path: str = "") -> Message:
     """The tree of `raw`; `path` is the number of the part that it is the message of, in another one. MalformedError when the parser refuses
     it (nesting over 256, over 100 MiB, broken embedded messages) or would take too long."""
-    if _has_many_encoded_words(raw) and any(line.count(b"=?") > MAX_ENCODED_WORDS for line in raw.split(b"\n")):
-        raise MalformedError(f"more than {MAX_ENCODED_WORDS} encoded words in a line")
+    if reason := too_costly(raw):
+        raise MalformedError(reason)
+    raw = opened_one_by_one(raw)
     try:
         root = fast_mail_parser.parse_email_tree(raw, mode="lazy")
     except fast_mail_parser.ParseError as error:
@@ -174,13 +204,38 @@ def parse_message(raw: bytes, path: str = "") -> Message:
     return _Walk(raw, path).run(root)
 
 
-def _has_many_encoded_words(raw: bytes) -> bool:
-    """More than MAX_ENCODED_WORDS of them. A search for one octet runs at memory speed, one for two does not, and base64 holds no question mark."""
-    at = -1
-    for _ in range(MAX_ENCODED_WORDS + 1):
-        if (at := raw.find(b"?", at + 1)) < 0:
-            return False
-    return raw.count(b"=?") > MAX_ENCODED_WORDS
+def read_message(raw: bytes) -> Message:
+    """The message as far as it can be read: where it has a defect, what a second, tolerant reading finds comes behind what the first one
+    found. Never raises for anything in the message."""
+    try:
+        message = parse_message(raw)
+    except MalformedError as error:
+        message = Message({}, (), (), (Defect("1", f"the message does not parse: {error}"),))
+    if not any(defect.is_ambiguous and defect.kind is Unscannable.MALFORMED for defect in message.defects):
+        return message
+    return _union(message, read_again(raw), raw)
+
+
+def _union(message: Message, again: Reading, raw: bytes) -> Message:
+    fields = {name: list(values) for name, values in message.fields.items()}
+    for name, values in again.fields.by_name.items():
+        known = fields.setdefault(name, [])
+        known += [value for value in values if value not in known]
+    headers = [HeaderBlock(part, text, is_nested=part != "~header") for part, text in again.headers]
+    parts = [Part(leaf.path, leaf.media_type, _Read(leaf.content), leaf.fields, _Raw(raw, "")) for leaf in again.leaves]
+    defects = message.defects
+    if not again.is_whole:
+        defects += (Defect("1", "it can be read in more ways than are looked at", Unscannable.LIMIT),)
+    return Message(fields, (*message.headers, *headers), (*message.parts, *parts), defects, message.multiparts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A leaf of the second reading, as `Part` asks a node of the parser."""
+
+    content: bytes
+    filename: str = ""
+    is_message: bool = False
 
 
 class _Walk:
@@ -195,32 +250,50 @@ class _Walk:
         self._defects: list[Defect] = []
         self._multiparts: list[Multipart] = []
         self._reparsed_bytes = 0
+        self._fields_seen = 0  # names of header fields seen
         self._ahead: list[_Ahead] = []
 
     def run(self, root: fast_mail_parser.PyLazyMimePart) -> Message:
         fields = Fields(root.headers)
-        where = f"{self._path}.header" if self._path else "header"
-        self._defects += [Defect(where, reason) for reason in header_defects(self._raw.message, fields)]
         self._ahead.append(_Ahead(root, self._path, self._raw, is_root=True, fields=fields))
         while self._ahead:
             if len(self._parts) >= MAX_PARTS:
                 self._defects.append(Defect("1", f"more than {MAX_PARTS} parts"))
+                break
+            if self._fields_seen > MAX_FIELDS:
+                self._defects.append(Defect("1", f"more than {MAX_FIELDS} header fields"))
                 break
             self._visit(self._ahead.pop())
         return Message(fields.by_name, tuple(self._headers), tuple(self._parts), tuple(self._defects), tuple(self._multiparts))
 
     def _visit(self, ahead: _Ahead) -> None:
         node, path, raw = ahead.node, ahead.path, ahead.raw
-        fields = ahead.fields or Fields(node.headers)
+        headers = node.headers
+        fields = ahead.fields or Fields(headers)
+        self._fields_seen += len(fields.by_name)
+        if len(raw.message) > MAX_FIELD_CHARACTERS and fields.shorten():
+            self._defects.append(Defect(path or "1", f"a MIME header field of more than {MAX_FIELD_CHARACTERS} characters"))
         if ahead.is_root:
-            self._headers.append(HeaderBlock(f"{path}.header" if path else "header", _header_text(node.headers)))
+            where = f"{path}.header" if path else "header"
+            self._headers.append(HeaderBlock(where, _header_text(headers), is_nested=bool(path)))
+            self._defects += [Defect(where, reason) for reason in header_defects(raw.message, fields)]
+            if not path and len(raw.message) > ENDLESS_LINE and has_endless_line(raw.message):
+                reason = f"a line of more than {ENDLESS_LINE} octets"
+                self._defects.append(Defect("1", reason, is_ambiguous=False))
         media_type = _media_type(node.content_type, fields, in_digest=ahead.in_digest)
-        found = node_defects(node.headers, fields, media_type, has_parts=bool(node.children))
-        self._defects += [Defect(path or "1", reason) for reason in found]
+        self._defects += [Defect(path or "1", reason) for reason in node_defects(headers, fields, media_type)]
+        children = node.children
+        if media_type in ELSEWHERE:
+            reason = f"{media_type}: its content is elsewhere and cannot be screened"
+            self._defects.append(Defect(path or "1", reason, Unscannable.INCOMPLETE))
         if media_type.startswith("multipart/"):
+            boundaries = boundaries_in(fields.first("content-type"))
+            found = [*multipart_defects(boundaries, has_parts=bool(children))]
+            if ahead.is_root and children:
+                found += defects_around(raw.message, boundaries)
+            self._defects += [Defect(path or "1", reason) for reason in found]
             prefix = f"{path}." if path else ""
             digest = media_type == "multipart/digest"
-            children = node.children
             if children:
                 octets = sum([child.encoded_size or 0 for child in children])
                 self._multiparts.append(Multipart(path, fields.first("content-type"), raw.message, ahead.is_root, octets))
@@ -236,14 +309,15 @@ class _Walk:
             return
         if node.is_message:
             inner = _Raw(part.content(), f"{path}.")
-            self._ahead += [_Ahead(child, path, inner, is_root=True) for child in node.children]
+            self._ahead += [_Ahead(child, path, inner, is_root=True) for child in children]
         elif media_type in ("message/rfc822", "message/global", "message/news"):
             self._open(part)
 
     def _open(self, part: Part) -> None:
         """An embedded message that the parser left closed: message/global (RFC 6532), members of a digest (RFC 2046 section 5.1.5)."""
         self._reparsed_bytes += len(part.content())
-        if self._reparsed_bytes > _MAX_REPARSED * len(self._raw.message):
+        whole = len(self._raw.message)
+        if self._reparsed_bytes > min(_MAX_REPARSED * whole, whole + max(whole, _MAX_REPARSED_LARGE)):
             self._defects.append(Defect(part.path, "embedded messages of an unusual kind nest too deep"))
             return
         try:

@@ -1,7 +1,8 @@
 """Findings → verdict: the first rule, in the administrator's order, that matches anywhere in the message decides (OLD-PRODUCT 2.31).
 
-Pure: the same envelope, bytes and rules always give the same verdict. Rules judge what could be read; when none matches and the message
-has a defect it is held (2.44: a filter that cannot read a message does not let it pass). A rule in mode monitor is told of and decides nothing.
+Pure: the same envelope, bytes and rules always give the same verdict. Rules judge what could be read; when none matches and something could not
+be read, the policy for unscannable mail decides (2.44: a filter that cannot read a message does not let it pass, unless it is told to). A rule in
+mode monitor is told of and decides nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from postern_core.policy.matching import CompiledRule
 from postern_core.verdict import MOST_CRITERIA, Action, Decision, Engine, Finding, HoldReason, Verdict
 from postern_screener.checks.hit import Hit, at_start
 from postern_screener.deciding import Blocked, Walk, decide
-from postern_screener.defects import Defect
 from postern_screener.engines.answers import NOBODY_ASKED, Answers, told
 from postern_screener.inspection import Inspection, Share
 from postern_screener.ruleset import Ruleset
+from postern_screener.unscannable import by_policy, header_fields, obstacles_of, one_line
 
 ORIGINAL_RECIPIENTS_FIELD: Final = "X-Postern-Original-Recipients"
 FORWARDED_BY_FIELD: Final = "X-Postern-Forwarded-By"
@@ -62,8 +63,7 @@ def screen(envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers =
     inspection = Inspection(envelope, body, ruleset, answers)
     candidates = ruleset.candidates(inspection.found)
     walks = [(share, decide(share, candidates)) for share in inspection.shares()]
-    message = inspection.message
-    subject = "" if message is None else one_line(message.field("subject"), SUBJECT_CHARACTERS)
+    subject = one_line(inspection.message.field("subject"), SUBJECT_CHARACTERS)
     if asks := tuple(dict.fromkeys(engine for _, walk in walks for engine in walk.asks)):
         verdict = _unjudged(ruleset, Blocked(f"{', '.join(asks)} not asked yet"), ())
         return Screened(verdict=verdict, subject=subject, asks=asks)
@@ -78,7 +78,7 @@ def screen(envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers =
 
 def _outcomes(inspection: Inspection, walks: Sequence[tuple[Share, Walk]]) -> tuple[Outcome, ...]:
     """Those recipients together for whom the same is to be done."""
-    found: dict[tuple[str, Verdict], Outcome] = {}
+    found: dict[tuple[str, bytes, Verdict], Outcome] = {}
     answers = tuple(told(engine, answer) for engine, answer in inspection.answers)
     for share, walk in walks:
         verdict = _verdict(share, walk)
@@ -87,7 +87,9 @@ def _outcomes(inspection: Inspection, walks: Sequence[tuple[Share, Walk]]) -> tu
             verdict = msgspec.structs.replace(verdict, answers=answers, unscanned=unscanned)
         # where all pass it does not matter which rule allowed it
         decided_by = verdict.deciding.rule_id if verdict.deciding is not None and verdict.decision is not Decision.PASS else ""
-        same = (decided_by, msgspec.structs.replace(verdict, findings=(), detail="", criteria=(), criteria_cut=False, unasked=()))
+        # … unless one passes with a field that says what was not screened, and the other without
+        plain = msgspec.structs.replace(verdict, findings=(), detail="", criteria=(), criteria_cut=False, unasked=())
+        same = (decided_by, header_fields(verdict), plain)
         earlier = found.get(same)
         numbers = tuple(recipient.n for recipient in share.recipients)
         if earlier is not None:
@@ -105,10 +107,12 @@ def _verdict(share: Share, walk: Walk) -> Verdict:
         verdict = _by_rule(inspection, walk.deciding.rule, findings)
     elif walk.virus:
         verdict = _infected(inspection.ruleset, walk.virus, findings)
-    elif inspection.defects:
-        verdict = _malformed(inspection.ruleset, inspection.defects[0], findings)
     else:
         verdict = _unruled(inspection.envelope, inspection.ruleset, findings)
+    if obstacles := obstacles_of(inspection.defects):
+        verdict = msgspec.structs.replace(verdict, obstacles=obstacles)
+        if walk.deciding is None and walk.blocked is None and not walk.virus:
+            verdict = by_policy(verdict, inspection.ruleset.policy.unscannable)
     return _with_criteria(verdict, share)
 
 
@@ -202,21 +206,9 @@ def _infected(ruleset: Ruleset, virus: str, findings: tuple[Finding, ...]) -> Ve
     )
 
 
-def _malformed(ruleset: Ruleset, defect: Defect, findings: tuple[Finding, ...]) -> Verdict:
-    return Verdict(
-        revision=ruleset.revision,
-        decision=Decision.HOLD,
-        findings=findings,
-        hold_reason=HoldReason.MALFORMED,
-        detail=one_line(f"part {defect.part}: {defect.reason}", 500),
-    )
-
-
 def _is_loop(inspection: Inspection, rule: Rule) -> bool:
     """Whether this rule, or any rule to this address, forwarded the message before."""
     message = inspection.message
-    if message is None:
-        return FORWARDED_BY_FIELD.lower().encode() in inspection.body.lower()
     if rule.id in (value.strip() for value in message.fields.get(FORWARDED_BY_FIELD.lower(), ())):
         return True
     wanted = rule.forward_to.casefold()
@@ -238,9 +230,3 @@ def to_be_kept(screened: Screened, ruleset: Ruleset) -> Screened:
 def _without_text(verdict: Verdict) -> Verdict:
     findings = tuple(msgspec.structs.replace(finding, excerpt="", chain=()) for finding in verdict.findings)
     return msgspec.structs.replace(verdict, findings=findings)
-
-
-def one_line(text: str, limit: int) -> str:
-    """`text` without controls and direction marks, white space as single blanks, cut at `limit` characters."""
-    line = " ".join(text[: limit * 4].split())
-    return (line if line.isprintable() else "".join(character for character in line if character.isprintable()))[:limit]

@@ -16,7 +16,8 @@ from postern_screener.engines.answers import NOBODY_ASKED, Answers
 from postern_screener.inspection import Inspection
 from postern_screener.mime import MalformedError, parse_message
 from postern_screener.ruleset import Ruleset
-from postern_screener.screening import CHAIN_CHARACTERS, EXCERPT_CHARACTERS, one_line, screen
+from postern_screener.screening import CHAIN_CHARACTERS, EXCERPT_CHARACTERS, screen
+from postern_screener.unscannable import one_line
 
 _MOST_PLACES: Final = 500
 _MOST_RULES: Final = 20  # named for one place

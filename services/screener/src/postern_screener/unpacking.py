@@ -69,7 +69,9 @@ class _Unpacking:
                 self._open_message(part)
             elif self._in_texts and _has_blocks(part):
                 self._open(part, unpack_blocks)
-        return Message(self._message.fields, tuple(self._headers), tuple(self._parts), tuple(self._defects))
+        return Message(
+            self._message.fields, tuple(self._headers), tuple(self._parts), tuple(self._defects), self._message.multiparts
+        )
 
     def _open(self, part: Part, unpack: Callable[[bytes], Unpacked]) -> None:
         if not self._may_open(part):

@@ -37,6 +37,7 @@ from postern_screener.engines.asking import EngineDesk
 from postern_screener.ruleset import Ruleset
 from postern_screener.sandbox import ConvictedError, Sandbox
 from postern_screener.screening import Outcome, Screened, to_be_kept
+from postern_screener.unscannable import poisoned
 from postern_screener.waiting import Waiting, pause_s
 from postern_screener.watchdog import Watchdog
 
@@ -243,7 +244,7 @@ class Worker:
                 raise
             log.error("message.poison", id=envelope.id, tries=delivered.tries, reason=str(error))
             detail = f"screening failed {delivered.tries} times, at last: {error}"
-            screened = Screened(verdict=_held(ruleset, HoldReason.POISON, detail))
+            screened = Screened(verdict=poisoned(ruleset.revision, detail, ruleset.policy.unscannable))
         self._convictions.pop(envelope.id, None)
         screened = to_be_kept(screened, ruleset)
         return Judged(envelope, body, _timed(screened, (time.perf_counter() - started) * 1000))
@@ -321,10 +322,12 @@ class Worker:
         if verdict.unscanned:
             fields["unscanned"] = ", ".join(verdict.unscanned)
         log.info("message.screened", id=envelope.id, gate=envelope.gate.value, size_bytes=envelope.size_bytes, **fields)
-        if verdict.decision is not Decision.PASS:
+        if verdict.obstacles:
+            fields["unscannable"] = ",".join(dict.fromkeys(obstacle.kind.value for obstacle in verdict.obstacles))
+        if verdict.decision is not Decision.PASS or verdict.obstacles:
             fields["detail"] = verdict.detail
         # of an ordinary message nothing matched: there is no more to tell
-        more = verdict if verdict.findings or verdict.criteria else None
+        more = verdict if verdict.findings or verdict.criteria or verdict.obstacles else None
         self._events.tell(envelope.id, EventKind.SCREENED, verdict=more, **fields)
 
 

@@ -63,6 +63,7 @@ from postern_core.policy.reputation import (
 )
 from postern_core.policy.screening import Rule, RuleMode, ScreeningPolicy
 from postern_core.policy.security import CipherFloor, ListenerAuthentication, ListenerTls, Mechanism, TlsUse, TlsVersion
+from postern_core.policy.unscannable import UnscannableAction, UnscannablePolicy
 
 __all__ = [
     "ANYWHERE",
@@ -141,6 +142,8 @@ __all__ = [
     "Throttling",
     "TlsUse",
     "TlsVersion",
+    "UnscannableAction",
+    "UnscannablePolicy",
     "UserCondition",
     "VirusCondition",
     "Weekday",

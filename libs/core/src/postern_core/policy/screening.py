@@ -10,6 +10,7 @@ from postern_core.contract import Version, written
 from postern_core.policy.conditions import Condition
 from postern_core.policy.domains import RelayDomain
 from postern_core.policy.engines import Engines
+from postern_core.policy.unscannable import UnscannablePolicy
 from postern_core.verdict import Action
 
 
@@ -48,3 +49,4 @@ class ScreeningPolicy(msgspec.Struct, frozen=True, kw_only=True):
     excerpts: bool = True  # what matched may be stored with the verdict
     archive: bool = False  # a copy of each message that was screened goes to ARCHIVE
     engines: Engines = Engines()
+    unscannable: UnscannablePolicy = UnscannablePolicy()

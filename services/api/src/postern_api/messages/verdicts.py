@@ -27,8 +27,6 @@ from postern_core.verdict import Decision, HoldReason, Verdict
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-NOT_SCREENED = frozenset({HoldReason.POISON, HoldReason.BODY_MISSING})  # held without an inspection that came to an end
-
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -64,7 +62,7 @@ class VerdictService:
 
     async def why_not(self, verdict: Verdict) -> list[RuleOutcome]:
         """What came of each rule. ConflictError when that cannot be told."""
-        if verdict.hold_reason in NOT_SCREENED:
+        if not verdict.was_screened:
             raise ConflictError("not_explained", f"its inspection did not come to an end ({verdict.detail})")
         if verdict.criteria_cut:
             raise ConflictError("not_explained", "so much matched in it that not everything was written down")

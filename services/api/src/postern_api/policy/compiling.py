@@ -88,6 +88,7 @@ def compile_policy(snapshot: Snapshot, revision: int) -> Compiled | None:
             screening_timeout_s=general.screening_timeout_s,
             excerpts=general.excerpts,
             archive=general.archive,
+            unscannable=snapshot.unscannable,
             engines=snapshot.engines,
         ),
         delivery=DeliveryPolicy(

@@ -10,6 +10,7 @@ import msgspec
 
 from postern_api.policy.objects import Snapshot
 from postern_core.policy import RecipientList, YaraFile
+from postern_core.verdict import Unscannable
 
 _SHOWN: Final = 100
 
@@ -65,6 +66,7 @@ def _named(snapshot: Snapshot) -> dict[str, Any]:
         "listeners/anon/limits": snapshot.anon,
         "listeners/auth/limits": snapshot.auth,
         "schedule": snapshot.schedule,
+        "screening/unscannable": {kind.value: snapshot.unscannable.answer(kind) for kind in Unscannable},
         "alerts/channels": snapshot.alerts.channels,
         "engines/clamd": snapshot.engines.clamd,
         "engines/rspamd": snapshot.engines.rspamd,

@@ -21,6 +21,7 @@ from postern_core.policy import (
     RouteTls,
     ScheduleCondition,
     SendingRates,
+    UnscannablePolicy,
 )
 from postern_core.verdict import Action
 
@@ -105,6 +106,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     alerts: AlertPolicy = AlertPolicy()
     engines: Engines = Engines()
     recipient_lists: tuple[RecipientList, ...] = ()  # at most one for a domain
+    unscannable: UnscannablePolicy = UnscannablePolicy()
 
     @property
     def default_route(self) -> str:

@@ -20,7 +20,7 @@ class HeldView(Body):
     recipients: list[str]
     subject: str
     reason: str = Field(
-        description="`rule`, `malformed`, `poison`, `authentication`, `virus`, `engine-failed` or `body-missing`."
+        description="`rule`, `malformed`, `encrypted`, `limit`, `incomplete`, `poison`, `authentication`, `virus`, `engine-failed` or `body-missing`."
     )
     rule_id: str
     rule_name: str

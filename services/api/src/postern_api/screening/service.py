@@ -10,7 +10,6 @@ import structlog
 
 from postern_api.asking import decode_answer
 from postern_api.errors import ConflictError, TooLargeError, UnavailableError
-from postern_api.messages.verdicts import NOT_SCREENED
 from postern_api.policy.editing import Editor
 from postern_api.policy.repository import PolicyRepository
 from postern_api.screening.drafts import Draft, Drafts
@@ -64,7 +63,7 @@ class ScreeningService:
         return decoded
 
     async def _why_not(self, policy: ScreeningPolicy, verdict: Verdict | None) -> list[RuleOutcome] | None:
-        if verdict is None or verdict.criteria_cut or verdict.hold_reason in NOT_SCREENED:
+        if verdict is None or verdict.criteria_cut or not verdict.was_screened:
             return None
         return await asyncio.to_thread(explain, policy.rules, frozenset(verdict.criteria), frozenset(verdict.unasked))
 
