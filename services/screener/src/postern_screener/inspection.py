@@ -7,7 +7,7 @@ message that does not parse is still searched: by its reverse-path, by the From:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +15,9 @@ from postern_core.envelope import Envelope, Recipient
 from postern_core.policy import OnFailure
 from postern_core.policy.expressions import Truth
 from postern_core.verdict import Engine
+from postern_screener.checks.contents import Looked
 from postern_screener.checks.hit import Hit, at_start
+from postern_screener.contents.entry import Obstacle
 from postern_screener.defects import Defect
 from postern_screener.engines.answers import NOBODY_ASKED, Answer, Answers, Failure, YaraAnswer
 from postern_screener.mime import MalformedError, Message, parse_message
@@ -41,9 +43,10 @@ class Inspection:
         except MalformedError as error:
             self.message = None
             self.defects = (Defect("1", f"the message does not parse: {error}"),)
+        self._surface: list[Hit] | None = None
+        self._looked: Looked | None = None
         self._first: dict[int, Hit] = {}
-        for hit in self._searched():
-            self._first.setdefault(hit.criterion, hit)
+        self._keep(self._searched())
 
     @property
     def found(self) -> frozenset[int]:
@@ -55,6 +58,8 @@ class Inspection:
         passes mail without, has found nothing."""
         if criterion in self._first:
             return True
+        if self._look(criterion):
+            return criterion in self._first
         if criterion in self.ruleset.engines:
             engine = self.ruleset.engines[criterion].engine
             is_passed = self.ruleset.policy.engines.of(engine).on_failure is OnFailure.PASS
@@ -112,13 +117,52 @@ class Inspection:
             if answer is not None:
                 yield engine, answer
 
+    @property
+    def obstacles(self) -> tuple[Obstacle, ...]:
+        """What could not be read of the attachments; opens them, unless a rule has had them opened."""
+        if self._looked is None:
+            self._look_at()
+            parts = () if self.message is None else self.message.parts
+            self._looked = self.ruleset.contents.look_into(parts)
+            self._keep(self._looked.hits)
+        return self._looked.obstacles
+
+    @property
+    def known_obstacles(self) -> tuple[Obstacle, ...]:
+        """The same, as far as a rule has had them opened."""
+        return () if self._looked is None else self._looked.obstacles
+
+    def _look(self, criterion: int) -> bool:
+        """Have the attachments looked at, or opened, once, if `criterion` asks for it; whether it does."""
+        contents = self.ruleset.contents
+        if criterion in contents.deep:
+            assert self.obstacles is not None
+            return True
+        if criterion in contents.surface:
+            self._look_at()
+            return True
+        return False
+
+    def _look_at(self) -> None:
+        if self._surface is None:
+            self._surface = [] if self.message is None else self.ruleset.contents.look_at(self.message.parts)
+            self._keep(self._surface)
+
+    def _keep(self, hits: Iterable[Hit]) -> None:
+        for hit in hits:
+            self._first.setdefault(hit.criterion, hit)
+
     def hit(self, criterion: int) -> Hit | None:
         """Where it holds first, in the order of the message."""
         return self._first.get(criterion)
 
     def everywhere(self) -> Iterator[Hit]:
-        """Every place at which a criterion that is searched for holds: the message is searched once more."""
-        return self._searched()
+        """Every place at which a criterion that is searched for holds: the message is searched once more. Of what was looked at when a rule
+        came to it, those places that were seen then."""
+        yield from self._searched()
+        yield from self._surface or ()
+        if self._looked is not None:
+            yield from self._looked.hits
 
     def _searched(self) -> Iterator[Hit]:
         """All hits in the order of the message: envelope, header fields, then part by part."""

@@ -25,6 +25,7 @@ from postern_core.policy.domains import normalise_domain
 from postern_core.policy.matching import CompiledRule, NumberedRules
 from postern_core.verdict import Action, Engine
 from postern_screener.checks.attachments import AttachmentCheck
+from postern_screener.checks.contents import ContentCheck
 from postern_screener.checks.engines import engine_look
 from postern_screener.checks.keywords import KeywordCheck
 from postern_screener.checks.properties import property_of
@@ -48,6 +49,7 @@ class Ruleset:
         self.rules, numbers = self.numbered.rules, self.numbered.numbers
         self.senders = SenderCheck((n, c) for c, n in numbers.items() if isinstance(c, SenderCondition))
         self.attachments = AttachmentCheck((n, c) for c, n in numbers.items() if isinstance(c, AttachmentCondition))
+        self.contents = ContentCheck((n, c) for c, n in numbers.items() if isinstance(c, AttachmentCondition))
         self.keywords = KeywordCheck((n, c) for c, n in numbers.items() if isinstance(c, KeywordCondition))
         self.malformed = numbers.get(MalformedCondition())
         looks = {n: property_of(c) for c, n in numbers.items()}
@@ -57,6 +59,11 @@ class Ruleset:
         self.yara = Yara(policy.engines.yara) if policy.engines.yara.enabled else None
         self._routes = DomainTable((domain.pattern, domain.route or policy.default_route) for domain in policy.relay_domains)
         self.compiled_in_s = time.perf_counter() - started
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether some rule may have attachments opened, which can take seconds."""
+        return bool(self.contents.deep)
 
     def candidates(self, found: Iterable[int]) -> list[CompiledRule]:
         """The rules that may match a message in which these criteria were found, in order: of a thousand rules mostly none."""

@@ -32,7 +32,7 @@ from postern_core.policy.conditions import (
     UserCondition,
 )
 from postern_core.policy.expressions import Truth, expression
-from postern_core.policy.matching import LAZY, CompiledRule, NumberedRules
+from postern_core.policy.matching import CompiledRule, NumberedRules, is_lazy
 from postern_core.policy.screening import Rule, RuleMode
 
 _SHOWN_VALUES: Final = 3
@@ -69,7 +69,7 @@ def explain(rules: Sequence[Rule], held: Collection[str], unasked: Collection[st
     keys = [numbered.key(n) for n in range(len(numbered.criteria))]
     true = {n for n, key in enumerate(keys) if key in held}
     unknown = {n for n, key in enumerate(keys) if key in unasked} - true
-    lazy = {n for n, criterion in enumerate(numbered.criteria) if isinstance(criterion, LAZY)}
+    lazy = {n for n, criterion in enumerate(numbered.criteria) if is_lazy(criterion)}
     looked_at: set[int] = set()
 
     def as_screened(n: int) -> bool | None:
