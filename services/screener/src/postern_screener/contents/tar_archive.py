@@ -78,7 +78,7 @@ def _behind_nothing(content: Content, at: int) -> int:
     ):
         at += step
         step = min(step * 2, 1 << 20)
-    return at // _BLOCK * _BLOCK
+    return min(at, len(content)) // _BLOCK * _BLOCK
 
 
 def _number(field: bytes) -> int:
