@@ -18,6 +18,7 @@ from fixtures.archives import (
     by_libarchive,
     encrypted_7z,
     encrypted_zip,
+    need_libarchive,
     overlapping_zip,
     rar5_of,
     rar_of,
@@ -30,6 +31,7 @@ from postern_screener.contents.budget import Budget, Limits
 from postern_screener.contents.entry import Obstacle, ObstacleKind
 from postern_screener.contents.opener import library_version
 
+need_libarchive()
 MIB: Final = 1024 * 1024
 
 

@@ -20,6 +20,7 @@ from fixtures.archives import (
     docx,
     encrypted_7z,
     encrypted_zip,
+    need_libarchive,
     overlapping_zip,
     rar_of,
     tar_of,
@@ -47,6 +48,7 @@ from postern_screener.inspection import Inspection
 from postern_screener.ruleset import compile_policy
 from postern_screener.screening import Screened
 
+need_libarchive()
 Screens = Callable[..., Screened]
 
 

@@ -36,6 +36,11 @@ _LEAST_WALL_S: Final = 1.0
 _missing = threading.Event()  # libarchive is not on this machine
 
 
+def absence() -> list[str]:
+    """A sentence for the status, once an archive could not be opened for want of libarchive; none before."""
+    return ["libarchive is not on this machine: 7z, rar and other archives are not opened"] if _missing.is_set() else []
+
+
 def library_version() -> str:
     """What libarchive says of itself, "" when it is not there. Takes as long as to start a process."""
     try:
