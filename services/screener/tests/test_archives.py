@@ -259,6 +259,13 @@ def test_what_takes_its_reader_too_long_is_ended() -> None:
     assert kinds(by_libarchive("raw", {"a": bytes(200 * MIB)}, "zstd"), limits) == {ObstacleKind.TIME}
 
 
+def test_a_message_full_of_small_archives_does_not_get_a_child_for_each() -> None:
+    small = by_libarchive("7zip", {"a": b"b"})
+    members, obstacles = opened(zip_of({str(n): small for n in range(500)}), limits=Limits(cpu_s=0.5))
+    assert [obstacle.kind for obstacle in obstacles] == [ObstacleKind.TIME]
+    assert 0 < len(members) < 500
+
+
 def test_a_reader_that_crashes_or_is_not_there_is_an_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
     assert library_version().startswith("libarchive ")
     content = by_libarchive("7zip", FILES)

@@ -286,6 +286,8 @@ def test_all_attachments_of_a_message_share_one_budget(screens: Screens) -> None
         ("", False),
         ("." * 5000, False),
         (" " * 100_000 + ".", False),
+        ("   ." * 30_000, False),
+        ("   .a" * 800 + "x y", False),
     ],
 )
 def test_names_that_deceive(name: str, deceives: bool) -> None:

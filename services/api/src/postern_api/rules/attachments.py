@@ -15,6 +15,7 @@ from postern_core.policy.conditions import MATCHES_INSIDE, MATCHES_NUMBER, MATCH
 from postern_core.policy.file_types import FILE_TYPES, Family, is_type_or_family
 
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]+/(?:\*|[a-z0-9!#$&^_.+-]+)")
+_MOST_WILDCARDS: Final = 1000  # each is compared by itself
 _DEEPEST: Final = 4  # archives are opened five levels deep: that there are more than this can be seen
 
 
@@ -87,6 +88,9 @@ def _values(match: AttachmentMatch, values: list[str]) -> tuple[str, ...]:
         if wrong := [value for value in values if not is_type_or_family(value)]:
             known = ", ".join([*(family.value for family in Family), *FILE_TYPES])
             raise InvalidError("unknown_file_type", f"{wrong[0]!r} is no type or family of files; there are: {known}")
-    elif match is AttachmentMatch.WILDCARD and any(not value.strip("*? ") for value in values):
-        raise InvalidError("invalid_condition", "a wildcard needs a letter: nothing but * and ? would match every name")
+    elif match is AttachmentMatch.WILDCARD:
+        if any(not value.strip("*? ") for value in values):
+            raise InvalidError("invalid_condition", "a wildcard needs a letter: nothing but * and ? would match every name")
+        if len(values) > _MOST_WILDCARDS:
+            raise InvalidError("too_many", f"{len(values)} wildcards: at most {_MOST_WILDCARDS} are possible in a condition")
     return checked_values(values, "value")

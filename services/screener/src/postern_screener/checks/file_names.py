@@ -25,6 +25,7 @@ class NameTables:
         self._extensions: dict[str, list[int]] = {}
         self._compound: dict[str, list[int]] = {}  # "tar.gz"
         self._wildcards: dict[str, list[int]] = {}
+        self._least: dict[str, str] = {}  # wildcard → its longest stretch of letters: most names do not have it
         self._deceptive: list[int] = []
 
     def __bool__(self) -> bool:
@@ -39,6 +40,8 @@ class NameTables:
             if not normalised.strip("."):
                 raise ValueError(f"attachment rule: {value!r} is no file {match.value}")
             table.setdefault(normalised, []).append(criterion)
+            if match is AttachmentMatch.WILDCARD:
+                self._least[normalised] = max(re.split(r"[*?]", normalised), key=len)
 
     def _table(self, match: AttachmentMatch, value: str) -> tuple[dict[str, list[int]], str]:
         if match is AttachmentMatch.WILDCARD:
@@ -61,9 +64,11 @@ class NameTables:
                 for value, criteria in self._compound.items():
                     if value in chain:
                         yield from criteria
-            for pattern, criteria in self._wildcards.items():
-                if matches_wildcard(pattern, compared[:_MOST_CHARACTERS]):
-                    yield from criteria
+            if self._least:
+                begun = compared[:_MOST_CHARACTERS]
+                for pattern, least in self._least.items():
+                    if least in begun and matches_wildcard(pattern, begun):
+                        yield from self._wildcards[pattern]
         if self._deceptive and deception(name):
             yield from self._deceptive
 
@@ -83,12 +88,18 @@ def matches_wildcard(pattern: str, name: str) -> bool:
         return False
     at, end = len(first), len(name) - len(last)
     for piece in rest:
-        while at + len(piece) <= end and not _like(piece, name, at):
-            at += 1
-        if at + len(piece) > end:
+        at = _place(piece, name, at, end)
+        if at < 0:
             return False
         at += len(piece)
     return True
+
+
+def _place(piece: str, name: str, at: int, end: int) -> int:
+    """The first place from `at` where `piece` stands before `end`; -1 for none."""
+    if "?" not in piece:
+        return name.find(piece, at, end)
+    return next((k for k in range(at, end - len(piece) + 1) if _like(piece, name, k)), -1)
 
 
 def _like(piece: str, name: str, at: int) -> bool:

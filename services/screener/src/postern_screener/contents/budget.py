@@ -42,6 +42,10 @@ class Budget:
     def seconds_left(self) -> float:
         return max(0.0, self._ends_at - self._clock())
 
+    def charge(self, seconds: float) -> None:
+        """Somebody else worked so long for it: a child."""
+        self._ends_at -= seconds
+
     def entry(self) -> None:
         """One more entry is looked at."""
         self._entries += 1

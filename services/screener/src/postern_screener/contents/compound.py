@@ -39,7 +39,7 @@ class CompoundFile:
         self._content = content
         header = bytes(content[:_HEADER_BYTES]).ljust(_HEADER_BYTES, b"\0")
         shift = int.from_bytes(header[30:32], "little")
-        self._sector_bytes = 1 << shift if 7 <= shift <= 20 else 512
+        self._sector_bytes = 1 << shift if 7 <= shift <= 12 else 512
         # the first 109 sectors of the table of sectors stand in the header, the others are found by a chain of their own
         self._tables = list(struct.unpack_from("<109L", header, 76))
         following, count = struct.unpack_from("<2L", header, 68)

@@ -152,7 +152,7 @@ _HARMLESS_EXTENSIONS: Final = (
     - PROGRAM_EXTENSIONS
 )
 _TURNED: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
-_BLANKS: Final = re.compile(r"\s{3,}+\.[^.\s]+[.\s]*\Z")
+_BLANKS: Final = re.compile(r"(?<!\s)\s{3,}+\.[^.\s]++[.\s]*+\Z")  # tried at the beginning of a run only: linear
 _HIDDEN: Final = re.compile(r"[\x00-\x1f\x7f\u200b-\u200d\u2060\ufeff]")
 _MOST_CHARACTERS: Final = 4096
 
