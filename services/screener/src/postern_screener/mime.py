@@ -2,7 +2,7 @@
 
 Bytes are only read: what is handed on is the message as received.
 Standards: RFC 5322 section 2.2, RFC 2045 sections 5 and 6, RFC 2046 sections 5.1 and 5.2, RFC 3501 section 6.4.5 (part numbers).
-Known gaps (todo): winmail.dat, uuencode and yEnc inside text and archives are not opened; preamble and epilogue are not screened.
+Known gaps (todo): winmail.dat, uuencode and yEnc inside text are not opened; preamble and epilogue are not screened.
 """
 
 from __future__ import annotations
