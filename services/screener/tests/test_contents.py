@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +40,8 @@ from postern_core.policy import (
     ScreeningPolicy,
 )
 from postern_core.policy.file_types import FILE_TYPES, types_of
+from postern_core.policy.matching import criterion_key
+from postern_core.policy.why_not import Outcome, explain
 from postern_core.verdict import Action, Decision, Finding
 from postern_screener.checks.file_names import matches_wildcard
 from postern_screener.contents.deceptive import deception
@@ -197,6 +200,40 @@ def test_what_lies_inside_counts_only_where_a_rule_says_so(screens: Screens) -> 
     for match, values in (("extension", ("exe",)), ("name", ("evil.exe",)), ("real-type", ("exe",)), ("wildcard", ("*.exe",))):
         assert found(screens, body, asks(match, *values)) is None
         assert found(screens, body, asks(match, *values, inside=True)) is not None
+
+
+def test_conditions_on_what_lies_inside_are_asked_of_the_attachment_too(screens: Screens) -> None:
+    body = mail(("evil.exe", PROGRAM))
+    for condition in (
+        asks("name", "evil.exe", inside=True),
+        asks("wildcard", "e*.exe", inside=True),
+        asks("extension", "exe", inside=True),
+        asks("size", larger_than_bytes=10, inside=True),
+        asks("real-type", "exe", inside=True),
+        asks("type-mismatch", inside=True),
+    ):
+        finding = found(screens, body.replace(b"octet-stream", b"pdf"), condition)
+        assert finding is not None
+        assert (finding.part, finding.chain) == ("2", ())
+
+
+def test_what_nobody_looked_at_is_not_blamed(screens: Screens) -> None:
+    """The api judges again what the screener wrote down: a condition that no rule came to counts as not known."""
+    body = mail(("a.zip", zip_of({"evil.exe": PROGRAM})))
+    inside = asks("extension", "exe", inside=True)
+    absent = KeywordCondition(phrases=("absent",))
+    rules = (
+        msgspec.structs.replace(a_rule(AllOf(of=(absent, inside))), id="not come to"),
+        msgspec.structs.replace(a_rule(AllOf(of=(inside, absent))), id="found there"),
+    )
+    verdict = screens(body, *rules).verdict
+    assert [(each.rule.id, each.outcome, each.path) for each in explain(rules, verdict.criteria, verdict.unasked)] == [
+        ("not come to", Outcome.FAILED, "condition.of.0"),
+        ("found there", Outcome.FAILED, "condition.of.1"),
+    ]
+    assert verdict.criteria == ()  # nothing was opened
+    verdict = screens(body, a_rule(inside)).verdict
+    assert verdict.criteria == (criterion_key(inside),)
 
 
 def test_parts_that_every_document_has_are_no_files_in_an_archive(screens: Screens) -> None:

@@ -24,6 +24,8 @@ class AttachmentCheck:
         self._declared: dict[str, list[int]] = {}
         self._sizes: list[tuple[int, int]] = []  # criterion, larger than bytes
         for criterion, condition in criteria:
+            if condition.needs_content:
+                continue
             if condition.match in NAME_MATCHES:
                 self._names.add(criterion, condition.match, condition.values)
             elif condition.match is AttachmentMatch.SIZE:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from postern_core.policy import AttachmentCondition, AttachmentMatch
-from postern_core.policy.conditions import MATCHES_INSIDE
 from postern_core.policy.file_types import FILE_TYPES, UNKNOWN, Family, types_of
 from postern_screener.checks.file_names import NAME_MATCHES, NameTables
 from postern_screener.checks.hit import Hit, at_start
@@ -22,7 +21,6 @@ from postern_screener.contents.real_type import real_types
 from postern_screener.filenames import compared_names, extensions
 from postern_screener.mime import Part
 
-_SURFACE: Final = frozenset({AttachmentMatch.REAL_TYPE, AttachmentMatch.TYPE_MISMATCH, AttachmentMatch.COUNT})
 _DEEP: Final = frozenset({AttachmentMatch.NESTING, AttachmentMatch.ENCRYPTED, AttachmentMatch.MACRO, AttachmentMatch.UNOPENED})
 _BY_EXTENSION: Final = {extension: one.name for one in FILE_TYPES.values() for extension in one.extensions}
 _BY_MEDIA_TYPE: Final = {media_type: one.name for one in FILE_TYPES.values() for media_type in one.media_types}
@@ -63,17 +61,17 @@ class ContentCheck:
         """`criteria`: number and condition. ValueError for a value that could never match."""
         self._types: dict[str, list[int]] = {}
         self._types_inside: dict[str, list[int]] = {}
-        self._names = NameTables()  # of what lies inside
-        self._sizes: list[tuple[int, int]] = []  # of what lies inside: criterion, larger than bytes
+        self._names = NameTables()
+        self._sizes: list[tuple[int, int]] = []  # criterion, larger than bytes
         self._more_than: dict[AttachmentMatch, list[tuple[int, int]]] = {AttachmentMatch.COUNT: [], AttachmentMatch.NESTING: []}
         self._plain: dict[AttachmentMatch, list[int]] = {match: [] for match in AttachmentMatch}
         self._mismatch_inside: list[int] = []
         surface, deep = set(), set()
         for criterion, condition in criteria:
             self._add(criterion, condition)
-            if condition.match in _DEEP or (condition.inside and condition.match in MATCHES_INSIDE):
+            if condition.match in _DEEP or condition.inside:
                 deep.add(criterion)
-            elif condition.match in _SURFACE:
+            elif condition.needs_content:
                 surface.add(criterion)
         self.surface = frozenset(surface)
         self.deep = frozenset(deep)
@@ -115,6 +113,8 @@ class ContentCheck:
         """What lies in them: answers `deep`."""
         hits: list[Hit] = []
         obstacles: list[Obstacle] = []
+        for part in parts:
+            hits += self._of_part(part)
         for found in opened(parts):
             if isinstance(found, Obstacle):
                 obstacles.append(found)
@@ -131,6 +131,18 @@ class ContentCheck:
         if wanted and (reason := mismatch(types, part.names, part.media_type)):
             for criterion in wanted:
                 yield Hit(criterion, part.path, at_start(reason))
+
+    def _of_part(self, part: Part) -> Iterator[Hit]:
+        """What conditions with `inside` say of the name and the size of the attachment itself."""
+        if self._names:
+            for name in part.names:
+                for criterion in self._names.matching(name):
+                    yield Hit(criterion, part.path, at_start(name))
+        if self._sizes and part.is_attachment:
+            size = len(part.content())
+            for criterion, larger_than in self._sizes:
+                if size > larger_than:
+                    yield Hit(criterion, part.path, at_start(f"{size} bytes"))
 
     def _of_obstacle(self, obstacle: Obstacle) -> Iterator[Hit]:
         if obstacle.kind is ObstacleKind.ENCRYPTED:
