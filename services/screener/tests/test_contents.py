@@ -41,7 +41,7 @@ from postern_core.policy import (
 )
 from postern_core.policy.file_types import FILE_TYPES, types_of
 from postern_core.policy.matching import criterion_key
-from postern_core.policy.why_not import Outcome, explain
+from postern_core.policy.why_not import Outcome, explain, in_words
 from postern_core.verdict import Action, Decision, Finding
 from postern_screener.checks.file_names import matches_wildcard
 from postern_screener.contents.deceptive import deception
@@ -424,3 +424,9 @@ def test_mutated_documents_raise_nothing(content: bytes, data: st.DataObject) ->
 def test_a_condition_that_could_never_match_does_not_compile(condition: AttachmentCondition) -> None:
     with pytest.raises(ValueError):
         compile_policy(ScreeningPolicy(revision=1, rules=(a_rule(condition),)))
+
+
+@pytest.mark.parametrize("match", list(AttachmentMatch))
+def test_every_condition_can_be_put_in_words(match: AttachmentMatch) -> None:
+    words = {in_words(asks(match, "value", inside=inside)) for inside in (False, True)}
+    assert all("attachment" in each or "archives" in each for each in words)
