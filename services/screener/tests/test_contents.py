@@ -39,10 +39,12 @@ from postern_core.policy import (
     Rule,
     ScreeningPolicy,
 )
+from postern_core.policy.conditions import MATCHES_INSIDE, MATCHES_VALUES
 from postern_core.policy.file_types import FILE_TYPES, types_of
-from postern_core.policy.matching import criterion_key
+from postern_core.policy.matching import criterion_key, is_lazy
 from postern_core.policy.why_not import Outcome, explain, in_words
 from postern_core.verdict import Action, Decision, Finding
+from postern_screener.checks.contents import ContentCheck
 from postern_screener.checks.file_names import matches_wildcard
 from postern_screener.contents.deceptive import deception
 from postern_screener.contents.entry import ObstacleKind
@@ -430,3 +432,13 @@ def test_a_condition_that_could_never_match_does_not_compile(condition: Attachme
 def test_every_condition_can_be_put_in_words(match: AttachmentMatch) -> None:
     words = {in_words(asks(match, "value", inside=inside)) for inside in (False, True)}
     assert all("attachment" in each or "archives" in each for each in words)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("match", list(AttachmentMatch))
+def test_what_is_looked_at_lazily_is_what_the_record_takes_for_it(match: AttachmentMatch, inside: bool) -> None:
+    value = {AttachmentMatch.REAL_TYPE: "exe", AttachmentMatch.DECLARED_TYPE: "a/b"}.get(match, "value")
+    values = (value,) if match in MATCHES_VALUES else ()
+    condition = asks(match, *values, inside=inside and match in MATCHES_INSIDE)
+    check = ContentCheck([(0, condition)])
+    assert (0 in check.surface | check.deep) == is_lazy(condition)

@@ -214,10 +214,7 @@ MESSAGES = [
 
 
 async def test_the_same_message_and_rules_give_the_same_verdict_twice_in_any_order_and_in_the_sandbox() -> None:
-    rules = [
-        a_rule(one, rule_id=f"r{n}", mode=RuleMode.MONITOR if n % 2 else RuleMode.ON)
-        for n, one in enumerate(SAMPLES[1:])
-    ]
+    rules = [a_rule(one, rule_id=f"r{n}", mode=RuleMode.MONITOR if n % 2 else RuleMode.ON) for n, one in enumerate(SAMPLES[1:])]
     rules.append(a_rule(AllOf(of=(Not(of=SAMPLES[1]), AnyOf(of=SAMPLES))), rule_id="last"))
     policy = ScreeningPolicy(revision=3, rules=tuple(rules))
     first = [screen(ENVELOPE, body, compile_policy(policy)) for body in MESSAGES]
