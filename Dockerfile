@@ -83,6 +83,10 @@ CMD ["python", "-m", "postern_ingress_auth"]
 
 
 FROM bus-service AS screener
+# for 7z, rar and other attachments; what it opens, it opens in a child process of its own
+RUN apt-get -q update \
+    && DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends libarchive13 >/dev/null \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb /var/log/* /usr/share/doc/* /usr/share/man/*
 RUN --mount=type=bind,from=wheels,source=/opt/build,target=/opt/build \
     --mount=type=bind,from=parts,source=/third-party,target=/third-party \
     /opt/build/install.sh -r /third-party/postern-screener.txt

@@ -72,7 +72,7 @@ format: $(VENV)/dev.stamp ## Format the code and apply safe fixes
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/dev.stamp ## Write the reference pages that are made from the code
-	cd tests && ../$(BIN)/python -m reference.settings_page
+	cd tests && ../$(BIN)/python -m reference.settings_page && ../$(BIN)/python -m reference.file_types_page
 
 clean: ## Remove the virtual environment and caches (not ./var, which holds mail)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

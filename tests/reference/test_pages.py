@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from reference import file_types_page
 from reference.settings_page import PAGE, page
 
 ROOT = Path(__file__).parents[2]
@@ -15,6 +16,11 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 def test_the_settings_page_is_the_one_that_the_code_makes() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
+
+
+def test_the_table_of_file_types_is_the_one_of_the_code() -> None:
+    text = file_types_page.PAGE.read_text(encoding="utf-8")
+    assert text == file_types_page.page(text), "run `make docs`"
 
 
 def test_every_test_that_the_coverage_page_names_exists() -> None:

@@ -11,6 +11,8 @@ from postern_core.envelope import Gate
 from postern_core.policy import (
     AllOf,
     AnyOf,
+    AttachmentCondition,
+    AttachmentMatch,
     ClientCondition,
     DirectionCondition,
     KeywordCondition,
@@ -113,6 +115,26 @@ def nested(levels: int) -> dict[str, Any]:
         ({"type": "schedule", "timezone": ""}, 400),
         ({"type": "schedule", "timezone": "UTC", "begin": "24:00"}, 422),
         ({"type": "schedule", "timezone": "UTC", "days": []}, 422),
+        ({"type": "attachment", "match": "wildcard", "values": ["*.pdf.*"], "inside": True}, 201),
+        ({"type": "attachment", "match": "wildcard", "values": ["*"]}, 400),
+        ({"type": "attachment", "match": "declared-type", "values": ["Image/*"]}, 201),
+        ({"type": "attachment", "match": "declared-type", "values": ["pdf"]}, 400),
+        ({"type": "attachment", "match": "declared-type", "values": ["image/*"], "inside": True}, 400),
+        ({"type": "attachment", "match": "real-type", "values": ["program", "exe"], "inside": True}, 201),
+        ({"type": "attachment", "match": "real-type", "values": ["nothing"]}, 400),
+        ({"type": "attachment", "match": "real-type"}, 400),
+        ({"type": "attachment", "match": "count", "more_than": 20}, 201),
+        ({"type": "attachment", "match": "count", "more_than": -1}, 422),
+        ({"type": "attachment", "match": "count", "values": ["20"]}, 400),
+        ({"type": "attachment", "match": "nesting"}, 201),
+        ({"type": "attachment", "match": "nesting", "more_than": 5}, 400),
+        ({"type": "attachment", "match": "encrypted"}, 201),
+        ({"type": "attachment", "match": "encrypted", "inside": True}, 400),
+        ({"type": "attachment", "match": "macro", "values": ["x"]}, 400),
+        ({"type": "attachment", "match": "type-mismatch", "inside": True}, 201),
+        ({"type": "attachment", "match": "deceptive-name"}, 201),
+        ({"type": "attachment", "match": "unopened", "larger_than_bytes": 1}, 400),
+        ({"type": "attachment", "match": "size", "larger_than_bytes": 1, "inside": "yes"}, 422),
     ],
 )
 async def test_conditions_that_are_taken_and_refused(api: RunningApi, condition: dict[str, Any], status: int) -> None:
@@ -132,6 +154,19 @@ async def test_conditions_that_nest_without_end_are_refused(api: RunningApi, lev
     answer = await api.client.post("/rules", content=body, headers={"content-type": "application/json"})
     assert answer.status_code in (400, 422), answer.text
     assert await api.get("/rules") == []
+
+
+async def test_a_condition_on_attachments_is_kept_shown_and_published(api: RunningApi) -> None:
+    condition = {"type": "attachment", "match": "real-type", "values": [" Program", "exe"], "inside": True}
+    made = (await api.client.post("/rules", json=RULE | {"condition": condition})).raise_for_status().json()
+    wanted = condition | {"values": ["program", "exe"], "larger_than_bytes": 0, "more_than": 0}
+    assert made["condition"] == wanted
+    [rule] = await rules_in_force(api)
+    assert rule.condition == AttachmentCondition(match=AttachmentMatch.REAL_TYPE, values=("program", "exe"), inside=True)
+    (await api.client.put(f"/rules/{made['id']}", json=made)).raise_for_status()
+    unknown = await api.client.post("/rules", json=RULE | {"condition": condition | {"values": ["exa"]}})
+    assert (unknown.status_code, unknown.json()["error"]) == (400, "unknown_file_type")
+    assert "docx" in unknown.text
 
 
 async def test_phrases_anywhere_in_a_condition_count(api: RunningApi) -> None:

@@ -270,6 +270,18 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
         ),
         b"",
     ),
+    "held-message-1-inside.mail": (
+        HeldMessage(
+            envelope=LEAST,
+            verdict=msgspec.structs.replace(
+                VERDICT,
+                findings=(
+                    Finding(rule_id="r7", rule_name="no programs", part="2", chain=("a.zip", "b.tar.gz", "x.exe"), excerpt="exe"),
+                ),
+            ),
+        ),
+        b"\r\n",
+    ),
     "badmail-1.mail": (
         Badmail(job=JOB, recipients=JOB.recipients, reason="there is nobody to tell", last_reply="550 5.1.1 no such user"),
         MAIL,
@@ -548,6 +560,31 @@ PLAIN: dict[str, msgspec.Struct] = {
                 files=(YaraFile(name="own.yar", source="rule A : macro { condition: true }"),),
             ),
             hold_after_s=3600.0,
+        ),
+    ),
+    "screening-policy-1-attachments.json": ScreeningPolicy(
+        revision=42,
+        rules=(
+            Rule(
+                id="r1",
+                name="programs, wherever they are",
+                condition=AnyOf(
+                    of=(
+                        AttachmentCondition(match=AttachmentMatch.EXTENSION, values=("exe",), inside=True),
+                        AttachmentCondition(match=AttachmentMatch.REAL_TYPE, values=("program",), inside=True),
+                        AttachmentCondition(match=AttachmentMatch.WILDCARD, values=("*.pdf.*",)),
+                        AttachmentCondition(match=AttachmentMatch.DECLARED_TYPE, values=("application/x-msdownload",)),
+                        AttachmentCondition(match=AttachmentMatch.COUNT, more_than=20),
+                        AttachmentCondition(match=AttachmentMatch.NESTING, more_than=2),
+                        AttachmentCondition(match=AttachmentMatch.ENCRYPTED),
+                        AttachmentCondition(match=AttachmentMatch.MACRO),
+                        AttachmentCondition(match=AttachmentMatch.TYPE_MISMATCH),
+                        AttachmentCondition(match=AttachmentMatch.DECEPTIVE_NAME),
+                        AttachmentCondition(match=AttachmentMatch.UNOPENED),
+                    )
+                ),
+                action=Action.HOLD,
+            ),
         ),
     ),
     "screening-policy-1.json": ScreeningPolicy(

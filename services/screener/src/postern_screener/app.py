@@ -15,6 +15,7 @@ from postern_core.policy import ScreeningPolicy, Section
 from postern_core.workers import stop_with_parent
 from postern_screener.actions import Actions
 from postern_screener.archive import Archive
+from postern_screener.contents import opener
 from postern_screener.engines.asking import MAX_ASKING_S, EngineDesk
 from postern_screener.ruleset import Ruleset, compile_policy
 from postern_screener.sandbox import Sandbox, default_command
@@ -67,7 +68,9 @@ async def serve(
             "policy_error": watch.error,
             "in_flight": consumer.in_flight,
             "engines": how_engines_are,
-            "detail": "; ".join(f"{each.engine}: {each.error}" for each in how_engines_are if each.state in TROUBLED),
+            "detail": "; ".join(
+                [*(f"{each.engine}: {each.error}" for each in how_engines_are if each.state in TROUBLED), *opener.absence()]
+            ),
             "counters": worker.counters.told(),
         }
 

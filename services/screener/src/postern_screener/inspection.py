@@ -6,7 +6,7 @@ message may be read in several ways is searched in each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +15,9 @@ from postern_core.policy import OnFailure
 from postern_core.policy.expressions import Truth
 from postern_core.verdict import Engine, Unscannable
 from postern_screener.charsets import is_plain_ascii
+from postern_screener.checks.contents import Looked
 from postern_screener.checks.hit import Hit, at_start
+from postern_screener.contents.entry import Obstacle, ObstacleKind
 from postern_screener.defects import Defect
 from postern_screener.engines.answers import NOBODY_ASKED, Answer, Answers, Failure, YaraAnswer
 from postern_screener.mime import Part, read_message
@@ -28,6 +30,12 @@ MAX_TEXT: Final = 16 * 1024 * 1024  # octets of a message's HTML and text in oth
 _SMALL_TEXT: Final = 64 * 1024  # octets; parts of this size are not counted
 
 
+_KIND_OF: Final = {
+    ObstacleKind.ENCRYPTED: Unscannable.ENCRYPTED,
+    ObstacleKind.AMBIGUOUS: Unscannable.MALFORMED,
+    ObstacleKind.DAMAGED: Unscannable.MALFORMED,
+    ObstacleKind.MULTI_VOLUME: Unscannable.INCOMPLETE,
+}  # all others are limits
 _MALFORMED: Final = (Unscannable.MALFORMED, Unscannable.INCOMPLETE)  # what the condition asks for
 
 
@@ -43,9 +51,10 @@ class Inspection:
         self.message = unpack(read_message(body), len(body), in_texts=ruleset.looks_into_texts)
         self.defects = self.message.defects
         self._text_read = 0  # octets of text that took decoding
+        self._surface: list[Hit] | None = None
+        self._looked: Looked | None = None
         self._first: dict[int, Hit] = {}
-        for hit in self._searched():
-            self._first.setdefault(hit.criterion, hit)
+        self._keep(self._searched())
 
     @property
     def found(self) -> frozenset[int]:
@@ -57,6 +66,8 @@ class Inspection:
         passes mail without, has found nothing."""
         if criterion in self._first:
             return True
+        if self._look(criterion):
+            return criterion in self._first
         if criterion in self.ruleset.engines:
             engine = self.ruleset.engines[criterion].engine
             is_passed = self.ruleset.policy.engines.of(engine).on_failure is OnFailure.PASS
@@ -114,13 +125,57 @@ class Inspection:
             if answer is not None:
                 yield engine, answer
 
+    @property
+    def obstacles(self) -> tuple[Obstacle, ...]:
+        """What could not be read of the attachments; opens them, unless a rule has had them opened."""
+        if self._looked is None:
+            self._look_at()
+            self._looked = self.ruleset.contents.look_into(self.message.parts)
+            self._keep(self._looked.hits)
+        return self._looked.obstacles
+
+    @property
+    def unscanned(self) -> tuple[Defect, ...]:
+        """What could not be read of the message; of what lies in attachments, where a rule had them opened."""
+        found = self.known_obstacles
+        return (*self.defects, *map(_defect, found)) if found else self.defects
+
+    @property
+    def known_obstacles(self) -> tuple[Obstacle, ...]:
+        """What could not be read of the attachments, as far as a rule has had them opened."""
+        return () if self._looked is None else self._looked.obstacles
+
+    def _look(self, criterion: int) -> bool:
+        """Have the attachments looked at, or opened, once, if `criterion` asks for it; whether it does."""
+        contents = self.ruleset.contents
+        if criterion in contents.deep:
+            assert self.obstacles is not None
+            return True
+        if criterion in contents.surface:
+            self._look_at()
+            return True
+        return False
+
+    def _look_at(self) -> None:
+        if self._surface is None:
+            self._surface = self.ruleset.contents.look_at(self.message.parts)
+            self._keep(self._surface)
+
+    def _keep(self, hits: Iterable[Hit]) -> None:
+        for hit in hits:
+            self._first.setdefault(hit.criterion, hit)
+
     def hit(self, criterion: int) -> Hit | None:
         """Where it holds first, in the order of the message."""
         return self._first.get(criterion)
 
     def everywhere(self) -> Iterator[Hit]:
-        """Every place at which a criterion that is searched for holds: the message is searched once more."""
-        return self._searched()
+        """Every place at which a criterion that is searched for holds: the message is searched once more. Of what was looked at when a rule
+        came to it, those places that were seen then."""
+        yield from self._searched()
+        yield from self._surface or ()
+        if self._looked is not None:
+            yield from self._looked.hits
 
     def _searched(self) -> Iterator[Hit]:
         """All hits in the order of the message: envelope, header fields, then part by part."""
@@ -160,6 +215,11 @@ class Inspection:
             if is_plain_ascii(content, part.charset):
                 texts.append(PlainText(content))
         return texts
+
+
+def _defect(obstacle: Obstacle) -> Defect:
+    where = f"{'/'.join(obstacle.chain)}: " if obstacle.chain else ""
+    return Defect(obstacle.part, where + obstacle.reason, _KIND_OF.get(obstacle.kind, Unscannable.LIMIT), is_ambiguous=False)
 
 
 @dataclass(frozen=True, slots=True)

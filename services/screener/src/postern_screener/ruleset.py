@@ -25,6 +25,7 @@ from postern_core.policy.domains import normalise_domain
 from postern_core.policy.matching import CompiledRule, NumberedRules
 from postern_core.verdict import Action, Engine
 from postern_screener.checks.attachments import AttachmentCheck
+from postern_screener.checks.contents import ContentCheck
 from postern_screener.checks.engines import engine_look
 from postern_screener.checks.keywords import KeywordCheck
 from postern_screener.checks.properties import property_of
@@ -48,6 +49,7 @@ class Ruleset:
         self.rules, numbers = self.numbered.rules, self.numbered.numbers
         self.senders = SenderCheck((n, c) for c, n in numbers.items() if isinstance(c, SenderCondition))
         self.attachments = AttachmentCheck((n, c) for c, n in numbers.items() if isinstance(c, AttachmentCondition))
+        self.contents = ContentCheck((n, c) for c, n in numbers.items() if isinstance(c, AttachmentCondition))
         self.keywords = KeywordCheck((n, c) for c, n in numbers.items() if isinstance(c, KeywordCondition))
         self.malformed = numbers.get(MalformedCondition())
         looks = {n: property_of(c) for c, n in numbers.items()}
@@ -61,7 +63,12 @@ class Ruleset:
     @property
     def looks_into_texts(self) -> bool:
         """Whether any rule asks for what a text holds, files that are packed into it among that."""
-        return self.keywords.wants_body or self.attachments.has_any
+        return self.keywords.wants_body or self.attachments.has_any or bool(self.contents.surface or self.contents.deep)
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether some rule may have attachments opened, which can take seconds."""
+        return bool(self.contents.deep)
 
     def candidates(self, found: Iterable[int]) -> list[CompiledRule]:
         """The rules that may match a message in which these criteria were found, in order: of a thousand rules mostly none."""

@@ -109,7 +109,7 @@ def _verdict(share: Share, walk: Walk) -> Verdict:
         verdict = _infected(inspection.ruleset, walk.virus, findings)
     else:
         verdict = _unruled(inspection.envelope, inspection.ruleset, findings)
-    if obstacles := obstacles_of(inspection.defects):
+    if obstacles := obstacles_of(inspection.unscanned):
         verdict = msgspec.structs.replace(verdict, obstacles=obstacles)
         if walk.deciding is None and walk.blocked is None and not walk.virus:
             verdict = by_policy(verdict, inspection.ruleset.policy.unscannable)

@@ -271,7 +271,8 @@ class Worker:
         limit_s = min(ruleset.policy.screening_timeout_s, MAX_INSPECTION_S)
         if delivered.tries > 1 and not self._waiting.times(envelope.id):
             return await self._sandbox.inspect(envelope, body, ruleset, limit_s, wait_s=limit_s, answers=answers)
-        if len(body) > THREAD_OVER_BYTES or len(envelope.recipients) * len(ruleset.recipients) > _THREAD_OVER_LOOKS:
+        many_looks = len(envelope.recipients) * len(ruleset.recipients) > _THREAD_OVER_LOOKS
+        if len(body) > THREAD_OVER_BYTES or many_looks or ruleset.looks_inside:
             return await asyncio.to_thread(self._guarded, envelope, body, ruleset, answers, limit_s)
         return self._guarded(envelope, body, ruleset, answers, limit_s)
 

@@ -19,11 +19,59 @@ MOST_NESTED: Final = 8  # levels of `all`, `any` and `not` around a criterion
 
 
 class AttachmentMatch(enum.StrEnum):
-    """What an attachment condition compares (OLD-PRODUCT 2.10)."""
+    """What an attachment condition compares (OLD-PRODUCT 2.10, 2.12)."""
 
     NAME = "name"  # the whole file name, caseless
+    WILDCARD = "wildcard"  # the whole file name, with * for anything and ? for one character
     EXTENSION = "extension"  # any of its extensions, without the dot, caseless
+    DECLARED_TYPE = "declared-type"  # its Content-Type: type/subtype or type/*
+    REAL_TYPE = "real-type"  # what the content is: a type or a family of `file_types`
     SIZE = "size"  # decoded size in bytes, greater than
+    COUNT = "count"  # attachments in the message, more than
+    NESTING = "nesting"  # archives inside archives, deeper than
+    ENCRYPTED = "encrypted"  # it, or something in it, is an encrypted archive or Office document
+    MACRO = "macro"  # it, or something in it, is a document with macros
+    TYPE_MISMATCH = "type-mismatch"  # its extension or declared type is not what the content is
+    DECEPTIVE_NAME = "deceptive-name"  # the name is made to look like another one
+    UNOPENED = (
+        "unopened"  # an archive, or something in it, that was not read: damaged, over a limit, of a kind that is not opened
+    )
+
+
+# of these, what lies in archives counts too where `inside` says so; the others look there, or have nothing to look for, by themselves
+MATCHES_INSIDE: Final = frozenset(
+    {
+        AttachmentMatch.NAME,
+        AttachmentMatch.WILDCARD,
+        AttachmentMatch.EXTENSION,
+        AttachmentMatch.REAL_TYPE,
+        AttachmentMatch.SIZE,
+        AttachmentMatch.TYPE_MISMATCH,
+        AttachmentMatch.DECEPTIVE_NAME,
+    }
+)
+# what each compares with: `values`, `larger_than_bytes`, `more_than`; the others with nothing
+MATCHES_VALUES: Final = frozenset(
+    {
+        AttachmentMatch.NAME,
+        AttachmentMatch.WILDCARD,
+        AttachmentMatch.EXTENSION,
+        AttachmentMatch.DECLARED_TYPE,
+        AttachmentMatch.REAL_TYPE,
+    }
+)
+# what can be told of a part's header and size alone
+_MATCHES_OUTSIDE: Final = frozenset(
+    {
+        AttachmentMatch.NAME,
+        AttachmentMatch.WILDCARD,
+        AttachmentMatch.EXTENSION,
+        AttachmentMatch.DECLARED_TYPE,
+        AttachmentMatch.SIZE,
+        AttachmentMatch.DECEPTIVE_NAME,
+    }
+)
+MATCHES_NUMBER: Final = frozenset({AttachmentMatch.COUNT, AttachmentMatch.NESTING})
 
 
 class KeywordScope(enum.StrEnum):
@@ -45,8 +93,15 @@ class AttachmentCondition(msgspec.Struct, frozen=True, kw_only=True, tag="attach
     """One attachment criterion with its values, any of them."""
 
     match: AttachmentMatch
-    values: tuple[str, ...] = ()  # for name and extension
+    values: tuple[str, ...] = ()  # see MATCHES_VALUES
     larger_than_bytes: int = 0  # for size
+    more_than: int = 0  # for count and nesting
+    inside: bool = False  # what lies in archives counts too (MATCHES_INSIDE)
+
+    @property
+    def needs_content(self) -> bool:
+        """Whether it is looked at only when a rule comes to it, since that may take opening an archive."""
+        return self.inside or self.match not in _MATCHES_OUTSIDE
 
 
 class KeywordCondition(msgspec.Struct, frozen=True, kw_only=True, tag="keyword", omit_defaults=True):

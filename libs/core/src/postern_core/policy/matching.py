@@ -16,6 +16,7 @@ import msgspec
 
 from postern_core.policy.conditions import (
     ENGINE_OF,
+    AttachmentCondition,
     ClientCondition,
     Criterion,
     DirectionCondition,
@@ -38,6 +39,11 @@ LAZY: Final = (
     *ENGINE_OF,
 )
 _KEY_OCTETS: Final = 6
+
+
+def is_lazy(criterion: Criterion) -> bool:
+    """Whether it is looked at when a rule comes to it, rather than searched for in every message."""
+    return isinstance(criterion, LAZY) or (isinstance(criterion, AttachmentCondition) and criterion.needs_content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ class NumberedRules:
         self._always: list[int] = []  # rules that may match a message in which nothing was found
         self._finding: dict[int, list[int]] = {}  # criterion → the other rules that it is in
         for place, rule in enumerate(self.rules):
-            if rule.condition.judge(lambda n: None if isinstance(self.criteria[n], LAZY) else False) is not False:
+            if rule.condition.judge(lambda n: None if is_lazy(self.criteria[n]) else False) is not False:
                 self._always.append(place)
                 continue
             for criterion in dict.fromkeys(rule.condition.criteria()):

@@ -32,7 +32,7 @@ from postern_core.policy.conditions import (
     UserCondition,
 )
 from postern_core.policy.expressions import Truth, expression
-from postern_core.policy.matching import LAZY, CompiledRule, NumberedRules
+from postern_core.policy.matching import CompiledRule, NumberedRules, is_lazy
 from postern_core.policy.screening import Rule, RuleMode
 
 _SHOWN_VALUES: Final = 3
@@ -69,7 +69,7 @@ def explain(rules: Sequence[Rule], held: Collection[str], unasked: Collection[st
     keys = [numbered.key(n) for n in range(len(numbered.criteria))]
     true = {n for n, key in enumerate(keys) if key in held}
     unknown = {n for n, key in enumerate(keys) if key in unasked} - true
-    lazy = {n for n, criterion in enumerate(numbered.criteria) if isinstance(criterion, LAZY)}
+    lazy = {n for n, criterion in enumerate(numbered.criteria) if is_lazy(criterion)}
     looked_at: set[int] = set()
 
     def as_screened(n: int) -> bool | None:
@@ -149,10 +149,8 @@ def _of_criterion(criterion: msgspec.Struct) -> str:
         case KeywordCondition(phrases=phrases, scope=scope):
             where = "header or body" if scope is KeywordScope.BOTH else scope.value
             return f"the {where} has one of the phrases {_values(phrases)}"
-        case AttachmentCondition(match=AttachmentMatch.SIZE, larger_than_bytes=size):
-            return f"an attachment is larger than {size} bytes"
-        case AttachmentCondition(match=match, values=values):
-            return f"the {match.value} of an attachment is one of {_values(values)}"
+        case AttachmentCondition() as attachment:
+            return _of_attachments(attachment)
         case RecipientCondition(patterns=patterns):
             return f"the recipient is one of {_values(patterns)}"
         case DirectionCondition(gates=gates):
@@ -178,6 +176,29 @@ def _of_any_kind(criterion: msgspec.Struct) -> str:
             shown = _values([str(each) for each in value]) if isinstance(value, tuple) else str(value)[:_SHOWN_CHARACTERS]
             said.append(f"{field.name} {shown}")
     return f"{criterion.__struct_config__.tag} holds ({', '.join(said)})" if said else f"{criterion.__struct_config__.tag} holds"
+
+
+def _of_attachments(condition: AttachmentCondition) -> str:
+    subject = "an attachment or something in it" if condition.inside else "an attachment"
+    match condition.match:
+        case AttachmentMatch.SIZE:
+            return f"{subject} is larger than {condition.larger_than_bytes} bytes"
+        case AttachmentMatch.COUNT:
+            return f"there are more than {condition.more_than} attachments"
+        case AttachmentMatch.NESTING:
+            return f"more than {condition.more_than} archives lie inside each other"
+        case AttachmentMatch.ENCRYPTED:
+            return "an attachment or something in it is encrypted"
+        case AttachmentMatch.MACRO:
+            return "an attachment or something in it has macros"
+        case AttachmentMatch.TYPE_MISMATCH:
+            return f"{subject} is not of the type that it is said to be"
+        case AttachmentMatch.DECEPTIVE_NAME:
+            return f"{subject} has a deceptive name"
+        case AttachmentMatch.UNOPENED:
+            return "an attachment or something in it could not be opened"
+        case _:
+            return f"the {condition.match.value} of {subject} is one of {_values(condition.values)}"
 
 
 def _values(values: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
-"""Attachment rules: file name, extension, decoded size (OLD-PRODUCT 2.10).
+"""Attachment conditions that need no look into the content: names, declared type, decoded size (OLD-PRODUCT 2.10).
 
 Names and extensions look at every name that a part gives itself; extensions at inner ones too (`a.exe.txt` has txt and exe), so that
 neither a double extension nor trailing dots and blanks evade them. Sizes look at what has a name, is marked as an attachment or is not text.
+What needs a look into the content is in `checks/contents.py`.
 """
 
 from __future__ import annotations
@@ -9,65 +10,54 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from postern_core.policy import AttachmentCondition, AttachmentMatch
+from postern_screener.checks.file_names import NAME_MATCHES, NameTables
 from postern_screener.checks.hit import Hit, at_start
-from postern_screener.filenames import compared_names, extensions, normalise_name
 from postern_screener.mime import Part
 
 
 class AttachmentCheck:
-    """All attachment rules in three tables."""
+    """All of these conditions in a few tables."""
 
     def __init__(self, criteria: Iterable[tuple[int, AttachmentCondition]]) -> None:
         """`criteria`: number and condition. ValueError for a value that could never match."""
-        self._names: dict[str, list[int]] = {}
-        self._extensions: dict[str, list[int]] = {}
-        self._compound: dict[str, list[int]] = {}  # "tar.gz"
+        self._names = NameTables()
+        self._declared: dict[str, list[int]] = {}
         self._sizes: list[tuple[int, int]] = []  # criterion, larger than bytes
         for criterion, condition in criteria:
-            if condition.match is AttachmentMatch.SIZE:
-                self._sizes.append((criterion, condition.larger_than_bytes))
+            if condition.needs_content:
                 continue
-            for value in condition.values:
-                self._add(criterion, condition.match, value)
+            if condition.match in NAME_MATCHES:
+                self._names.add(criterion, condition.match, condition.values)
+            elif condition.match is AttachmentMatch.SIZE:
+                self._sizes.append((criterion, condition.larger_than_bytes))
+            elif condition.match is AttachmentMatch.DECLARED_TYPE:
+                for value in condition.values:
+                    self._declared.setdefault(_checked_type(value), []).append(criterion)
 
     @property
     def has_any(self) -> bool:
         """Whether there is any rule at all."""
-        return bool(self._names or self._extensions or self._compound or self._sizes)
-
-    def _add(self, criterion: int, match: AttachmentMatch, value: str) -> None:
-        normalised = normalise_name(value)
-        if match is AttachmentMatch.EXTENSION:
-            normalised = normalised.removeprefix("*").lstrip(".")
-        if not normalised:
-            raise ValueError(f"attachment rule: {value!r} is no file {match.value}")
-        if match is AttachmentMatch.NAME:
-            self._names.setdefault(normalised, []).append(criterion)
-        elif "." in normalised:
-            self._compound.setdefault(f".{normalised}.", []).append(criterion)
-        else:
-            self._extensions.setdefault(normalised, []).append(criterion)
+        return bool(self._names or self._declared or self._sizes)
 
     def check(self, part: Part) -> Iterator[Hit]:
         """Hits on one part."""
-        if part.names and (self._names or self._extensions or self._compound):
+        if part.names and self._names:
             for name in part.names:
-                for compared in compared_names(name):
-                    for criterion in self._matching(compared):
-                        yield Hit(criterion, part.path, at_start(name))
+                for criterion in self._names.matching(name):
+                    yield Hit(criterion, part.path, at_start(name))
+        if self._declared and part.is_attachment:
+            for value in (part.media_type, part.media_type.partition("/")[0] + "/*"):
+                for criterion in self._declared.get(value, ()):
+                    yield Hit(criterion, part.path, at_start(part.media_type))
         if self._sizes and part.is_attachment:
             size = len(part.content())
             for criterion, larger_than in self._sizes:
                 if size > larger_than:
                     yield Hit(criterion, part.path, at_start(f"{size} bytes"))
 
-    def _matching(self, name: str) -> Iterator[int]:
-        yield from self._names.get(name, ())
-        found = extensions(name)
-        for extension in found:
-            yield from self._extensions.get(extension, ())
-        if self._compound:
-            chain = "." + ".".join(reversed(found)) + "."
-            for value, criteria in self._compound.items():
-                if value in chain:
-                    yield from criteria
+
+def _checked_type(value: str) -> str:
+    kind, slash, subtype = value.strip().lower().partition("/")
+    if not (kind and slash and subtype) or "/" in subtype:
+        raise ValueError(f"attachment rule: {value!r} is no type as in application/pdf or image/*")
+    return f"{kind}/{subtype}"
