@@ -43,7 +43,7 @@ from postern_core.policy.conditions import MATCHES_INSIDE, MATCHES_VALUES
 from postern_core.policy.file_types import FILE_TYPES, types_of
 from postern_core.policy.matching import criterion_key, is_lazy
 from postern_core.policy.why_not import Outcome, explain, in_words
-from postern_core.verdict import Action, Decision, Finding
+from postern_core.verdict import Action, Finding, HoldReason
 from postern_screener.checks.contents import ContentCheck
 from postern_screener.checks.file_names import matches_wildcard
 from postern_screener.contents.deceptive import deception
@@ -76,7 +76,8 @@ def a_rule(condition: Condition) -> Rule:
 
 def found(screens: Screens, body: bytes, condition: Condition) -> Finding | None:
     verdict = screens(body, a_rule(condition)).verdict
-    assert verdict.decision is (Decision.HOLD if verdict.findings else Decision.PASS)
+    # what could not be opened is held without any rule, too
+    assert bool(verdict.findings) == (verdict.hold_reason is HoldReason.RULE)
     return next(iter(verdict.findings), None)
 
 
