@@ -7,7 +7,7 @@ message that does not parse is still searched: by its reverse-path, by the From:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +15,10 @@ from postern_core.envelope import Envelope, Recipient
 from postern_core.policy import OnFailure
 from postern_core.policy.expressions import Truth
 from postern_core.verdict import Engine
+from postern_screener.attachment_texts import Attached, further_texts
+from postern_screener.checks.facts import Facts
 from postern_screener.checks.hit import Hit, at_start
+from postern_screener.checks.keywords import Region
 from postern_screener.defects import Defect
 from postern_screener.engines.answers import NOBODY_ASKED, Answer, Answers, Failure, YaraAnswer
 from postern_screener.mime import MalformedError, Message, parse_message
@@ -24,6 +27,7 @@ from postern_screener.seams import Seams
 from postern_screener.text import searchable
 from postern_screener.unpacking import unpack
 
+_ANYWHERE: Final = Region.BODY | Region.ATTACHMENT
 _FROM_LINE: Final = re.compile(rb"^from[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -44,8 +48,15 @@ class Inspection:
             self.message = None
             self.defects = (Defect("1", f"the message does not parse: {error}"),)
         self._first: dict[int, Hit] = {}
-        for hit in self._searched():
-            self._first.setdefault(hit.criterion, hit)
+        self._several: dict[int, dict[int, Hit]] = {}  # of criteria that ask for several values: value → where it is
+        self._facts: Facts | None = None
+        self._absent: set[int] = set()  # of the criteria about facts, those that were looked at and do not hold
+        at_least = ruleset.keywords.at_least
+        for hit in self._searched(self._first):
+            if hit.criterion in at_least:
+                self._count(hit, at_least[hit.criterion])
+            else:
+                self._first.setdefault(hit.criterion, hit)
 
     @property
     def found(self) -> frozenset[int]:
@@ -61,11 +72,12 @@ class Inspection:
             engine = self.ruleset.engines[criterion].engine
             is_passed = self.ruleset.policy.engines.of(engine).on_failure is OnFailure.PASS
             return False if is_passed and isinstance(self.answer(engine), Failure) else self.is_answered(criterion)
-        look = self.ruleset.properties.get(criterion)
-        if look is None or (text := look(self.envelope)) is None:
-            return False
-        self._first[criterion] = Hit(criterion, "envelope", at_start(text))
-        return True
+        if (look := self.ruleset.properties.get(criterion)) is not None:
+            if (text := look(self.envelope)) is None:
+                return False
+            self._first[criterion] = Hit(criterion, "envelope", at_start(text))
+            return True
+        return criterion in self.ruleset.facts and self._fact_holds(criterion)
 
     def shares(self) -> list[Share]:
         """The recipients, those together of whom the same criteria about recipients hold, in the order of RCPT."""
@@ -114,41 +126,75 @@ class Inspection:
             if answer is not None:
                 yield engine, answer
 
-    def hit(self, criterion: int) -> Hit | None:
-        """Where it holds first, in the order of the message."""
-        return self._first.get(criterion)
+    def hits(self, criterion: int) -> tuple[Hit, ...]:
+        """Where it holds, in the order of the message: first, or for each of the values when it asks for several."""
+        first = self._first.get(criterion)
+        if first is None:
+            return ()
+        return tuple(self._several[criterion].values()) if criterion in self._several else (first,)
+
+    def _count(self, hit: Hit, needed: int) -> None:
+        found = self._several.setdefault(hit.criterion, {})
+        found.setdefault(hit.value, hit)
+        if len(found) >= needed:
+            self._first[hit.criterion] = next(iter(found.values()))
+
+    def _fact_holds(self, criterion: int) -> bool:
+        if criterion in self._absent or self.message is None:
+            return False
+        if self._facts is None:
+            self._facts = Facts(self.message)
+        found = self.ruleset.facts[criterion](self._facts)
+        if found is None:
+            self._absent.add(criterion)
+            return False
+        part, text = found
+        self._first[criterion] = Hit(criterion, part, at_start(text))
+        return True
 
     def everywhere(self) -> Iterator[Hit]:
         """Every place at which a criterion that is searched for holds: the message is searched once more."""
-        return self._searched()
+        return (hit for hit in self._searched(()) if hit.criterion in self._first)
 
-    def _searched(self) -> Iterator[Hit]:
-        """All hits in the order of the message: envelope, header fields, then part by part."""
+    def _searched(self, done: Container[int]) -> Iterator[Hit]:
+        """All hits in the order of the message: envelope, header fields, then part by part. Of criteria in `done`, which may grow meanwhile,
+        not all places are looked up."""
         ruleset, message = self.ruleset, self.message
         if self.defects and ruleset.malformed is not None:
             yield Hit(ruleset.malformed, self.defects[0].part, at_start(self.defects[0].reason))
         if message is None:
-            yield from self._searched_as_bytes()
+            yield from self._searched_as_bytes(done)
             return
         yield from ruleset.senders.check(self.envelope.reverse_path, message.fields.get("from", ()))
+        if message.headers:
+            yield from ruleset.headers.check(message.fields, message.headers[0])
+        keywords = ruleset.keywords
         for k, block in enumerate(message.headers):
-            yield from ruleset.keywords.check_header(block.part, block.readings, is_nested=k > 0)
-        seams = Seams(message.multiparts, ruleset.keywords.longest_octets)
+            yield from keywords.check_header(block.part, block.readings, is_nested=k > 0, done=done)
+        seams = Seams(message.multiparts, keywords.longest_octets)
+        attached = Attached(message.headers) if keywords.wants(Region.ATTACHMENT) else None
         for part in message.parts:
             yield from ruleset.attachments.check(part)
-            if part.is_text and ruleset.keywords.wants_body:
+            region = Region.BODY
+            if attached is not None and attached.holds(part):
+                region |= Region.ATTACHMENT
+                if not part.is_text and not part.is_message:
+                    for text in further_texts(part):
+                        yield from keywords.check_text(text.part, text.readings, Region.ATTACHMENT, done)
+            if part.is_text and keywords.wants(region):
                 texts = searchable(part.content(), part.charset, is_html=part.is_html)
-                yield from ruleset.keywords.check_text(part.path, texts)
+                yield from keywords.check_text(part.path, texts, region, done)
                 if (seam := seams.joined(part, texts)) is not None:
-                    yield from ruleset.keywords.check_text(*seam)
+                    yield from keywords.check_text(*seam, region, done)
             else:
                 seams.passed(part)
 
-    def _searched_as_bytes(self) -> Iterator[Hit]:
+    def _searched_as_bytes(self, done: Container[int]) -> Iterator[Hit]:
         from_fields = [found.decode("utf-8", "replace") for found in _FROM_LINE.findall(self.body[:262_144])[:10]]
         yield from self.ruleset.senders.check(self.envelope.reverse_path, from_fields)
-        if self.ruleset.keywords.wants_body:
-            yield from self.ruleset.keywords.check_text("1", searchable(self.body, "", is_html=True))
+        if self.ruleset.keywords.wants(_ANYWHERE):
+            texts = searchable(self.body, "", is_html=True)
+            yield from self.ruleset.keywords.check_text("1", texts, _ANYWHERE, done)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +224,8 @@ class Share:
         self.told.add(criterion)
         return True
 
-    def hit(self, criterion: int) -> Hit | None:
-        """Where it holds first."""
+    def hits(self, criterion: int) -> tuple[Hit, ...]:
+        """Where it holds."""
         if criterion in self.holding:
-            return Hit(criterion, "envelope", at_start(self.recipients[0].address))
-        return self.inspection.hit(criterion)
+            return (Hit(criterion, "envelope", at_start(self.recipients[0].address)),)
+        return self.inspection.hits(criterion)

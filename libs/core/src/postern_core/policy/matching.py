@@ -16,11 +16,14 @@ import msgspec
 
 from postern_core.policy.conditions import (
     ENGINE_OF,
+    AuthenticationCondition,
+    CharsetCondition,
     ClientCondition,
     Criterion,
     DirectionCondition,
     RecipientCondition,
     ScheduleCondition,
+    ScriptCondition,
     SizeCondition,
     UserCondition,
 )
@@ -36,6 +39,9 @@ LAZY: Final = (
     UserCondition,
     SizeCondition,
     *ENGINE_OF,
+    AuthenticationCondition,
+    CharsetCondition,
+    ScriptCondition,
 )
 _KEY_OCTETS: Final = 6
 

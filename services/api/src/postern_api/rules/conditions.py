@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import FailFast, Field
+from pydantic import Field
 
 from postern_api.errors import InvalidError
-from postern_api.fields import Body, Flag, Line, Whole
-from postern_api.policy.addresses import checked_sender_pattern
-from postern_api.policy.checks import MAX_PHRASE_CHARACTERS, MAX_PHRASES
+from postern_api.fields import Body, Flag, Whole
 from postern_api.rules.engine_conditions import (
     EngineBody,
     SpamBody,
@@ -30,16 +27,31 @@ from postern_api.rules.envelope_conditions import (
     checked_envelope_condition,
     shown_envelope_condition,
 )
+from postern_api.rules.message_conditions import (
+    AuthenticationBody,
+    CharsetBody,
+    HeaderBody,
+    MessageBody,
+    ScriptBody,
+    message_condition,
+    shown_message_condition,
+)
+from postern_api.rules.values import Expressions, Lines, ListNames, checked_values, list_names, some
 from postern_core.policy import (
     AllOf,
     AnyOf,
     AttachmentCondition,
     AttachmentMatch,
+    AuthenticationCondition,
+    CharsetCondition,
     Condition,
+    HeaderCondition,
     KeywordCondition,
     KeywordScope,
+    ListKind,
     MalformedCondition,
     Not,
+    ScriptCondition,
     SenderCondition,
     SpamCondition,
     VirusCondition,
@@ -47,15 +59,13 @@ from postern_core.policy import (
 )
 from postern_core.policy.conditions import MOST_NESTED, nesting
 
-# the first that is wrong is told: a hundred thousand sentences about as many values would help nobody
-Lines = Annotated[list[Line], FailFast(), Field(max_length=MAX_PHRASES)]
-
 
 class SenderBody(Body):
     """The reverse-path, or an address in From:, matches any of the patterns."""
 
     type: Literal["sender"]
-    patterns: Lines = Field(description="Addresses, domains, or `*.domain`.", min_length=1)
+    patterns: Lines = Field(default=[], description="Addresses, domains, or `*.domain`.")
+    lists: ListNames = Field(default=[])
 
 
 class AttachmentBody(Body):
@@ -65,15 +75,21 @@ class AttachmentBody(Body):
     match: AttachmentMatch
     values: Lines = Field(default=[], description="File names (whole, caseless), or extensions (with or without the dot).")
     larger_than_bytes: Whole = Field(default=0, ge=0, le=2**50, description="For `size`: decoded size in bytes, greater than.")
+    lists: ListNames = Field(default=[])
 
 
 class KeywordBody(Body):
-    """Any of the phrases stands in the header, the body, or either; caseless."""
+    """Any of the phrases or regular expressions, or at least so many different ones, stand where `scope` says; caseless."""
 
     type: Literal["keyword"]
-    phrases: Lines = Field(min_length=1)
-    scope: KeywordScope = KeywordScope.BOTH
-    whole_word: Flag = Field(default=False, description="Not inside longer words.")
+    phrases: Lines = Field(default=[])
+    expressions: Expressions = Field(default=[], description="Regular expressions, matched against text in lower case.")
+    lists: ListNames = Field(default=[])
+    scope: KeywordScope = Field(
+        default=KeywordScope.BOTH, description="`both` is header and body; `all` is what attachments say as well."
+    )
+    whole_word: Flag = Field(default=False, description="Phrases not inside longer words.")
+    at_least: Whole = Field(default=1, ge=1, le=100_000, description="How many different ones the message must have.")
 
 
 class MalformedBody(Body):
@@ -104,7 +120,16 @@ class NotBody(Body):
 
 
 ConditionBody = Annotated[
-    SenderBody | AttachmentBody | KeywordBody | EnvelopeBody | MalformedBody | EngineBody | AllBody | AnyBody | NotBody,
+    SenderBody
+    | AttachmentBody
+    | KeywordBody
+    | EnvelopeBody
+    | MessageBody
+    | MalformedBody
+    | EngineBody
+    | AllBody
+    | AnyBody
+    | NotBody,
     Field(discriminator="type"),
 ]
 for _model in (AllBody, AnyBody, NotBody):
@@ -127,10 +152,19 @@ def _condition(body: ConditionBody) -> Condition:
             return AnyOf(of=tuple(_condition(part) for part in parts))
         case NotBody(of=part):
             return Not(of=_condition(part))
-        case SenderBody(patterns=patterns):
-            return SenderCondition(patterns=tuple(dict.fromkeys(checked_sender_pattern(pattern) for pattern in patterns)))
-        case KeywordBody(phrases=phrases, scope=scope, whole_word=whole_word):
-            return KeywordCondition(phrases=_values(phrases, "phrase"), scope=scope, whole_word=whole_word)
+        case SenderBody(patterns=patterns, lists=lists):
+            some(patterns, lists, "patterns")
+            return SenderCondition(patterns=checked_values(ListKind.SENDERS, patterns), lists=list_names(lists))
+        case KeywordBody():
+            some([*body.phrases, *body.expressions], body.lists, "phrases, expressions")
+            return KeywordCondition(
+                phrases=checked_values(ListKind.PHRASES, body.phrases),
+                expressions=checked_values(ListKind.EXPRESSIONS, body.expressions),
+                lists=list_names(body.lists),
+                scope=body.scope,
+                whole_word=body.whole_word,
+                at_least=body.at_least,
+            )
         case AttachmentBody():
             return _attachment(body)
         case RecipientBody() | ScheduleConditionBody() | DirectionBody() | ClientBody() | UserBody() | SizeBody():
@@ -139,6 +173,8 @@ def _condition(body: ConditionBody) -> Condition:
             return MalformedCondition()
         case VirusBody() | SpamBody() | YaraBody():
             return engine_condition(body)
+        case HeaderBody() | CharsetBody() | ScriptBody() | AuthenticationBody():
+            return message_condition(body)
 
 
 def shown_condition(condition: Condition) -> ConditionBody:
@@ -150,40 +186,37 @@ def shown_condition(condition: Condition) -> ConditionBody:
             return AnyBody(type="any", of=[shown_condition(part) for part in parts])
         case Not(of=part):
             return NotBody(type="not", of=shown_condition(part))
-        case SenderCondition(patterns=patterns):
-            return SenderBody(type="sender", patterns=list(patterns))
-        case AttachmentCondition(match=match, values=values, larger_than_bytes=size):
-            return AttachmentBody(type="attachment", match=match, values=list(values), larger_than_bytes=size)
-        case KeywordCondition(phrases=phrases, scope=scope, whole_word=whole_word):
-            return KeywordBody(type="keyword", phrases=list(phrases), scope=scope, whole_word=whole_word)
+        case SenderCondition(patterns=patterns, lists=lists):
+            return SenderBody(type="sender", patterns=list(patterns), lists=list(lists))
+        case AttachmentCondition(match=match, values=values, larger_than_bytes=size, lists=lists):
+            return AttachmentBody(type="attachment", match=match, values=list(values), larger_than_bytes=size, lists=list(lists))
+        case KeywordCondition():
+            return KeywordBody(
+                type="keyword",
+                phrases=list(condition.phrases),
+                expressions=list(condition.expressions),
+                lists=list(condition.lists),
+                scope=condition.scope,
+                whole_word=condition.whole_word,
+                at_least=condition.at_least,
+            )
         case MalformedCondition():
             return MalformedBody(type="malformed")
         case VirusCondition() | SpamCondition() | YaraCondition():
             return shown_engine_condition(condition)
+        case HeaderCondition() | CharsetCondition() | ScriptCondition() | AuthenticationCondition():
+            return shown_message_condition(condition)
         case _:
             return shown_envelope_condition(condition)
 
 
 def _attachment(body: AttachmentBody) -> AttachmentCondition:
+    has_values = bool(body.values or body.lists)
     if body.match is AttachmentMatch.SIZE:
-        if body.values or not body.larger_than_bytes:
+        if has_values or not body.larger_than_bytes:
             raise InvalidError("invalid_condition", "match size takes larger_than_bytes, above 0, and no values")
         return AttachmentCondition(match=body.match, larger_than_bytes=body.larger_than_bytes)
-    if not body.values or body.larger_than_bytes:
+    if not has_values or body.larger_than_bytes:
         raise InvalidError("invalid_condition", f"match {body.match} takes values, and no larger_than_bytes")
-    values = body.values
-    if body.match is AttachmentMatch.EXTENSION:
-        values = [value.strip().removeprefix("*").removeprefix(".") for value in values]
-        if any("." in value or "/" in value for value in values):
-            raise InvalidError("invalid_condition", "an extension is what stands behind the last dot, as in exe")
-    return AttachmentCondition(match=body.match, values=_values(values, "value"))
-
-
-def _values(values: Iterable[str], noun: str) -> tuple[str, ...]:
-    """Trimmed and without repetitions."""
-    kept = dict.fromkeys(value.strip() for value in values)
-    if "" in kept:
-        raise InvalidError("invalid_condition", f"a {noun} is empty: it would match every message or none")
-    if any(len(value) > MAX_PHRASE_CHARACTERS for value in kept):
-        raise InvalidError("invalid_condition", f"a {noun} has more than {MAX_PHRASE_CHARACTERS} characters")
-    return tuple(kept)
+    kind = ListKind.EXTENSIONS if body.match is AttachmentMatch.EXTENSION else ListKind.FILE_NAMES
+    return AttachmentCondition(match=body.match, values=checked_values(kind, body.values), lists=list_names(body.lists))

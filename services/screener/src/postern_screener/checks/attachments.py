@@ -6,28 +6,34 @@ neither a double extension nor trailing dots and blanks evade them. Sizes look a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
+from typing import Final
 
-from postern_core.policy import AttachmentCondition, AttachmentMatch
+from postern_core.policy import AttachmentCondition, AttachmentMatch, ListKind, Lists
 from postern_screener.checks.hit import Hit, at_start
+from postern_screener.checks.owners import Table
 from postern_screener.filenames import compared_names, extensions, normalise_name
 from postern_screener.mime import Part
+
+_KINDS: Final = {AttachmentMatch.NAME: ListKind.FILE_NAMES, AttachmentMatch.EXTENSION: ListKind.EXTENSIONS}
 
 
 class AttachmentCheck:
     """All attachment rules in three tables."""
 
-    def __init__(self, criteria: Iterable[tuple[int, AttachmentCondition]]) -> None:
+    def __init__(self, criteria: Iterable[tuple[int, AttachmentCondition]], lists: Lists | None = None) -> None:
         """`criteria`: number and condition. ValueError for a value that could never match."""
-        self._names: dict[str, list[int]] = {}
-        self._extensions: dict[str, list[int]] = {}
-        self._compound: dict[str, list[int]] = {}  # "tar.gz"
+        self._names, self._extensions = Table(), Table()
+        self._compound = Table()  # "tar.gz"
+        self._longest = 1  # extensions in a compound one
+        listed = lists or Lists()
         self._sizes: list[tuple[int, int]] = []  # criterion, larger than bytes
         for criterion, condition in criteria:
             if condition.match is AttachmentMatch.SIZE:
                 self._sizes.append((criterion, condition.larger_than_bytes))
                 continue
-            for value in condition.values:
+            for value in itertools.chain(condition.values, listed.values(condition.lists, _KINDS[condition.match])):
                 self._add(criterion, condition.match, value)
 
     @property
@@ -42,11 +48,12 @@ class AttachmentCheck:
         if not normalised:
             raise ValueError(f"attachment rule: {value!r} is no file {match.value}")
         if match is AttachmentMatch.NAME:
-            self._names.setdefault(normalised, []).append(criterion)
+            self._names.add(normalised, criterion)
         elif "." in normalised:
-            self._compound.setdefault(f".{normalised}.", []).append(criterion)
+            self._compound.add(normalised, criterion)
+            self._longest = max(self._longest, normalised.count(".") + 1)
         else:
-            self._extensions.setdefault(normalised, []).append(criterion)
+            self._extensions.add(normalised, criterion)
 
     def check(self, part: Part) -> Iterator[Hit]:
         """Hits on one part."""
@@ -62,12 +69,12 @@ class AttachmentCheck:
                     yield Hit(criterion, part.path, at_start(f"{size} bytes"))
 
     def _matching(self, name: str) -> Iterator[int]:
-        yield from self._names.get(name, ())
+        yield from self._names.get(name)
         found = extensions(name)
         for extension in found:
-            yield from self._extensions.get(extension, ())
+            yield from self._extensions.get(extension)
         if self._compound:
-            chain = "." + ".".join(reversed(found)) + "."
-            for value, criteria in self._compound.items():
-                if value in chain:
-                    yield from criteria
+            found = list(reversed(found))
+            for first in range(len(found)):
+                for last in range(first + 2, min(first + self._longest, len(found)) + 1):
+                    yield from self._compound.get(".".join(found[first:last]))
