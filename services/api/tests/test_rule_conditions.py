@@ -34,7 +34,15 @@ async def rules_in_force(api: RunningApi) -> tuple[Rule, ...]:
     return decode_section(data, ScreeningPolicy).rules
 
 
-WORD = {"type": "keyword", "phrases": ["alpha"], "scope": "both", "whole_word": False}
+WORD = {
+    "type": "keyword",
+    "phrases": ["alpha"],
+    "expressions": [],
+    "lists": [],
+    "scope": "both",
+    "whole_word": False,
+    "at_least": 1,
+}
 CONDITION: dict[str, Any] = {
     "type": "all",
     "of": [
@@ -57,7 +65,7 @@ async def test_a_joined_condition_is_kept_shown_and_published(api: RunningApi) -
     wanted = CONDITION | {
         "of": [
             CONDITION["of"][0],
-            {"type": "any", "of": [{"type": "client", "networks": ["192.0.2.7/32"]}, {"type": "not", "of": WORD}]},
+            {"type": "any", "of": [{"type": "client", "networks": ["192.0.2.7/32"], "lists": []}, {"type": "not", "of": WORD}]},
         ]
     }
     assert (shown["condition"], shown["mode"], shown["action"]) == (wanted, "monitor", "allow")
@@ -171,7 +179,7 @@ async def test_a_condition_on_attachments_is_kept_shown_and_published(api: Runni
 
 async def test_phrases_anywhere_in_a_condition_count(api: RunningApi) -> None:
     many = [str(n) for n in range(60_000)]
-    halves = [{"type": "keyword", "phrases": many}, {"type": "sender", "patterns": [f"d{n}.example" for n in many]}]
+    halves = [{"type": "keyword", "phrases": many}, {"type": "keyword", "phrases": many, "scope": "header"}]
     answer = await api.client.post("/rules", json=RULE | {"condition": {"type": "all", "of": halves}})
     assert (answer.status_code, answer.json()["error"]) == (400, "too_many")
 
@@ -234,3 +242,64 @@ async def test_wrong_rule_sets_are_refused(api: RunningApi) -> None:
     ] == "invalid_pattern"
     assert (await api.client.put("/rule-sets/sales", json=SET | {"name": "sales", "gates": ["internal"]})).status_code == 422
     assert (await api.get("/rule-sets/sales"))["recipients"] == SET["recipients"]
+
+
+MESSAGE_CONDITIONS: list[dict[str, Any]] = [
+    {"type": "header", "name": "X-Mailer", "match": "present", "values": [], "lists": []},
+    {"type": "header", "name": "X-Mailer", "match": "contains", "values": ["bulk mailer"], "lists": []},
+    {"type": "header", "name": "X-Mailer", "match": "equals", "values": ["bulk"], "lists": []},
+    {"type": "header", "name": "X-Mailer", "match": "regex", "values": ["^bulk [0-9]+"], "lists": []},
+    {"type": "charset", "charsets": ["koi8-r"]},
+    {"type": "script", "scripts": ["cyrillic", "han"], "more_than_percent": 12.5},
+    {"type": "authentication", "method": "dmarc", "results": ["fail", "permerror"]},
+    WORD | {"phrases": ["alpha"], "expressions": [r"\bbeta\b"], "lists": [], "scope": "all", "at_least": 2},
+]
+
+
+@pytest.mark.parametrize("condition", MESSAGE_CONDITIONS)
+async def test_conditions_about_the_message_are_kept_as_they_are(api: RunningApi, condition: dict[str, Any]) -> None:
+    made = (await api.client.post("/rules", json=RULE | {"condition": condition})).raise_for_status().json()
+    assert made["condition"] == condition
+    assert len(await rules_in_force(api)) == 1
+    (await api.client.put(f"/rules/{made['id']}", json=made)).raise_for_status()
+    assert await api.get(f"/rules/{made['id']}") == made
+
+
+@pytest.mark.parametrize(
+    ("condition", "status", "error"),
+    [
+        ({"type": "header", "name": "X Mailer"}, 400, "invalid_condition"),
+        ({"type": "header", "name": "X-Mailer:"}, 400, "invalid_condition"),
+        ({"type": "header", "name": "X-Mailer", "values": ["a"]}, 400, "invalid_condition"),
+        ({"type": "header", "name": "X-Mailer", "match": "contains"}, 400, "invalid_condition"),
+        ({"type": "header", "name": "X-Mailer", "match": "regex", "values": ["(a"]}, 400, "invalid_expression"),
+        ({"type": "header", "name": "X-Mailer", "match": "regex", "values": ["a" * 501]}, 400, "invalid_condition"),
+        ({"type": "header", "name": "X-Mailer", "match": "like", "values": ["a"]}, 422, "malformed_payload"),
+        ({"type": "keyword", "expressions": [r"(a)\1"]}, 400, "invalid_expression"),
+        ({"type": "keyword", "expressions": ["a*"]}, 400, "invalid_expression"),
+        ({"type": "keyword", "expressions": [""]}, 400, "invalid_condition"),
+        ({"type": "keyword", "expressions": [f"x{n}" for n in range(1001)]}, 422, "malformed_payload"),
+        ({"type": "keyword"}, 400, "invalid_condition"),
+        ({"type": "keyword", "phrases": ["a", "b"], "at_least": 3}, 400, "invalid_condition"),
+        ({"type": "keyword", "phrases": ["a", "b"], "at_least": 0}, 422, "malformed_payload"),
+        ({"type": "charset", "charsets": []}, 422, "malformed_payload"),
+        ({"type": "script", "scripts": ["klingon"]}, 422, "malformed_payload"),
+        ({"type": "script", "scripts": ["han"], "more_than_percent": 100}, 422, "malformed_payload"),
+        ({"type": "authentication", "method": "dmarc", "results": []}, 422, "malformed_payload"),
+        ({"type": "authentication", "method": "guess", "results": ["fail"]}, 422, "malformed_payload"),
+    ],
+)
+async def test_conditions_about_the_message_that_make_no_sense(
+    api: RunningApi, condition: dict[str, Any], status: int, error: str
+) -> None:
+    answer = await api.client.post("/rules", json=RULE | {"condition": condition})
+    assert (answer.status_code, answer.json()["error"]) == (status, error), answer.text
+    assert await rules_in_force(api) == ()
+
+
+async def test_an_expression_that_does_not_compile_is_named(api: RunningApi) -> None:
+    condition = {"type": "keyword", "expressions": ["fine", "(broken"]}
+    answer = await api.client.post("/rules", json=RULE | {"condition": condition, "mode": "off"})
+    assert answer.status_code == 400
+    assert "'(broken'" in answer.json()["message"]
+    assert "parenthesis" in answer.json()["message"]

@@ -328,6 +328,19 @@ async def test_mail_of_a_client_that_may_relay_is_not_judged(dns_gate: GateUnder
     assert dns_server.asked == []
 
 
+async def test_the_results_go_with_the_envelope_and_none_where_nothing_was_asked(
+    dns_gate: GateUnderTest, dns_server: DnsServer
+) -> None:
+    envelope, _ = await dns_gate.stored(await send(dns_gate, FORGED[0] + b"\r\n" + MESSAGE))
+    assert envelope.authentication == ()
+    await dns_gate.policy(listener=checks())
+    dns_server.add("sender.example", "TXT", txt("v=spf1 ip4:192.0.2.1 ~all"))
+    await publish(dns_server, "sender.example", "v=DMARC1; p=none")
+    envelope, _ = await dns_gate.stored(await send(dns_gate, FORGED[0] + b"\r\n" + MESSAGE))
+    found = [(each.method.value, each.result.value) for each in envelope.authentication]
+    assert found == [("spf", "softfail"), ("dkim", "none"), ("dmarc", "fail"), ("arc", "none")]
+
+
 # --- ARC
 
 

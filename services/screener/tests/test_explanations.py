@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postern_core.authentication import Method, Result
 from postern_core.bus.topology import EVENTS
 from postern_core.envelope import Client, Envelope, Gate, Recipient
 from postern_core.events import EventBatch, TraceEvent
@@ -21,10 +22,13 @@ from postern_core.policy import (
     AnyOf,
     AttachmentCondition,
     AttachmentMatch,
+    AuthenticationCondition,
+    CharsetCondition,
     ClientCondition,
     Condition,
     Criterion,
     DirectionCondition,
+    HeaderCondition,
     KeywordCondition,
     MalformedCondition,
     Not,
@@ -33,6 +37,8 @@ from postern_core.policy import (
     RuleMode,
     ScheduleCondition,
     ScreeningPolicy,
+    Script,
+    ScriptCondition,
     SenderCondition,
     SizeCondition,
     SpamCondition,
@@ -44,6 +50,7 @@ from postern_core.policy.matching import LAZY
 from postern_core.policy.why_not import Outcome, explain
 from postern_core.verdict import MOST_CRITERIA, Action, Decision, Verdict
 from postern_screener.checks.engines import engine_look
+from postern_screener.checks.facts import look_of
 from postern_screener.checks.properties import property_of
 from postern_screener.mime import parse_message
 from postern_screener.ruleset import compile_policy
@@ -73,6 +80,12 @@ SAMPLES: tuple[Criterion, ...] = (
     UserCondition(),
     SizeCondition(larger_than_bytes=1),
     MalformedCondition(),
+    HeaderCondition(name="Subject"),
+    HeaderCondition(name="X-None"),
+    CharsetCondition(charsets=("utf-8",)),
+    ScriptCondition(scripts=(Script.LATIN,)),
+    ScriptCondition(scripts=(Script.THAI,)),
+    AuthenticationCondition(method=Method.SPF, results=(Result.FAIL,)),
 )
 OF_ENGINES: tuple[Criterion, ...] = (VirusCondition(), SpamCondition(at_least=5.0), YaraCondition())
 
@@ -181,10 +194,10 @@ def test_so_many_criteria_are_written_down_and_no_more() -> None:
 
 
 def test_what_is_looked_at_lazily_is_what_the_record_takes_for_it() -> None:
-    kinds = {type(sample) for sample in (*SAMPLES, *OF_ENGINES)}
-    looked_at = {
-        type(sample) for sample in (*SAMPLES, *OF_ENGINES) if property_of(sample) is not None or engine_look(sample) is not None
-    }
+    samples = (*SAMPLES, *OF_ENGINES)
+    kinds = {type(sample) for sample in samples}
+    looks = (property_of, engine_look, look_of)
+    looked_at = {type(sample) for sample in samples if any(look(sample) is not None for look in looks)}
     assert looked_at | {RecipientCondition} == set(LAZY)
     missing = [kind.__name__ for kind in get_args(Criterion) if kind not in kinds]
     assert missing == []  # a new kind needs a sample here, and its place in LAZY where it is looked at lazily

@@ -12,6 +12,7 @@ from datetime import datetime
 
 import msgspec
 
+from postern_core.authentication import MethodResult
 from postern_core.contract import T, Version, decode, written
 from postern_core.ids import QueueId
 
@@ -99,6 +100,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ret: str = ""  # RET= (RFC 3461 section 4.3): "FULL" or "HDRS"
     envid: str = ""  # ENVID=, still in xtext
     hold: str = ""  # why the gate asks the screener to hold it, where no rule decides otherwise
+    authentication: tuple[MethodResult, ...] = ()  # what the gate found; none where it evaluates nothing
     body: BodyRef | None = None  # None: the bytes follow inline
 
 

@@ -20,6 +20,7 @@ from postern_core.accounts import (
 )
 from postern_core.alerts import AlertRaised
 from postern_core.archive import ArchivedMessage
+from postern_core.authentication import Method, MethodResult, Result
 from postern_core.control import (
     BadmailPage,
     BadmailRow,
@@ -51,9 +52,11 @@ from postern_core.policy import (
     AnyOf,
     AttachmentCondition,
     AttachmentMatch,
+    AuthenticationCondition,
     BareNewline,
     Bind,
     CalloutRoute,
+    CharsetCondition,
     CipherFloor,
     ClamdEngine,
     ClientCondition,
@@ -65,6 +68,8 @@ from postern_core.policy import (
     GateLimits,
     GatePolicy,
     GateState,
+    HeaderCondition,
+    HeaderMatch,
     KeywordCondition,
     KeywordScope,
     ListedAt,
@@ -81,9 +86,11 @@ from postern_core.policy import (
     ListenerState,
     ListenerTls,
     ListenerVerification,
+    ListKind,
     MailAuthentication,
     MalformedCondition,
     Mechanism,
+    NamedList,
     NextHop,
     Not,
     OnFailure,
@@ -102,6 +109,8 @@ from postern_core.policy import (
     RuleMode,
     ScheduleCondition,
     ScreeningPolicy,
+    Script,
+    ScriptCondition,
     SenderCondition,
     SenderRules,
     SendingRates,
@@ -224,6 +233,17 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
     "envelope-1-least.mail": (LEAST, b"\r\n"),
     "envelope-1-held.mail": (
         msgspec.structs.replace(LEAST, hold="DMARC: example.org asks to quarantine what does not pass"),
+        b"\r\n",
+    ),
+    "envelope-1-authenticated.mail": (
+        msgspec.structs.replace(
+            LEAST,
+            authentication=(
+                MethodResult(method=Method.SPF, result=Result.SOFTFAIL),
+                MethodResult(method=Method.DKIM, result=Result.NONE),
+                MethodResult(method=Method.DMARC, result=Result.FAIL),
+            ),
+        ),
         b"\r\n",
     ),
     "envelope-1-named.mail": (NAMED, b"\r\n"),
@@ -585,6 +605,43 @@ PLAIN: dict[str, msgspec.Struct] = {
                 ),
                 action=Action.HOLD,
             ),
+        ),
+    ),
+    "screening-policy-1-texts.json": ScreeningPolicy(
+        revision=42,
+        rules=(
+            Rule(
+                id="r1",
+                name="what it is written in",
+                condition=AnyOf(
+                    of=(
+                        HeaderCondition(name="X-Mailer"),
+                        HeaderCondition(name="X-Mailer", match=HeaderMatch.CONTAINS, values=("bulk",), lists=("words",)),
+                        CharsetCondition(charsets=("koi8-r",)),
+                        ScriptCondition(scripts=(Script.CYRILLIC, Script.HAN), more_than_percent=12.5),
+                        AuthenticationCondition(method=Method.DMARC, results=(Result.FAIL, Result.PERMERROR)),
+                        KeywordCondition(
+                            phrases=("alpha",),
+                            expressions=(r"\bv[i1]agra\b",),
+                            lists=("words",),
+                            scope=KeywordScope.ALL,
+                            at_least=2,
+                        ),
+                        SenderCondition(lists=("senders",)),
+                        AttachmentCondition(match=AttachmentMatch.EXTENSION, lists=("programs",)),
+                        ClientCondition(lists=("networks",)),
+                        UserCondition(lists=("users",)),
+                    )
+                ),
+                action=Action.HOLD,
+            ),
+        ),
+        lists=(
+            NamedList(name="words", kind=ListKind.PHRASES, text="beta\ngamma"),
+            NamedList(name="senders", kind=ListKind.SENDERS, text="*.bulk.example"),
+            NamedList(name="programs", kind=ListKind.EXTENSIONS, text="exe\nscr"),
+            NamedList(name="networks", kind=ListKind.NETWORKS, text="192.0.2.0/24"),
+            NamedList(name="users", kind=ListKind.USERS, text="ann"),
         ),
     ),
     "screening-policy-1.json": ScreeningPolicy(

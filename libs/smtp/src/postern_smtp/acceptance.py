@@ -128,6 +128,7 @@ class Acceptance:
                 smtputf8=mail.smtputf8,
                 requiretls=mail.requiretls,
                 hold=examined.hold,
+                authentication=examined.results,
             )
             envelope, inline = await self._bodies.stow(envelope, queue_id, body, head=head)
             await self._intake.publish(envelope, inline, among=sessions)

@@ -27,6 +27,7 @@ from postern_api.general import endpoints as general
 from postern_api.health import endpoints as health
 from postern_api.ledger import endpoints as ledger
 from postern_api.listeners import endpoints as listeners
+from postern_api.lists import endpoints as lists
 from postern_api.messages import endpoints as messages
 from postern_api.metrics import endpoints as metrics
 from postern_api.quarantine import endpoints as quarantine
@@ -65,6 +66,7 @@ _TAGS = [
     {"name": "rules", "description": "Screening rules. The first that matches decides."},
     {"name": "rule sets", "description": "For what mail the rules in a set are: by gate, recipients, time."},
     {"name": "engines", "description": "What the screener asks besides its rules: ClamAV, rspamd, YARA."},
+    {"name": "lists", "description": "Named lists of values that rules share."},
     {"name": "users", "description": "SMTP users of the authenticated gate (passwords write-only)."},
     {"name": "auth-failures", "description": "Failed logins at the authenticated gate, and who is blocked for them."},
     {"name": "listeners", "description": "The two gates: a resource for each property sheet."},
@@ -105,21 +107,9 @@ def build(context: Context, *, max_body_bytes: int) -> FastAPI:
     app.state.max_body_bytes = max_body_bytes
     rendering.install(app)
     api = APIRouter(prefix="/api/v1")
-    for noun in (
-        domains,
-        routes,
-        rules,
-        rule_sets,
-        engines,
-        yara,
-        unscannable,
-        users,
-        app_passwords,
-        listeners,
-        general,
-        schedule,
-        revisions,
-    ):
+    for noun in (domains, routes, rules, rule_sets, lists, engines, yara, unscannable):
+        api.include_router(noun.router)
+    for noun in (users, app_passwords, listeners, general, schedule, revisions):
         api.include_router(noun.router)
     api.include_router(listeners.presets)
     api.include_router(queue.queue)

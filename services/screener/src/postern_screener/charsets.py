@@ -11,6 +11,7 @@ import encodings
 import functools
 import pkgutil
 import re
+from collections.abc import Iterator
 from encodings.aliases import aliases
 from itertools import islice
 from typing import Final
@@ -88,6 +89,22 @@ def text_readings(content: bytes, charset: str) -> list[tuple[str, str]]:
     if not codecs_in_order or (declared == "utf-8" and not is_utf8):
         codecs_in_order.append("cp1252")
     return [(content.decode(codec, "replace"), codec) for codec in dict.fromkeys(codecs_in_order)]
+
+
+def charset_name(name: str) -> str:
+    """The canonical name of a charset: Python's, or as it is written where nobody knows it."""
+    return _codec(name) or name.strip().strip("'\"").strip().lower()
+
+
+def named_charsets(content: bytes, charset: str) -> Iterator[str]:
+    """Canonical names of the charset that a text says it is in, and of those that its bytes speak for; not of what is merely guessed."""
+    if charset:
+        yield charset_name(charset)
+    if content.isascii() and b"\x1b" not in content and b"\x00" not in content:
+        return
+    for _, codec in text_readings(content, charset)[1 if _codec(charset) and charset else 0 :]:
+        if codec != "cp1252":
+            yield codec
 
 
 def decode_text(content: bytes, charset: str) -> str:

@@ -6,7 +6,7 @@ message may be read in several ways is searched in each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,9 +14,12 @@ from postern_core.envelope import Envelope, Recipient
 from postern_core.policy import OnFailure
 from postern_core.policy.expressions import Truth
 from postern_core.verdict import Engine, Unscannable
+from postern_screener.attachment_texts import Attached, further_texts
 from postern_screener.charsets import is_plain_ascii
 from postern_screener.checks.contents import Looked
+from postern_screener.checks.facts import Facts
 from postern_screener.checks.hit import Hit, at_start
+from postern_screener.checks.keywords import Region
 from postern_screener.contents.entry import Obstacle, ObstacleKind
 from postern_screener.defects import Defect
 from postern_screener.engines.answers import NOBODY_ASKED, Answer, Answers, Failure, YaraAnswer
@@ -54,7 +57,10 @@ class Inspection:
         self._surface: list[Hit] | None = None
         self._looked: Looked | None = None
         self._first: dict[int, Hit] = {}
-        self._keep(self._searched())
+        self._several: dict[int, dict[int, Hit]] = {}  # of criteria that ask for several values: value → where it is
+        self._facts: Facts | None = None
+        self._absent: set[int] = set()  # of the criteria about facts, those that were looked at and do not hold
+        self._keep(self._searched(self._first))
 
     @property
     def found(self) -> frozenset[int]:
@@ -72,11 +78,12 @@ class Inspection:
             engine = self.ruleset.engines[criterion].engine
             is_passed = self.ruleset.policy.engines.of(engine).on_failure is OnFailure.PASS
             return False if is_passed and isinstance(self.answer(engine), Failure) else self.is_answered(criterion)
-        look = self.ruleset.properties.get(criterion)
-        if look is None or (text := look(self.envelope)) is None:
-            return False
-        self._first[criterion] = Hit(criterion, "envelope", at_start(text))
-        return True
+        if (look := self.ruleset.properties.get(criterion)) is not None:
+            if (text := look(self.envelope)) is None:
+                return False
+            self._first[criterion] = Hit(criterion, "envelope", at_start(text))
+            return True
+        return criterion in self.ruleset.facts and self._fact_holds(criterion)
 
     def shares(self) -> list[Share]:
         """The recipients, those together of whom the same criteria about recipients hold, in the order of RCPT."""
@@ -162,23 +169,50 @@ class Inspection:
             self._keep(self._surface)
 
     def _keep(self, hits: Iterable[Hit]) -> None:
+        at_least = self.ruleset.keywords.at_least
         for hit in hits:
-            self._first.setdefault(hit.criterion, hit)
+            if hit.criterion in at_least:
+                self._count(hit, at_least[hit.criterion])
+            else:
+                self._first.setdefault(hit.criterion, hit)
 
-    def hit(self, criterion: int) -> Hit | None:
-        """Where it holds first, in the order of the message."""
-        return self._first.get(criterion)
+    def hits(self, criterion: int) -> tuple[Hit, ...]:
+        """Where it holds, in the order of the message: first, or for each of the values when it asks for several."""
+        first = self._first.get(criterion)
+        if first is None:
+            return ()
+        return tuple(self._several[criterion].values()) if criterion in self._several else (first,)
+
+    def _count(self, hit: Hit, needed: int) -> None:
+        found = self._several.setdefault(hit.criterion, {})
+        found.setdefault(hit.value, hit)
+        if len(found) >= needed:
+            self._first[hit.criterion] = next(iter(found.values()))
+
+    def _fact_holds(self, criterion: int) -> bool:
+        if criterion in self._absent:
+            return False
+        if self._facts is None:
+            self._facts = Facts(self.message)
+        found = self.ruleset.facts[criterion](self._facts)
+        if found is None:
+            self._absent.add(criterion)
+            return False
+        part, text = found
+        self._first[criterion] = Hit(criterion, part, at_start(text))
+        return True
 
     def everywhere(self) -> Iterator[Hit]:
         """Every place at which a criterion that is searched for holds: the message is searched once more. Of what was looked at when a rule
         came to it, those places that were seen then."""
-        yield from self._searched()
+        yield from (hit for hit in self._searched(()) if hit.criterion in self._first)
         yield from self._surface or ()
         if self._looked is not None:
             yield from self._looked.hits
 
-    def _searched(self) -> Iterator[Hit]:
-        """All hits in the order of the message: envelope, header fields, then part by part."""
+    def _searched(self, done: Container[int]) -> Iterator[Hit]:
+        """All hits in the order of the message: envelope, header fields, then part by part. Of criteria in `done`, which may grow meanwhile,
+        not all places are looked up."""
         ruleset, message = self.ruleset, self.message
         self._text_read = 0
         if ruleset.malformed is not None:
@@ -187,16 +221,26 @@ class Inspection:
                     yield Hit(ruleset.malformed, defect.part, at_start(defect.reason))
                     break
         yield from ruleset.senders.check(self.envelope.reverse_path, message.fields.get("from", ()))
+        if message.headers:
+            yield from ruleset.headers.check(message.fields, message.headers[0])
+        keywords = ruleset.keywords
         for block in message.headers:
-            yield from ruleset.keywords.check_header(block.part, block.readings, is_nested=block.is_nested)
-        seams = Seams(message.multiparts, ruleset.keywords.longest_octets)
+            yield from keywords.check_header(block.part, block.readings, is_nested=block.is_nested, done=done)
+        seams = Seams(message.multiparts, keywords.longest_octets)
+        attached = Attached(message.headers) if keywords.wants(Region.ATTACHMENT) else None
         for part in message.parts:
             yield from ruleset.attachments.check(part)
-            if part.is_text and ruleset.keywords.wants_body:
+            region = Region.BODY
+            if attached is not None and attached.holds(part):
+                region |= Region.ATTACHMENT
+                if not part.is_text and not part.is_message:
+                    for text in further_texts(part):
+                        yield from keywords.check_text(text.part, text.readings, Region.ATTACHMENT, done)
+            if part.is_text and keywords.wants(region):
                 texts = self._texts(part)
-                yield from ruleset.keywords.check_text(part.path, texts)
+                yield from keywords.check_text(part.path, texts, region, done)
                 if (seam := seams.joined(part, texts)) is not None:
-                    yield from ruleset.keywords.check_text(*seam)
+                    yield from keywords.check_text(*seam, region, done)
             else:
                 seams.passed(part)
 
@@ -249,8 +293,8 @@ class Share:
         self.told.add(criterion)
         return True
 
-    def hit(self, criterion: int) -> Hit | None:
-        """Where it holds first."""
+    def hits(self, criterion: int) -> tuple[Hit, ...]:
+        """Where it holds."""
         if criterion in self.holding:
-            return Hit(criterion, "envelope", at_start(self.recipients[0].address))
-        return self.inspection.hit(criterion)
+            return (Hit(criterion, "envelope", at_start(self.recipients[0].address)),)
+        return self.inspection.hits(criterion)

@@ -82,7 +82,18 @@ class Part:
 
     __slots__ = (
         *("_content", "_encoding", "_node", "_raw"),
-        *("charset", "container", "is_attachment", "is_html", "is_inline", "is_text", "media_type", "names", "path"),
+        *(
+            "charset",
+            "container",
+            "is_attachment",
+            "is_html",
+            "is_inline",
+            "is_message",
+            "is_text",
+            "media_type",
+            "names",
+            "path",
+        ),
     )
 
     def __init__(self, path: str, media_type: str, node: _Node, fields: Fields, raw: _Raw) -> None:
@@ -116,6 +127,7 @@ class Part:
     def _is(self, path: str, media_type: str, *, is_opened: bool) -> None:
         self.path = path
         self.media_type = media_type
+        self.is_message = is_opened  # its header and parts stand in the tree by themselves
         is_text = media_type.startswith("text/")
         # whether a reader sees it as text: reports (RFC 3464) and the like are text too
         self.is_text = is_text or (media_type.startswith("message/") and not is_opened)

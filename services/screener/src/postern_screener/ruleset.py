@@ -12,7 +12,9 @@ from postern_core.policy import (
     AttachmentCondition,
     Condition,
     DomainTable,
+    HeaderCondition,
     KeywordCondition,
+    Lists,
     MalformedCondition,
     RecipientCondition,
     Rule,
@@ -27,14 +29,16 @@ from postern_core.verdict import Action, Engine
 from postern_screener.checks.attachments import AttachmentCheck
 from postern_screener.checks.contents import ContentCheck
 from postern_screener.checks.engines import engine_look
-from postern_screener.checks.keywords import KeywordCheck
+from postern_screener.checks.facts import look_of
+from postern_screener.checks.headers import HeaderCheck
+from postern_screener.checks.keywords import KeywordCheck, Region
 from postern_screener.checks.properties import property_of
 from postern_screener.checks.senders import SenderCheck
 from postern_screener.engines.yara import Yara
 
 
 class Ruleset:
-    """One compiled revision. Safe to use from several threads. `properties`, `recipients` and `malformed` name criteria by their
+    """One compiled revision. Safe to use from several threads. `properties`, `facts`, `recipients` and `malformed` name criteria by their
     numbers."""
 
     def __init__(self, policy: ScreeningPolicy) -> None:
@@ -47,23 +51,28 @@ class Ruleset:
             _check_rule(rule, policy.engines.enabled)
         self.numbered = NumberedRules(policy.rules)
         self.rules, numbers = self.numbered.rules, self.numbered.numbers
-        self.senders = SenderCheck((n, c) for c, n in numbers.items() if isinstance(c, SenderCondition))
-        self.attachments = AttachmentCheck((n, c) for c, n in numbers.items() if isinstance(c, AttachmentCondition))
-        self.contents = ContentCheck((n, c) for c, n in numbers.items() if isinstance(c, AttachmentCondition))
-        self.keywords = KeywordCheck((n, c) for c, n in numbers.items() if isinstance(c, KeywordCondition))
+        lists = Lists(policy.lists)
+        self.senders = SenderCheck(((n, c) for c, n in numbers.items() if isinstance(c, SenderCondition)), lists)
+        self.attachments = AttachmentCheck(((n, c) for c, n in numbers.items() if isinstance(c, AttachmentCondition)), lists)
+        self.contents = ContentCheck(((n, c) for c, n in numbers.items() if isinstance(c, AttachmentCondition)), lists)
+        self.headers = HeaderCheck(((n, c) for c, n in numbers.items() if isinstance(c, HeaderCondition)), lists)
+        self.keywords = KeywordCheck(((n, c) for c, n in numbers.items() if isinstance(c, KeywordCondition)), lists)
         self.malformed = numbers.get(MalformedCondition())
-        looks = {n: property_of(c) for c, n in numbers.items()}
+        looks = {n: property_of(c, lists) for c, n in numbers.items()}
         self.properties = {n: look for n, look in looks.items() if look is not None}
         self.recipients = {n: AddressPatterns(c.patterns) for c, n in numbers.items() if isinstance(c, RecipientCondition)}
         self.engines = {n: look for c, n in numbers.items() if (look := engine_look(c)) is not None}
         self.yara = Yara(policy.engines.yara) if policy.engines.yara.enabled else None
+        facts = {n: look_of(c) for c, n in numbers.items()}
+        self.facts = {n: look for n, look in facts.items() if look is not None}
         self._routes = DomainTable((domain.pattern, domain.route or policy.default_route) for domain in policy.relay_domains)
         self.compiled_in_s = time.perf_counter() - started
 
     @property
     def looks_into_texts(self) -> bool:
         """Whether any rule asks for what a text holds, files that are packed into it among that."""
-        return self.keywords.wants_body or self.attachments.has_any or bool(self.contents.surface or self.contents.deep)
+        wants_texts = self.keywords.wants(Region.BODY | Region.ATTACHMENT) or bool(self.facts)
+        return wants_texts or self.attachments.has_any or bool(self.contents.surface or self.contents.deep)
 
     @property
     def looks_inside(self) -> bool:

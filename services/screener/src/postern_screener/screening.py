@@ -121,8 +121,8 @@ def _findings(share: Share, matched: Sequence[CompiledRule], deciding: CompiledR
     found: list[Finding] = []
     others = [rule for rule in matched if rule is not deciding]
     for rule in others if deciding is None else [deciding, *others]:
-        reasons = islice(dict.fromkeys(rule.condition.reasons(share.holds_so_far)), MAX_REASONS)
-        hits = [hit for hit in map(share.hit, reasons) if hit is not None]
+        reasons = dict.fromkeys(rule.condition.reasons(share.holds_so_far))
+        hits = islice((hit for reason in reasons for hit in share.hits(reason)), MAX_REASONS)
         found += [_finding(hit, rule.rule) for hit in hits] or [_finding(Hit(-1, "envelope", at_start("")), rule.rule)]
         if len(found) >= MAX_FINDINGS:
             break

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from postern_core.authentication import Method, Result
 from postern_core.envelope import Gate
 from postern_core.verdict import Engine
 
@@ -80,13 +81,25 @@ class KeywordScope(enum.StrEnum):
     HEADER = "header"
     BODY = "body"
     BOTH = "both"
+    ATTACHMENTS = "attachments"  # what attachments say: texts, attached messages, and what can be read of other files
+    ALL = "all"
 
 
-class SenderCondition(msgspec.Struct, frozen=True, kw_only=True, tag="sender"):
+class HeaderMatch(enum.StrEnum):
+    """How a header field is compared."""
+
+    PRESENT = "present"  # it is there, whatever it says
+    CONTAINS = "contains"  # any of the phrases, as keywords are compared
+    EQUALS = "equals"  # all of it, compared in the same way
+    REGEX = "regex"  # any of the regular expressions
+
+
+class SenderCondition(msgspec.Struct, frozen=True, kw_only=True, tag="sender", omit_defaults=True):
     """Addresses (`a@example.com`), domains (`example.com`) or wildcards (`*.example.com`), any of them, against the
     reverse-path and the addresses of From:."""
 
-    patterns: tuple[str, ...]
+    patterns: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()  # names of lists with more of them
 
 
 class AttachmentCondition(msgspec.Struct, frozen=True, kw_only=True, tag="attachment", omit_defaults=True):
@@ -97,6 +110,7 @@ class AttachmentCondition(msgspec.Struct, frozen=True, kw_only=True, tag="attach
     larger_than_bytes: int = 0  # for size
     more_than: int = 0  # for count and nesting
     inside: bool = False  # what lies in archives counts too (MATCHES_INSIDE)
+    lists: tuple[str, ...] = ()  # for name and extension: names of lists with more values
 
     @property
     def needs_content(self) -> bool:
@@ -105,11 +119,24 @@ class AttachmentCondition(msgspec.Struct, frozen=True, kw_only=True, tag="attach
 
 
 class KeywordCondition(msgspec.Struct, frozen=True, kw_only=True, tag="keyword", omit_defaults=True):
-    """Literal phrases, any of them, caseless, found also inside longer words unless `whole_word`."""
+    """Literal phrases, caseless, found also inside longer words unless `whole_word`, and regular expressions: any of them, or at least so
+    many different ones in the message as a whole."""
 
-    phrases: tuple[str, ...]
+    phrases: tuple[str, ...] = ()
     scope: KeywordScope = KeywordScope.BOTH
     whole_word: bool = False
+    expressions: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()  # names of lists with more phrases or expressions
+    at_least: int = 1
+
+
+class HeaderCondition(msgspec.Struct, frozen=True, kw_only=True, tag="header", omit_defaults=True):
+    """A field of the message's own header, any of its occurrences."""
+
+    name: str
+    match: HeaderMatch = HeaderMatch.PRESENT
+    values: tuple[str, ...] = ()  # phrases, or regular expressions
+    lists: tuple[str, ...] = ()  # names of lists with more of them
 
 
 class RecipientCondition(msgspec.Struct, frozen=True, kw_only=True, tag="recipient"):
@@ -146,16 +173,18 @@ class DirectionCondition(msgspec.Struct, frozen=True, kw_only=True, tag="directi
     gates: tuple[Gate, ...]
 
 
-class ClientCondition(msgspec.Struct, frozen=True, kw_only=True, tag="client"):
+class ClientCondition(msgspec.Struct, frozen=True, kw_only=True, tag="client", omit_defaults=True):
     """The client's address lies in one of the networks (addresses or CIDR)."""
 
-    networks: tuple[str, ...]
+    networks: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
 
 
-class UserCondition(msgspec.Struct, frozen=True, kw_only=True, tag="user"):
+class UserCondition(msgspec.Struct, frozen=True, kw_only=True, tag="user", omit_defaults=True):
     """One of these users sent it, caseless; without names: any user."""
 
     names: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
 
 
 class SizeCondition(msgspec.Struct, frozen=True, kw_only=True, tag="message-size"):
@@ -186,6 +215,47 @@ class YaraCondition(msgspec.Struct, frozen=True, kw_only=True, tag="yara", omit_
 
     rules: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+
+
+class CharsetCondition(msgspec.Struct, frozen=True, kw_only=True, tag="charset"):
+    """A text of the message says that it is in one of these charsets, or looks as if it were."""
+
+    charsets: tuple[str, ...]
+
+
+class Script(enum.StrEnum):
+    """Writing systems, after Unicode's property Script; Han, kana and Hangul each by itself."""
+
+    ARABIC = "arabic"
+    ARMENIAN = "armenian"
+    BENGALI = "bengali"
+    CYRILLIC = "cyrillic"
+    DEVANAGARI = "devanagari"
+    ETHIOPIC = "ethiopic"
+    GEORGIAN = "georgian"
+    GREEK = "greek"
+    HAN = "han"
+    HANGUL = "hangul"
+    HEBREW = "hebrew"
+    KANA = "kana"  # Hiragana and Katakana
+    KHMER = "khmer"
+    LATIN = "latin"
+    TAMIL = "tamil"
+    THAI = "thai"
+
+
+class ScriptCondition(msgspec.Struct, frozen=True, kw_only=True, tag="script", omit_defaults=True):
+    """Of the letters in the message's texts and its subject, more than so many percent are of these scripts, taken together."""
+
+    scripts: tuple[Script, ...]
+    more_than_percent: float = 30.0
+
+
+class AuthenticationCondition(msgspec.Struct, frozen=True, kw_only=True, tag="authentication"):
+    """By our own gate's evaluation, a method came to one of these results. Where the gate evaluates nothing, it never holds."""
+
+    method: Method
+    results: tuple[Result, ...]
 
 
 class AllOf(msgspec.Struct, frozen=True, kw_only=True, tag="all"):
@@ -220,6 +290,10 @@ Criterion = (
     | VirusCondition
     | SpamCondition
     | YaraCondition
+    | HeaderCondition
+    | CharsetCondition
+    | ScriptCondition
+    | AuthenticationCondition
 )
 Condition = Criterion | AllOf | AnyOf | Not
 

@@ -17,11 +17,14 @@ import msgspec
 from postern_core.policy.conditions import (
     ENGINE_OF,
     AttachmentCondition,
+    AuthenticationCondition,
+    CharsetCondition,
     ClientCondition,
     Criterion,
     DirectionCondition,
     RecipientCondition,
     ScheduleCondition,
+    ScriptCondition,
     SizeCondition,
     UserCondition,
 )
@@ -37,6 +40,9 @@ LAZY: Final = (
     UserCondition,
     SizeCondition,
     *ENGINE_OF,
+    AuthenticationCondition,
+    CharsetCondition,
+    ScriptCondition,
 )
 _KEY_OCTETS: Final = 6
 

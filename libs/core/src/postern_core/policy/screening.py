@@ -10,6 +10,7 @@ from postern_core.contract import Version, written
 from postern_core.policy.conditions import Condition
 from postern_core.policy.domains import RelayDomain
 from postern_core.policy.engines import Engines
+from postern_core.policy.lists import NamedList
 from postern_core.policy.unscannable import UnscannablePolicy
 from postern_core.verdict import Action
 
@@ -42,6 +43,7 @@ class ScreeningPolicy(msgspec.Struct, frozen=True, kw_only=True):
     version: Version = msgspec.field(default_factory=written)
     revision: int
     rules: tuple[Rule, ...] = ()
+    lists: tuple[NamedList, ...] = ()  # those that rules name
     relay_domains: tuple[RelayDomain, ...] = ()  # domain → route
     default_route: str = "default"
     max_deliveries: int = 4  # screening that crashed or timed out this often makes a message poison

@@ -38,6 +38,11 @@ from postern_core.policy.screening import Rule, RuleMode
 _SHOWN_VALUES: Final = 3
 _SHOWN_CHARACTERS: Final = 60  # of each value
 _SHOWN_PARTS: Final = 5
+_WHERE: Final = {
+    KeywordScope.BOTH: "the header or body",
+    KeywordScope.ALL: "the header, body or an attachment",
+    KeywordScope.ATTACHMENTS: "an attachment",
+}
 
 
 class Outcome(enum.StrEnum):
@@ -144,21 +149,21 @@ def _joined(parts: Sequence[Condition]) -> str:
 
 def _of_criterion(criterion: msgspec.Struct) -> str:
     match criterion:
-        case SenderCondition(patterns=patterns):
-            return f"the sender is one of {_values(patterns)}"
-        case KeywordCondition(phrases=phrases, scope=scope):
-            where = "header or body" if scope is KeywordScope.BOTH else scope.value
-            return f"the {where} has one of the phrases {_values(phrases)}"
+        case SenderCondition(patterns=patterns, lists=lists):
+            return f"the sender is one of {_values(patterns, lists)}"
+        case KeywordCondition(phrases=phrases, expressions=expressions, lists=lists, scope=scope, at_least=number):
+            where = _WHERE.get(scope, f"the {scope.value}")
+            return f"{where} has {'one' if number == 1 else number} of the phrases {_values((*phrases, *expressions), lists)}"
         case AttachmentCondition() as attachment:
             return _of_attachments(attachment)
         case RecipientCondition(patterns=patterns):
             return f"the recipient is one of {_values(patterns)}"
         case DirectionCondition(gates=gates):
             return f"it came in at one of the gates {_values([gate.value for gate in gates])}"
-        case ClientCondition(networks=networks):
-            return f"the client's address lies in one of {_values(networks)}"
-        case UserCondition(names=names):
-            return f"one of these users sent it: {_values(names)}" if names else "a user sent it"
+        case ClientCondition(networks=networks, lists=lists):
+            return f"the client's address lies in one of {_values(networks, lists)}"
+        case UserCondition(names=names, lists=lists):
+            return f"one of these users sent it: {_values(names, lists)}" if names or lists else "a user sent it"
         case SizeCondition(larger_than_bytes=size):
             return f"the message is larger than {size} bytes"
         case MalformedCondition():
@@ -198,10 +203,13 @@ def _of_attachments(condition: AttachmentCondition) -> str:
         case AttachmentMatch.UNOPENED:
             return "an attachment or something in it could not be opened"
         case _:
-            return f"the {condition.match.value} of {subject} is one of {_values(condition.values)}"
+            return f"the {condition.match.value} of {subject} is one of {_values(condition.values, condition.lists)}"
 
 
-def _values(values: Sequence[str]) -> str:
+def _values(values: Sequence[str], lists: Sequence[str] = ()) -> str:
+    if lists:
+        named = f"those in the lists {_values(lists)}"
+        return f"{_values(values)}, or {named}" if values else named
     shown = ", ".join(
         value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…" for value in values[:_SHOWN_VALUES]
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
+from postern_core.authentication import Method, MethodResult
 from postern_core.envelope import Client
 from postern_core.errors import Reply
 from postern_core.policy import DmarcAction, GatePolicy, MailAuthentication
@@ -112,8 +113,14 @@ class MailExaminer:
         )
         if refusal is not None:
             return Examined(body, refusal=refusal)
-        results = results_field(self.hostname, spf=spf, dkim=dkim, dmarc=dmarc, arc=arc, client_address=client.address)
-        return Examined(await _cleaned(body, self.own_names), results, hold)
+        fields = results_field(self.hostname, spf=spf, dkim=dkim, dmarc=dmarc, arc=arc, client_address=client.address)
+        results = (
+            MethodResult(method=Method.SPF, result=spf.result),
+            *(MethodResult(method=Method.DKIM, result=each.result) for each in dkim or [DkimResult(Result.NONE)]),
+            MethodResult(method=Method.DMARC, result=dmarc.result),
+            MethodResult(method=Method.ARC, result=arc.result),
+        )
+        return Examined(await _cleaned(body, self.own_names), fields, hold, results=results)
 
     async def _dmarc(self, message: SignedMessage, spf: SpfResult, dkim: list[DkimResult]) -> DmarcResult:
         signed_by = [each.domain for each in dkim if each.result is Result.PASS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from postern_core.authentication import MethodResult
 from postern_core.envelope import Client
 from postern_core.errors import Reply
 
@@ -17,6 +18,7 @@ class Examined:
     fields: bytes = b""
     hold: str = ""
     refusal: Reply | None = None
+    results: tuple[MethodResult, ...] = ()  # what `fields` say, for the rules of the screener
 
 
 class Examiner(Protocol):

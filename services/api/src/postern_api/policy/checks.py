@@ -11,27 +11,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from postern_api.errors import ConflictError, InvalidError
-from postern_api.policy.objects import RuleObject, Snapshot
-from postern_core.policy import (
-    ENGINE_OF,
-    AttachmentCondition,
-    Criterion,
-    DmarcAction,
-    GateLimits,
-    KeywordCondition,
-    ListenerPolicy,
-    RecipientCondition,
-    Recipients,
-    SenderCondition,
-    Switch,
-    TlsUse,
-    VirusCondition,
-    YaraCondition,
-)
+from postern_api.policy.list_checks import check_lists
+from postern_api.policy.objects import Snapshot
+from postern_core.policy import ENGINE_OF, DmarcAction, GateLimits, ListenerPolicy, Recipients, Switch, TlsUse
 from postern_core.policy.conditions import criteria
 
-MAX_PHRASES: Final = 100_000  # of all enabled rules together
-MAX_PHRASE_CHARACTERS: Final = 1000
 MAX_DOMAINS: Final = 100_000
 MAX_RECIPIENTS: Final = 100_000  # in the lists of all domains together
 MAX_YARA_FILES: Final = 100
@@ -56,7 +40,7 @@ def check(snapshot: Snapshot) -> None:
     _routes(snapshot)
     _count("recipients in lists", sum(len(each.addresses) for each in snapshot.recipient_lists), MAX_RECIPIENTS)
     _callouts(snapshot)
-    _count("phrases and patterns", sum(_values(rule) for rule in snapshot.rules if rule.enabled), MAX_PHRASES)
+    check_lists(snapshot)
     for gate, limits in (("anon", snapshot.anon), ("auth", snapshot.auth)):
         _limits(gate, limits)
     _security(snapshot.auth_listener)
@@ -159,29 +143,6 @@ def _limits(gate: str, limits: GateLimits) -> None:
         raise InvalidError(
             "session_below_message", f"{gate}: max_session_bytes is below max_message_bytes, so that none would fit"
         )
-
-
-def _values(rule: RuleObject) -> int:
-    """How many phrases and patterns its conditions have together."""
-    conditions = (rule.condition,) if rule.unless is None else (rule.condition, rule.unless)
-    return sum(_values_of(criterion) for condition in conditions for criterion in criteria(condition))
-
-
-def _values_of(criterion: Criterion) -> int:
-    match criterion:
-        case (
-            KeywordCondition(phrases=values)
-            | SenderCondition(patterns=values)
-            | RecipientCondition(patterns=values)
-            | AttachmentCondition(values=values)
-        ):
-            return len(values)
-        case VirusCondition(names=values):
-            return max(len(values), 1)
-        case YaraCondition(rules=rules, tags=tags):
-            return max(len(rules) + len(tags), 1)
-        case _:
-            return 1
 
 
 def _unique(noun: str, names: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from postern_api.errors import InvalidError
+from postern_api.policy.list_checks import lists_in_use
 from postern_api.policy.objects import RouteObject, RuleObject, RuleSetObject, Snapshot
 from postern_core.policy import (
     AllOf,
@@ -18,6 +19,7 @@ from postern_core.policy import (
     DeliveryPolicy,
     DirectionCondition,
     GatePolicy,
+    NamedList,
     RecipientCondition,
     Recipients,
     Route,
@@ -82,6 +84,7 @@ def compile_policy(snapshot: Snapshot, revision: int) -> Compiled | None:
         screening=ScreeningPolicy(
             revision=revision,
             rules=_rules(snapshot),
+            lists=tuple(NamedList(name=each.name, kind=each.kind, text=each.text) for each in lists_in_use(snapshot)),
             relay_domains=domains,
             default_route=default,
             max_deliveries=general.max_deliveries,

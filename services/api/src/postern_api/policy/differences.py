@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from postern_api.policy.objects import Snapshot
+from postern_api.policy.objects import ListObject, Snapshot
 from postern_core.policy import RecipientList, YaraFile
 from postern_core.verdict import Unscannable
 
@@ -32,10 +32,10 @@ def differences(old: Snapshot, new: Snapshot) -> list[Difference]:
         for name in names
         if before.get(name) != after.get(name)
     ]
-    return differing + list(_lists(old, new))
+    return [*differing, *_recipient_lists(old, new), *_named_lists(old, new)]
 
 
-def _lists(old: Snapshot, new: Snapshot) -> Iterator[Difference]:
+def _recipient_lists(old: Snapshot, new: Snapshot) -> Iterator[Difference]:
     """The recipient lists, which may be long: how many addresses, and the first of those that went or came."""
     before = {each.domain: each for each in old.recipient_lists}
     after = {each.domain: each for each in new.recipient_lists}
@@ -58,6 +58,24 @@ def _yara_told(file: YaraFile) -> dict[str, Any]:
     """A file may be long: which one it is."""
     source = file.source.encode()
     return {"bytes": len(source), "sha256": hashlib.sha256(source).hexdigest()}
+
+
+def _named_lists(old: Snapshot, new: Snapshot) -> Iterator[Difference]:
+    """In the same way."""
+    before, after = {each.name: each for each in old.lists}, {each.name: each for each in new.lists}
+    for name in dict.fromkeys([*before, *after]):
+        was, becomes = before.get(name), after.get(name)
+        if was != becomes:
+            yield Difference(
+                object=f"lists/{name}", before=_list_told("removed", was, becomes), after=_list_told("added", becomes, was)
+            )
+
+
+def _list_told(what: str, own: ListObject | None, other: ListObject | None) -> dict[str, Any] | None:
+    if own is None:
+        return None
+    only_own = sorted(set(own.values).difference(other.values if other is not None else ()))
+    return {"kind": own.kind, "description": own.description, "values": len(own.values), what: only_own[:_SHOWN]}
 
 
 def _named(snapshot: Snapshot) -> dict[str, Any]:

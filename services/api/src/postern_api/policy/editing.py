@@ -20,6 +20,7 @@ from postern_api.policy.checks import check
 from postern_api.policy.compiling import compile_policy
 from postern_api.policy.credentials import CredentialChange
 from postern_api.policy.differences import differences
+from postern_api.policy.expressions import ExpressionCheck
 from postern_api.policy.objects import Snapshot
 from postern_api.policy.publishing import Publisher
 from postern_api.policy.repository import PolicyRepository, Revision
@@ -63,6 +64,7 @@ class Editor:
         self._publisher = publisher
         self._bus = bus
         self._one_at_a_time = asyncio.Lock()
+        self._expressions = ExpressionCheck()
 
     async def current(self) -> Revision:
         """The newest revision. UnavailableError before the first (the program is still starting)."""
@@ -103,6 +105,7 @@ class Editor:
 
     async def _check(self, draft: Snapshot, number: int) -> None:
         check(draft)
+        await self._expressions.check(draft)
         compiled = compile_policy(draft, number)
         if compiled is not None:
             await asyncio.to_thread(compiled.encoded)

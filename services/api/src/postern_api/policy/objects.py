@@ -14,6 +14,7 @@ from postern_core.policy import (
     Engines,
     GateLimits,
     ListenerPolicy,
+    ListKind,
     NextHop,
     RecipientList,
     RelayDomain,
@@ -67,6 +68,19 @@ class RuleSetObject(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
+class ListObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A named list as it is edited; its values as text, one a line, as the policy has them."""
+
+    name: str
+    kind: ListKind
+    text: str = ""
+    description: str = ""
+
+    @property
+    def values(self) -> list[str]:
+        return self.text.split("\n") if self.text else []
+
+
 class UserObject(msgspec.Struct, frozen=True, kw_only=True):
     """An SMTP user; his passwords' hashes are in tables smtp_credentials and app_passwords, and in KV USERS."""
 
@@ -97,6 +111,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[RouteObject, ...] = ()
     rules: tuple[RuleObject, ...] = ()
     rule_sets: tuple[RuleSetObject, ...] = ()
+    lists: tuple[ListObject, ...] = ()
     users: tuple[UserObject, ...] = ()
     anon: GateLimits = GateLimits()
     auth: GateLimits = GateLimits()

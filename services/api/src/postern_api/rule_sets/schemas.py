@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, FailFast, Field, JsonValue
 
 from postern_api.fields import Body, Line, Name
-from postern_api.policy.checks import MAX_PHRASES
+from postern_api.policy.list_checks import MAX_PHRASES
 from postern_api.policy.objects import RuleSetObject, Snapshot
 from postern_api.rules.envelope_conditions import ScheduleConditionBody, shown_gates, shown_schedule
 from postern_api.rules.schemas import Mode, shown_mode

@@ -9,13 +9,14 @@ from pydantic import Field
 
 from postern_api.errors import InvalidError
 from postern_api.fields import Body, Flag, Whole
-from postern_api.rules.values import Lines, checked_values
-from postern_core.policy import AttachmentCondition, AttachmentMatch
+from postern_api.rules.values import Lines, ListNames, checked_values, list_names, trimmed
+from postern_core.policy import AttachmentCondition, AttachmentMatch, ListKind
 from postern_core.policy.conditions import MATCHES_INSIDE, MATCHES_NUMBER, MATCHES_VALUES
 from postern_core.policy.file_types import FILE_TYPES, Family, is_type_or_family
 
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]+/(?:\*|[a-z0-9!#$&^_.+-]+)")
 _MOST_WILDCARDS: Final = 1000  # each is compared by itself
+_LISTED: Final = {AttachmentMatch.NAME: ListKind.FILE_NAMES, AttachmentMatch.EXTENSION: ListKind.EXTENSIONS}
 _DEEPEST: Final = 4  # archives are opened five levels deep: that there are more than this can be seen
 
 
@@ -34,13 +35,14 @@ class AttachmentBody(Body):
         default=0, ge=0, le=10_000, description="For `count`: attachments; for `nesting`: archives inside each other, 4 at most."
     )
     inside: Flag = Field(default=False, description="What lies in archives counts too.")
+    lists: ListNames = Field(default=[])
 
 
 def attachment_condition(body: AttachmentBody) -> AttachmentCondition:
     """InvalidError for one that could never match, and for a field that its `match` does not take."""
     match = body.match
     takes = (
-        ("values", bool(body.values), match in MATCHES_VALUES),
+        ("values", bool(body.values or body.lists), match in MATCHES_VALUES),
         ("larger_than_bytes", bool(body.larger_than_bytes), match is AttachmentMatch.SIZE),
         ("more_than", bool(body.more_than), match in MATCHES_NUMBER),
     )
@@ -53,12 +55,15 @@ def attachment_condition(body: AttachmentBody) -> AttachmentCondition:
         raise InvalidError("invalid_condition", f"match {match} takes no inside")
     if match is AttachmentMatch.NESTING and body.more_than > _DEEPEST:
         raise InvalidError("invalid_condition", f"nesting is counted up to {_DEEPEST}: what is deeper is `unopened`")
+    if body.lists and match not in _LISTED:
+        raise InvalidError("invalid_condition", f"match {match} takes no lists")
     return AttachmentCondition(
         match=match,
         values=_values(match, body.values),
         larger_than_bytes=body.larger_than_bytes,
         more_than=body.more_than,
         inside=body.inside,
+        lists=list_names(body.lists),
     )
 
 
@@ -71,15 +76,14 @@ def shown_attachment(condition: AttachmentCondition) -> AttachmentBody:
         larger_than_bytes=condition.larger_than_bytes,
         more_than=condition.more_than,
         inside=condition.inside,
+        lists=list(condition.lists),
     )
 
 
 def _values(match: AttachmentMatch, values: list[str]) -> tuple[str, ...]:
-    if match is AttachmentMatch.EXTENSION:
-        values = [value.strip().removeprefix("*").removeprefix(".") for value in values]
-        if any("." in value or "/" in value for value in values):
-            raise InvalidError("invalid_condition", "an extension is what stands behind the last dot, as in exe")
-    elif match is AttachmentMatch.DECLARED_TYPE:
+    if match in _LISTED:
+        return checked_values(_LISTED[match], values)
+    if match is AttachmentMatch.DECLARED_TYPE:
         values = [value.strip().lower() for value in values]
         if wrong := [value for value in values if not _MEDIA_TYPE.fullmatch(value)]:
             raise InvalidError("invalid_condition", f"{wrong[0]!r} is no type as in application/pdf or image/*")
@@ -93,4 +97,4 @@ def _values(match: AttachmentMatch, values: list[str]) -> tuple[str, ...]:
             raise InvalidError("invalid_condition", "a wildcard needs a letter: nothing but * and ? would match every name")
         if len(values) > _MOST_WILDCARDS:
             raise InvalidError("too_many", f"{len(values)} wildcards: at most {_MOST_WILDCARDS} are possible in a condition")
-    return checked_values(values, "value")
+    return trimmed(values, "value")

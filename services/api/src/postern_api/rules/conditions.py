@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from postern_api.errors import InvalidError
-from postern_api.fields import Body, Flag
-from postern_api.policy.addresses import checked_sender_pattern
+from postern_api.fields import Body, Flag, Whole
 from postern_api.rules.attachments import AttachmentBody, attachment_condition, shown_attachment
 from postern_api.rules.engine_conditions import (
     EngineBody,
@@ -29,16 +28,30 @@ from postern_api.rules.envelope_conditions import (
     checked_envelope_condition,
     shown_envelope_condition,
 )
-from postern_api.rules.values import Lines, checked_values
+from postern_api.rules.message_conditions import (
+    AuthenticationBody,
+    CharsetBody,
+    HeaderBody,
+    MessageBody,
+    ScriptBody,
+    message_condition,
+    shown_message_condition,
+)
+from postern_api.rules.values import Expressions, Lines, ListNames, checked_values, list_names, some
 from postern_core.policy import (
     AllOf,
     AnyOf,
     AttachmentCondition,
+    AuthenticationCondition,
+    CharsetCondition,
     Condition,
+    HeaderCondition,
     KeywordCondition,
     KeywordScope,
+    ListKind,
     MalformedCondition,
     Not,
+    ScriptCondition,
     SenderCondition,
     SpamCondition,
     VirusCondition,
@@ -51,16 +64,22 @@ class SenderBody(Body):
     """The reverse-path, or an address in From:, matches any of the patterns."""
 
     type: Literal["sender"]
-    patterns: Lines = Field(description="Addresses, domains, or `*.domain`.", min_length=1)
+    patterns: Lines = Field(default=[], description="Addresses, domains, or `*.domain`.")
+    lists: ListNames = Field(default=[])
 
 
 class KeywordBody(Body):
-    """Any of the phrases stands in the header, the body, or either; caseless."""
+    """Any of the phrases or regular expressions, or at least so many different ones, stand where `scope` says; caseless."""
 
     type: Literal["keyword"]
-    phrases: Lines = Field(min_length=1)
-    scope: KeywordScope = KeywordScope.BOTH
-    whole_word: Flag = Field(default=False, description="Not inside longer words.")
+    phrases: Lines = Field(default=[])
+    expressions: Expressions = Field(default=[], description="Regular expressions, matched against text in lower case.")
+    lists: ListNames = Field(default=[])
+    scope: KeywordScope = Field(
+        default=KeywordScope.BOTH, description="`both` is header and body; `all` is what attachments say as well."
+    )
+    whole_word: Flag = Field(default=False, description="Phrases not inside longer words.")
+    at_least: Whole = Field(default=1, ge=1, le=100_000, description="How many different ones the message must have.")
 
 
 class MalformedBody(Body):
@@ -91,7 +110,16 @@ class NotBody(Body):
 
 
 ConditionBody = Annotated[
-    SenderBody | AttachmentBody | KeywordBody | EnvelopeBody | MalformedBody | EngineBody | AllBody | AnyBody | NotBody,
+    SenderBody
+    | AttachmentBody
+    | KeywordBody
+    | EnvelopeBody
+    | MessageBody
+    | MalformedBody
+    | EngineBody
+    | AllBody
+    | AnyBody
+    | NotBody,
     Field(discriminator="type"),
 ]
 for _model in (AllBody, AnyBody, NotBody):
@@ -114,10 +142,19 @@ def _condition(body: ConditionBody) -> Condition:
             return AnyOf(of=tuple(_condition(part) for part in parts))
         case NotBody(of=part):
             return Not(of=_condition(part))
-        case SenderBody(patterns=patterns):
-            return SenderCondition(patterns=tuple(dict.fromkeys(checked_sender_pattern(pattern) for pattern in patterns)))
-        case KeywordBody(phrases=phrases, scope=scope, whole_word=whole_word):
-            return KeywordCondition(phrases=checked_values(phrases, "phrase"), scope=scope, whole_word=whole_word)
+        case SenderBody(patterns=patterns, lists=lists):
+            some(patterns, lists, "patterns")
+            return SenderCondition(patterns=checked_values(ListKind.SENDERS, patterns), lists=list_names(lists))
+        case KeywordBody():
+            some([*body.phrases, *body.expressions], body.lists, "phrases, expressions")
+            return KeywordCondition(
+                phrases=checked_values(ListKind.PHRASES, body.phrases),
+                expressions=checked_values(ListKind.EXPRESSIONS, body.expressions),
+                lists=list_names(body.lists),
+                scope=body.scope,
+                whole_word=body.whole_word,
+                at_least=body.at_least,
+            )
         case AttachmentBody():
             return attachment_condition(body)
         case RecipientBody() | ScheduleConditionBody() | DirectionBody() | ClientBody() | UserBody() | SizeBody():
@@ -126,6 +163,8 @@ def _condition(body: ConditionBody) -> Condition:
             return MalformedCondition()
         case VirusBody() | SpamBody() | YaraBody():
             return engine_condition(body)
+        case HeaderBody() | CharsetBody() | ScriptBody() | AuthenticationBody():
+            return message_condition(body)
 
 
 def shown_condition(condition: Condition) -> ConditionBody:
@@ -137,15 +176,25 @@ def shown_condition(condition: Condition) -> ConditionBody:
             return AnyBody(type="any", of=[shown_condition(part) for part in parts])
         case Not(of=part):
             return NotBody(type="not", of=shown_condition(part))
-        case SenderCondition(patterns=patterns):
-            return SenderBody(type="sender", patterns=list(patterns))
+        case SenderCondition(patterns=patterns, lists=lists):
+            return SenderBody(type="sender", patterns=list(patterns), lists=list(lists))
         case AttachmentCondition():
             return shown_attachment(condition)
-        case KeywordCondition(phrases=phrases, scope=scope, whole_word=whole_word):
-            return KeywordBody(type="keyword", phrases=list(phrases), scope=scope, whole_word=whole_word)
+        case KeywordCondition():
+            return KeywordBody(
+                type="keyword",
+                phrases=list(condition.phrases),
+                expressions=list(condition.expressions),
+                lists=list(condition.lists),
+                scope=condition.scope,
+                whole_word=condition.whole_word,
+                at_least=condition.at_least,
+            )
         case MalformedCondition():
             return MalformedBody(type="malformed")
         case VirusCondition() | SpamCondition() | YaraCondition():
             return shown_engine_condition(condition)
+        case HeaderCondition() | CharsetCondition() | ScriptCondition() | AuthenticationCondition():
+            return shown_message_condition(condition)
         case _:
             return shown_envelope_condition(condition)

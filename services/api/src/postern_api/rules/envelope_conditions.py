@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import FailFast, Field
+from pydantic import Field
 
 from postern_api.errors import InvalidError
 from postern_api.fields import Body, Line, Whole
-from postern_api.policy.checks import MAX_PHRASES
+from postern_api.rules.values import FewLines, Lines, ListNames, checked_values, list_names, some
 from postern_core.envelope import Gate
 from postern_core.policy import (
     ClientCondition,
     DirectionCondition,
+    ListKind,
     RecipientCondition,
     ScheduleCondition,
     SizeCondition,
@@ -22,12 +23,9 @@ from postern_core.policy import (
 )
 from postern_core.policy.address_patterns import normalise_address_pattern
 from postern_core.policy.conditions import checked_zone
-from postern_core.policy.networks import normalise_network
 
 _TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 _EndOfDay = Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")]
-_Lines = Annotated[list[Line], FailFast(), Field(max_length=MAX_PHRASES)]
-_FewLines = Annotated[list[Line], FailFast(), Field(max_length=1000)]
 EnvelopeCondition = RecipientCondition | ScheduleCondition | DirectionCondition | ClientCondition | UserCondition | SizeCondition
 
 
@@ -35,7 +33,7 @@ class RecipientBody(Body):
     """A recipient is covered by any of the patterns. Where that differs between recipients, each share of them gets its own verdict."""
 
     type: Literal["recipient"]
-    patterns: _Lines = Field(
+    patterns: Lines = Field(
         min_length=1, description="Addresses, domains or `*.domain`; one `*` in the local-part stands for anything."
     )
 
@@ -63,14 +61,16 @@ class ClientBody(Body):
     """The client that handed the message in has an address in one of these networks."""
 
     type: Literal["client"]
-    networks: _FewLines = Field(min_length=1, description="Addresses, or networks as in 192.0.2.0/24.")
+    networks: FewLines = Field(default=[], description="Addresses, or networks as in 192.0.2.0/24.")
+    lists: ListNames = Field(default=[])
 
 
 class UserBody(Body):
     """The message was sent by one of these users, or by any user where none is named."""
 
     type: Literal["user"]
-    names: _FewLines = Field(default=[], description="Caseless.")
+    names: FewLines = Field(default=[], description="Caseless.")
+    lists: ListNames = Field(default=[])
 
 
 class SizeBody(Body):
@@ -92,10 +92,11 @@ def checked_envelope_condition(body: EnvelopeBody) -> EnvelopeCondition:
             return checked_schedule(body)
         case DirectionBody(gates=gates):
             return DirectionCondition(gates=checked_gates(gates))
-        case ClientBody(networks=networks):
-            return ClientCondition(networks=tuple(dict.fromkeys(_network(network) for network in networks)))
-        case UserBody(names=names):
-            return UserCondition(names=_names(names))
+        case ClientBody(networks=networks, lists=lists):
+            some(networks, lists, "networks")
+            return ClientCondition(networks=checked_values(ListKind.NETWORKS, networks), lists=list_names(lists))
+        case UserBody(names=names, lists=lists):
+            return UserCondition(names=checked_values(ListKind.USERS, names), lists=list_names(lists))
         case SizeBody(larger_than_bytes=limit):
             return SizeCondition(larger_than_bytes=limit)
 
@@ -109,10 +110,10 @@ def shown_envelope_condition(condition: EnvelopeCondition) -> EnvelopeBody:
             return shown_schedule(condition)
         case DirectionCondition(gates=gates):
             return DirectionBody(type="direction", gates=shown_gates(gates))
-        case ClientCondition(networks=networks):
-            return ClientBody(type="client", networks=list(networks))
-        case UserCondition(names=names):
-            return UserBody(type="user", names=list(names))
+        case ClientCondition(networks=networks, lists=lists):
+            return ClientBody(type="client", networks=list(networks), lists=list(lists))
+        case UserCondition(names=names, lists=lists):
+            return UserBody(type="user", names=list(names), lists=list(lists))
         case SizeCondition(larger_than_bytes=limit):
             return SizeBody(type="message-size", larger_than_bytes=limit)
 
@@ -130,13 +131,6 @@ def shown_gates(gates: Sequence[Gate]) -> list[Literal["anon", "auth"]]:
 def checked_recipients(patterns: Sequence[str]) -> tuple[str, ...]:
     """Patterns in canonical form, each once. InvalidError for what is none."""
     return tuple(dict.fromkeys(_address_pattern(pattern) for pattern in patterns))
-
-
-def _names(names: list[str]) -> tuple[str, ...]:
-    kept = dict.fromkeys(name.strip() for name in names)
-    if "" in kept:
-        raise InvalidError("invalid_condition", "a name is empty")
-    return tuple(kept)
 
 
 def checked_schedule(body: ScheduleConditionBody) -> ScheduleCondition:
@@ -164,10 +158,3 @@ def _address_pattern(text: str) -> str:
         return normalise_address_pattern(text)
     except ValueError as error:
         raise InvalidError("invalid_pattern", str(error)) from error
-
-
-def _network(text: str) -> str:
-    try:
-        return normalise_network(text)
-    except ValueError as error:
-        raise InvalidError("invalid_network", str(error)) from error

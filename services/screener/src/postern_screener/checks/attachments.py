@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from postern_core.policy import AttachmentCondition, AttachmentMatch
-from postern_screener.checks.file_names import NAME_MATCHES, NameTables
+from postern_core.policy import AttachmentCondition, AttachmentMatch, Lists
+from postern_screener.checks.file_names import NAME_MATCHES, NameTables, names_of
 from postern_screener.checks.hit import Hit, at_start
 from postern_screener.mime import Part
 
@@ -18,7 +18,7 @@ from postern_screener.mime import Part
 class AttachmentCheck:
     """All of these conditions in a few tables."""
 
-    def __init__(self, criteria: Iterable[tuple[int, AttachmentCondition]]) -> None:
+    def __init__(self, criteria: Iterable[tuple[int, AttachmentCondition]], lists: Lists | None = None) -> None:
         """`criteria`: number and condition. ValueError for a value that could never match."""
         self._names = NameTables()
         self._declared: dict[str, list[int]] = {}
@@ -27,7 +27,7 @@ class AttachmentCheck:
             if condition.needs_content:
                 continue
             if condition.match in NAME_MATCHES:
-                self._names.add(criterion, condition.match, condition.values)
+                self._names.add(criterion, condition.match, names_of(condition, lists or Lists()))
             elif condition.match is AttachmentMatch.SIZE:
                 self._sizes.append((criterion, condition.larger_than_bytes))
             elif condition.match is AttachmentMatch.DECLARED_TYPE:

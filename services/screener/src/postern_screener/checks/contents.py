@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from postern_core.policy import AttachmentCondition, AttachmentMatch
+from postern_core.policy import AttachmentCondition, AttachmentMatch, Lists
 from postern_core.policy.file_types import FILE_TYPES, UNKNOWN, Family, types_of
-from postern_screener.checks.file_names import NAME_MATCHES, NameTables
+from postern_screener.checks.file_names import NAME_MATCHES, NameTables, names_of
 from postern_screener.checks.hit import Hit, at_start
 from postern_screener.contents.archives import Member, walk
 from postern_screener.contents.budget import Budget
@@ -57,8 +57,9 @@ class Looked:
 class ContentCheck:
     """All of these conditions. `surface` and `deep`: numbers of those that each step answers."""
 
-    def __init__(self, criteria: Iterable[tuple[int, AttachmentCondition]]) -> None:
+    def __init__(self, criteria: Iterable[tuple[int, AttachmentCondition]], lists: Lists | None = None) -> None:
         """`criteria`: number and condition. ValueError for a value that could never match."""
+        self._lists = lists or Lists()
         self._types: dict[str, list[int]] = {}
         self._types_inside: dict[str, list[int]] = {}
         self._names = NameTables()
@@ -91,7 +92,7 @@ class ContentCheck:
             if inside and match is AttachmentMatch.TYPE_MISMATCH:
                 self._mismatch_inside.append(criterion)
         elif inside and match in NAME_MATCHES:
-            self._names.add(criterion, match, condition.values)
+            self._names.add(criterion, match, names_of(condition, self._lists))
         elif inside and match is AttachmentMatch.SIZE:
             self._sizes.append((criterion, condition.larger_than_bytes))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from postern_core.policy import AttachmentMatch
+from postern_core.policy import AttachmentCondition, AttachmentMatch, ListKind, Lists
+from postern_screener.checks.owners import Table
 from postern_screener.contents.deceptive import deception
 from postern_screener.filenames import compared_names, extensions, normalise_name
 from postern_screener.unicode_forms import caseless
@@ -16,13 +17,15 @@ NAME_MATCHES: Final = frozenset(
     {AttachmentMatch.NAME, AttachmentMatch.WILDCARD, AttachmentMatch.EXTENSION, AttachmentMatch.DECEPTIVE_NAME}
 )
 
+_LISTED: Final = {AttachmentMatch.NAME: ListKind.FILE_NAMES, AttachmentMatch.EXTENSION: ListKind.EXTENSIONS}
+
 
 class NameTables:
     """All conditions on names in a few tables."""
 
     def __init__(self) -> None:
-        self._names: dict[str, list[int]] = {}
-        self._extensions: dict[str, list[int]] = {}
+        self._names = Table()
+        self._extensions = Table()
         self._compound: dict[str, list[int]] = {}  # "tar.gz"
         self._wildcards: dict[str, list[int]] = {}
         self._least: dict[str, str] = {}  # wildcard → its longest stretch of letters: most names do not have it
@@ -31,34 +34,31 @@ class NameTables:
     def __bool__(self) -> bool:
         return bool(self._names or self._extensions or self._compound or self._wildcards or self._deceptive)
 
-    def add(self, criterion: int, match: AttachmentMatch, values: tuple[str, ...]) -> None:
+    def add(self, criterion: int, match: AttachmentMatch, values: Iterable[str]) -> None:
         """ValueError for a value that could never match."""
         if match is AttachmentMatch.DECEPTIVE_NAME:
             self._deceptive.append(criterion)
         for value in values:
-            table, normalised = self._table(match, value)
+            normalised = _normalised(match, value)
             if not normalised.strip("."):
                 raise ValueError(f"attachment rule: {value!r} is no file {match.value}")
-            table.setdefault(normalised, []).append(criterion)
             if match is AttachmentMatch.WILDCARD:
+                self._wildcards.setdefault(normalised, []).append(criterion)
                 self._least[normalised] = max(re.split(r"[*?]", normalised), key=len)
-
-    def _table(self, match: AttachmentMatch, value: str) -> tuple[dict[str, list[int]], str]:
-        if match is AttachmentMatch.WILDCARD:
-            return self._wildcards, _normalised_wildcard(value)
-        normalised = normalise_name(value)
-        if match is AttachmentMatch.NAME:
-            return self._names, normalised
-        normalised = normalised.removeprefix("*").lstrip(".")
-        return (self._compound, f".{normalised}.") if "." in normalised else (self._extensions, normalised)
+            elif match is AttachmentMatch.NAME:
+                self._names.add(normalised, criterion)
+            elif "." in normalised:
+                self._compound.setdefault(f".{normalised}.", []).append(criterion)
+            else:
+                self._extensions.add(normalised, criterion)
 
     def matching(self, name: str) -> Iterator[int]:
         """The criteria that a name, as written, meets; some twice."""
         for compared in compared_names(name):
-            yield from self._names.get(compared, ())
+            yield from self._names.get(compared)
             found = extensions(compared)
             for extension in found:
-                yield from self._extensions.get(extension, ())
+                yield from self._extensions.get(extension)
             if self._compound:
                 chain = "." + ".".join(reversed(found)) + "."
                 for value, criteria in self._compound.items():
@@ -71,6 +71,20 @@ class NameTables:
                         yield from self._wildcards[pattern]
         if self._deceptive and deception(name):
             yield from self._deceptive
+
+
+def names_of(condition: AttachmentCondition, lists: Lists) -> Iterator[str]:
+    """Its own values and those of the lists that it names. ValueError for a list that is not there."""
+    yield from condition.values
+    if (kind := _LISTED.get(condition.match)) is not None:
+        yield from lists.values(condition.lists, kind)
+
+
+def _normalised(match: AttachmentMatch, value: str) -> str:
+    if match is AttachmentMatch.WILDCARD:
+        return _normalised_wildcard(value)
+    normalised = normalise_name(value)
+    return normalised if match is AttachmentMatch.NAME else normalised.removeprefix("*").lstrip(".")
 
 
 def _normalised_wildcard(pattern: str) -> str:

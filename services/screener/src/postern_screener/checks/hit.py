@@ -28,6 +28,7 @@ class Hit:
     part: str  # part number, "header", "<part>.header" or "envelope"
     locate: Locate
     chain: tuple[str, ...] = ()  # inside an archive: names as written, from the part's own down to that of the place
+    value: int = 0  # which of the criterion's values it was, for those who count different ones
 
     def place(self) -> Place:
         """Where it is."""

@@ -1,176 +1,124 @@
-"""Keyword rules: all phrases of all rules in one hyperscan database, one pass over each text (OLD-PRODUCT 2.01-2.04).
+"""Keyword rules: all phrases and all regular expressions of all rules searched in one pass over each text (OLD-PRODUCT 2.01-2.04).
 
-Phrases and texts are compared folded (`postern_screener.text`), so caseless; a blank in a phrase stands for any run of white space.
-The databases hold plain literals and see texts with each run of white space as one blank: with a repetition in the expressions they would
-take fifty times as long to compile. They say *that* a phrase occurs; where, and whether as a whole word, is looked up only for those that do.
-hyperscan and the parser release the interpreter lock, so that a large text in a thread does not stop the event loop.
+What is searched, and how, is in `phrases.py` and `patterns.py`; here stands who wants which of them where: in the header, the body, or what
+attachments say. A criterion may ask for several different ones in the message; whoever collects the hits counts them.
 """
 
 from __future__ import annotations
 
-import re
-import threading
-from collections.abc import Iterable, Iterator
+import enum
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-import hyperscan
-
-from postern_core.policy import KeywordCondition, KeywordScope
+from postern_core.policy import KeywordCondition, KeywordScope, ListKind, Lists
 from postern_screener.checks.hit import Hit, Locate
-from postern_screener.text import Searchable, fold, readings
+from postern_screener.checks.patterns import Patterns
+from postern_screener.checks.phrases import Phrases
+from postern_screener.text import Searchable, readings
 
-MAX_PHRASE_CHARACTERS: Final = 1000
-_PHRASES_EACH: Final = 10_000  # in a database: the time to compile one grows faster than its size
-_SHORT_OCTETS: Final = 64 * 1024
-_WHITE_SPACE: Final = bytes(0x20 if byte in b"\t\n\v\f\r" else byte for byte in range(256))
+
+class Region(enum.IntFlag):
+    """What a text is part of."""
+
+    HEADER = 1  # the message's own header
+    BODY = 2
+    ATTACHMENT = 4
+
+
+_PLACES: Final = {
+    KeywordScope.HEADER: Region.HEADER,
+    KeywordScope.BODY: Region.BODY,
+    KeywordScope.BOTH: Region.HEADER | Region.BODY,
+    KeywordScope.ATTACHMENTS: Region.ATTACHMENT,
+    KeywordScope.ALL: Region.HEADER | Region.BODY | Region.ATTACHMENT,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class _Phrase:
-    """One phrase as it is searched, with the criteria that want it by scope."""
-
-    text: bytes  # folded UTF-8, words with one blank between them
-    whole_word: bool
-    in_header: list[int]
-    in_body: list[int]
+class _Wish:
+    criterion: int
+    places: Region
 
 
 class KeywordCheck:
-    """All keyword rules. May be used from several threads: each has its own scratch space."""
+    """All keyword rules. May be used from several threads. `at_least`: the criteria that ask for several, and how many."""
 
-    def __init__(self, criteria: Iterable[tuple[int, KeywordCondition]]) -> None:
-        """`criteria`: number and condition. ValueError for a phrase that is empty, too long or refused by the compiler."""
-        phrases: dict[tuple[str, bool], _Phrase] = {}
+    def __init__(self, criteria: Iterable[tuple[int, KeywordCondition]], lists: Lists | None = None) -> None:
+        """`criteria`: number and condition. ValueError for what does not compile."""
+        listed = lists or Lists()
+        wishes, conditions = [], []
         for criterion, condition in criteria:
-            for phrase in condition.phrases:
-                words = fold(phrase).split()
-                if not words:
-                    raise ValueError("keyword rule: a phrase is empty")
-                if len(phrase) > MAX_PHRASE_CHARACTERS:
-                    raise ValueError(f"keyword rule: {phrase[:40]!r}… has over {MAX_PHRASE_CHARACTERS} characters")
-                compiled = phrases.setdefault(
-                    (" ".join(words), condition.whole_word), _Phrase(" ".join(words).encode(), condition.whole_word, [], [])
-                )
-                if condition.scope is not KeywordScope.BODY:
-                    compiled.in_header.append(criterion)
-                if condition.scope is not KeywordScope.HEADER:
-                    compiled.in_body.append(criterion)
-        self._phrases = tuple(phrases.values())
-        self._databases = [_database(self._phrases, first) for first in range(0, len(self._phrases), _PHRASES_EACH)]
-        self._of_words = any(b" " in phrase.text for phrase in self._phrases)
-        self.longest_octets = max((len(phrase.text) for phrase in self._phrases), default=0)  # of a phrase, folded
-        self._in_body = any(phrase.in_body for phrase in self._phrases)
-        self._local = threading.local()
+            wishes.append(_Wish(criterion, _PLACES[condition.scope]))
+            conditions.append(condition)
+        self._wishes = tuple(wishes)
+        self.at_least = {
+            wish.criterion: condition.at_least
+            for wish, condition in zip(wishes, conditions, strict=True)
+            if condition.at_least > 1
+        }
+        try:
+            self._phrases = Phrases(
+                (n, each.whole_word, _all(each.phrases, listed.values(each.lists, ListKind.PHRASES, ListKind.EXPRESSIONS)))
+                for n, each in enumerate(conditions)
+            )
+            self._patterns = Patterns(
+                (n, _all(each.expressions, listed.values(each.lists, ListKind.EXPRESSIONS, ListKind.PHRASES)))
+                for n, each in enumerate(conditions)
+            )
+        except ValueError as error:
+            raise ValueError(f"keyword rule: {error}") from error
+        self.longest_octets = self._phrases.longest_octets  # of a phrase, folded
+        self._wanted = Region(0)
+        for wish in wishes:
+            self._wanted |= wish.places
 
-    @property
-    def wants_body(self) -> bool:
-        """Whether any phrase is looked for outside header fields."""
-        return self._in_body
+    def wants(self, place: Region) -> bool:
+        """Whether anybody looks in any of these places."""
+        return bool(self._wanted & place)
 
-    def check_header(self, part: str, texts: Iterable[str], *, is_nested: bool) -> Iterator[Hit]:
-        """Hits in the readings of a header block. That of an embedded message is also part of the body that it lies in."""
-        if not self._databases:
-            return
-        for where in (reading for text in texts for reading in readings(text, "utf-8")):
-            for phrase in self._found(where.data):
-                wanting = sorted({*phrase.in_header, *phrase.in_body}) if is_nested else phrase.in_header
-                yield from self._hits(phrase, wanting, part, where)
+    def check_header(self, part: str, texts: Iterable[str], *, is_nested: bool, done: Container[int] = ()) -> Iterator[Hit]:
+        """Hits in the readings of a header block. That of an embedded message is also part of the body and the attachment that it is."""
+        place = Region.HEADER | Region.BODY | Region.ATTACHMENT if is_nested else Region.HEADER
+        if self._wanted & place:
+            yield from self.check_text(part, (reading for text in texts for reading in readings(text, "utf-8")), place, done)
 
-    def check_text(self, part: str, texts: Iterable[Searchable]) -> Iterator[Hit]:
-        """Hits in the readings of one text part."""
-        if not self._databases:
-            return
+    def check_text(self, part: str, texts: Iterable[Searchable], place: Region, done: Container[int] = ()) -> Iterator[Hit]:
+        """Hits in the readings of one text. Criteria in `done`, which may grow meanwhile, need no more of them."""
+
+        def is_open(owners: tuple[int, ...]) -> bool:
+            return any(self._wishes[owner].places & place and self._wishes[owner].criterion not in done for owner in owners)
+
         for where in texts:
-            for phrase in self._found(where.data):
-                yield from self._hits(phrase, phrase.in_body, part, where)
+            data = where.data
+            for number in self._phrases.find(data, is_open):
+                yield from self._hits(self._phrases, number, number, part, where, place, done)
+            for number in self._patterns.find(data):
+                yield from self._hits(self._patterns, number, -1 - number, part, where, place, done)
 
-    def _found(self, data: bytes) -> list[_Phrase]:
-        found: list[int] = []
-
-        def on_match(phrase: int, _start: int, _end: int, _flags: int, _context: object) -> None:
-            found.append(phrase)
-
-        if self._of_words:
-            data = _one_blank(data)
-        if data:
-            for database, scratch in zip(self._databases, self._scratches(), strict=True):
-                database.scan(data, match_event_handler=on_match, scratch=scratch)
-        return [self._phrases[index] for index in sorted(found)]
-
-    def _scratches(self) -> list[hyperscan.Scratch]:
-        scratches: list[hyperscan.Scratch] | None = getattr(self._local, "scratches", None)
-        if scratches is None:
-            scratches = self._local.scratches = [hyperscan.Scratch(database) for database in self._databases]
-        return scratches
-
-    @staticmethod
-    def _hits(phrase: _Phrase, wanting: list[int], part: str, where: Searchable) -> Iterator[Hit]:
-        if not wanting or (span := _span(phrase, where.data)) is None:
-            return
-        locate = _locator(where, *span)
-        for criterion in wanting:
-            yield Hit(criterion, part, locate)
+    def _hits(
+        self,
+        searched: Phrases | Patterns,
+        number: int,
+        value: int,
+        part: str,
+        where: Searchable,
+        place: Region,
+        done: Container[int],
+    ) -> Iterator[Hit]:
+        locate: Locate | None = None
+        for owner in searched.owners(number):
+            wish = self._wishes[owner]
+            if not wish.places & place or wish.criterion in done:
+                continue
+            locate = locate or _locator(searched, number, where)
+            yield Hit(wish.criterion, part, locate, value=value)
 
 
-def _locator(where: Searchable, start: int, end: int) -> Locate:
-    return lambda: where.locate(start, end)
+def _all(own: Iterable[str], listed: Iterable[str]) -> Iterator[str]:
+    yield from own
+    yield from listed
 
 
-def _span(phrase: _Phrase, data: bytes) -> tuple[int, int] | None:
-    """The first place in `data` where the phrase stands; for whole words, between characters that belong to no word."""
-    for match in re.compile(_expression(phrase.text)).finditer(data):
-        if not phrase.whole_word or _stands_alone(data, *match.span()):
-            return match.span()
-    return None
-
-
-def _stands_alone(data: bytes, start: int, end: int) -> bool:
-    """Whether the characters on both sides belong to no word; a UTF-8 character has at most four bytes."""
-    before = data[max(0, start - 4) : start].decode("utf-8", "ignore")[-1:]
-    after = data[end : end + 4].decode("utf-8", "ignore")[:1]
-    return not _is_word(before) and not _is_word(after)
-
-
-def _is_word(character: str) -> bool:
-    return character.isalnum() or character == "_"
-
-
-def _one_blank(data: bytes) -> bytes:
-    """`data` with each run of white space as one blank, and line ends at both ends gone or not. Linear: the runs halve with each round."""
-    if len(data) <= _SHORT_OCTETS:
-        # twice as fast as to replace CRLF; but of nothing but line ends the list would be eight times the text
-        data = b" ".join(filter(None, data.splitlines()))
-    else:
-        data = data.replace(b"\r\n", b" ")
-    data = data.translate(_WHITE_SPACE)
-    while len(shorter := data.replace(b"  ", b" ")) < len(data):
-        data = shorter
-    return data
-
-
-def _expression(phrase: bytes) -> bytes:
-    """The phrase for `re`, with any white space between its words."""
-    return rb"\s+".join(_literal(word) for word in phrase.split(b" "))
-
-
-def _literal(text: bytes) -> bytes:
-    """`text` as an expression that means these bytes and nothing else."""
-    return b"".join(b"\\x%02x" % byte for byte in text)
-
-
-def _database(phrases: tuple[_Phrase, ...], first: int) -> hyperscan.Database:
-    """The database of up to `_PHRASES_EACH` phrases from `first`; it reports their places in `phrases`."""
-    end = min(first + _PHRASES_EACH, len(phrases))
-    database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-    try:
-        database.compile(
-            expressions=[_literal(phrase.text) for phrase in phrases[first:end]],
-            ids=list(range(first, end)),
-            elements=end - first,
-            # one report a phrase and scan: texts full of one phrase cost no more than others
-            flags=[hyperscan.HS_FLAG_SINGLEMATCH] * (end - first),
-        )
-    except hyperscan.error as error:
-        raise ValueError(f"keyword rules do not compile: {error}") from error
-    return database
+def _locator(searched: Phrases | Patterns, number: int, where: Searchable) -> Locate:
+    return lambda: where.locate(*searched.span(number, where.data))

@@ -8,9 +8,12 @@ from zoneinfo import ZoneInfo
 
 from postern_core.envelope import Envelope
 from postern_core.policy import (
+    AuthenticationCondition,
     ClientCondition,
     Criterion,
     DirectionCondition,
+    ListKind,
+    Lists,
     ScheduleCondition,
     SizeCondition,
     UserCondition,
@@ -22,30 +25,42 @@ from postern_core.policy.networks import NetworkSet
 Property = Callable[[Envelope], str | None]  # what it found, as text for the verdict; None: it does not hold
 
 
-def property_of(criterion: Criterion) -> Property | None:
+def property_of(criterion: Criterion, lists: Lists | None = None) -> Property | None:
     """The look that `criterion` wants; None when it is of another kind. ValueError for a value that is none."""
+    listed = lists or Lists()
     match criterion:
         case DirectionCondition(gates=gates):
             wanted = frozenset(gates)
             return lambda envelope: f"gate {envelope.gate}" if envelope.gate in wanted else None
-        case ClientCondition(networks=networks):
-            table = NetworkSet(networks)
+        case ClientCondition(networks=networks, lists=names):
+            table = NetworkSet((*networks, *listed.values(names, ListKind.NETWORKS)))
             return lambda envelope: envelope.client.address if envelope.client.address in table else None
-        case UserCondition(names=names):
-            users = frozenset(name.casefold() for name in names)
-            return lambda envelope: _user(envelope, users)
+        case UserCondition(names=own, lists=names):
+            users = frozenset(name.casefold() for name in (*own, *listed.values(names, ListKind.USERS)))
+            is_any = not own and not names  # a list that is empty is not everybody
+            return lambda envelope: _user(envelope, users, is_any=is_any)
         case ScheduleCondition():
             zone = checked_zone(criterion.timezone)
             return lambda envelope: _time(envelope, criterion, zone)
         case SizeCondition(larger_than_bytes=limit):
             return lambda envelope: f"{envelope.size_bytes} bytes" if envelope.size_bytes > limit else None
+        case AuthenticationCondition(method=method, results=results):
+            wanted_results = frozenset(results)
+            return lambda envelope: next(
+                (
+                    f"{each.method}={each.result}"
+                    for each in envelope.authentication
+                    if each.method is method and each.result in wanted_results
+                ),
+                None,
+            )
         case _:
             return None
 
 
-def _user(envelope: Envelope, users: frozenset[str]) -> str | None:
+def _user(envelope: Envelope, users: frozenset[str], *, is_any: bool) -> str | None:
     user = envelope.client.user
-    return f"user {user}" if user and (not users or user.casefold() in users) else None
+    return f"user {user}" if user and (is_any or user.casefold() in users) else None
 
 
 def _time(envelope: Envelope, schedule: ScheduleCondition, zone: ZoneInfo) -> str | None:

@@ -11,14 +11,16 @@ within bounds, so that the time is linear in the field.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from postern_core.policy import SenderCondition
+from postern_core.policy import ListKind, Lists, SenderCondition
 from postern_core.policy.domains import normalise_domain, normalise_pattern
 from postern_screener.checks.hit import Hit, at_start
+from postern_screener.checks.owners import Table
 from postern_screener.defects import MAX_ADDRESSES
 
 _MAX_DOMAIN: Final = 255  # RFC 5321 section 4.5.3.1.2
@@ -33,26 +35,25 @@ _SPACED_DOMAIN: Final = re.compile(rf"{_NAME}++(?:\s++{_NAME}++)*+")
 class SenderCheck:
     """All sender rules in one table: a lookup for each label of a domain, however many patterns there are."""
 
-    def __init__(self, criteria: Iterable[tuple[int, SenderCondition]]) -> None:
+    def __init__(self, criteria: Iterable[tuple[int, SenderCondition]], lists: Lists | None = None) -> None:
         """`criteria`: number and condition. ValueError for a pattern that is none."""
-        self._addresses: dict[str, list[int]] = {}
-        self._domains: dict[str, list[int]] = {}
-        self._below: dict[str, list[int]] = {}
+        self._addresses, self._domains, self._below = Table(), Table(), Table()
+        listed = lists or Lists()
         for criterion, condition in criteria:
-            for pattern in condition.patterns:
+            for pattern in itertools.chain(condition.patterns, listed.values(condition.lists, ListKind.SENDERS)):
                 self._add(criterion, pattern.strip())
 
     def _add(self, criterion: int, pattern: str) -> None:
         local_part, at, domain = pattern.rpartition("@")
         if at and local_part:
             key = _normalise(local_part, normalise_domain(domain))
-            self._addresses.setdefault(key, []).append(criterion)
+            self._addresses.add(key, criterion)
             return
         normalised = normalise_pattern(domain)
         if normalised.startswith("*."):
-            self._below.setdefault(normalised[2:], []).append(criterion)
+            self._below.add(normalised[2:], criterion)
         else:
-            self._domains.setdefault(normalised, []).append(criterion)
+            self._domains.add(normalised, criterion)
 
     def check(self, reverse_path: str, from_fields: Sequence[str]) -> Iterator[Hit]:
         """Hits on the envelope first, then on From:."""
@@ -74,14 +75,14 @@ class SenderCheck:
             domain = normalise_domain(written)
         except ValueError:
             domain = written.casefold()
-        yield from self._addresses.get(_normalise(local_part, domain), ())
-        yield from self._domains.get(domain, ())
+        yield from self._addresses.get(_normalise(local_part, domain))
+        yield from self._domains.get(domain)
         rest = domain
         while self._below:
             _, dot, rest = rest.partition(".")
             if not dot:
                 return
-            yield from self._below.get(rest, ())
+            yield from self._below.get(rest)
 
 
 def _addresses(field_value: str) -> Iterator[tuple[str, str]]:

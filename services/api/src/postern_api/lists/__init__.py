@@ -1,0 +1,1 @@
+"""Named lists: values that rules share."""
