@@ -6,6 +6,7 @@ import enum
 
 import msgspec
 
+from postern_core.changes import Change
 from postern_core.contract import Version, written
 from postern_core.policy.conditions import Condition
 from postern_core.policy.domains import RelayDomain
@@ -33,6 +34,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     forward_to: str = ""  # with action forward
     unless: Condition | None = None
     mode: RuleMode = RuleMode.ON
+    changes: tuple[Change, ...] = ()  # of a message that goes on, and who else hears of it
 
 
 class ScreeningPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,3 +50,5 @@ class ScreeningPolicy(msgspec.Struct, frozen=True, kw_only=True):
     excerpts: bool = True  # what matched may be stored with the verdict
     archive: bool = False  # a copy of each message that was screened goes to ARCHIVE
     engines: Engines = Engines()
+    hostname: str = ""  # ours, in notices
+    postmaster: str = ""  # who writes notices, and gets those without an address; "": postmaster at the hostname
