@@ -7,7 +7,7 @@ message that does not parse is still searched: by its reverse-path, by the From:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,8 +42,11 @@ class Inspection:
             self.message = None
             self.defects = (Defect("1", f"the message does not parse: {error}"),)
         self._first: dict[int, Hit] = {}
+        self._places: dict[int, dict[str, None]] = {}  # of criteria that attachments are stripped for: every part
         for hit in self._searched():
             self._first.setdefault(hit.criterion, hit)
+            if hit.criterion in ruleset.stripping:
+                self._places.setdefault(hit.criterion, {})[hit.part] = None
 
     @property
     def found(self) -> frozenset[int]:
@@ -119,6 +122,11 @@ class Inspection:
     def everywhere(self) -> Iterator[Hit]:
         """Every place at which a criterion that is searched for holds: the message is searched once more."""
         return self._searched()
+
+    def places(self, criterion: int) -> Iterable[str]:
+        """The parts in which it holds: all of them where an attachment may be stripped for it, else the first."""
+        first = self._first.get(criterion)
+        return self._places.get(criterion) or (() if first is None else (first.part,))
 
     def _searched(self) -> Iterator[Hit]:
         """All hits in the order of the message: envelope, header fields, then part by part."""
