@@ -19,6 +19,7 @@ class Action(enum.StrEnum):
     HOLD = "hold"  # keep it in QUARANTINE until somebody decides
     FORWARD = "forward"  # send it to another address instead of its recipients
     ALLOW = "allow"  # let it pass, whatever later rules say
+    CONTINUE = "continue"  # note the rule's changes and let later rules decide
 
 
 class Decision(enum.StrEnum):
@@ -89,6 +90,20 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = ()  # inside an archive: the part's name, then those of its members down to the place, controls removed
     excerpt: str = ""  # at most 72 characters of what matched, controls removed
     monitored: bool = False  # the rule only records what it would do
+    continued: bool = False  # the rule changed something and let later rules decide
+
+
+class ChangeMade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One change of a rule that matched, and what became of it."""
+
+    kind: str  # `changes.ChangeKind`; another version may know more of them
+    rule_id: str = ""  # empty: Postern's own, as a field that says what could not be scanned
+    rule_name: str = ""
+    part: str = ""  # that was stripped, or got the disclaimer
+    address: str = ""  # of a copy or a notice
+    detail: str = ""  # one sentence for an administrator: what was done, or why not
+    skipped: bool = False  # it was not done, for the reason in `detail`
+    monitored: bool = False  # the rule only records what it would do
 
 
 class EngineAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -116,6 +131,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     answers: tuple[EngineAnswer, ...] = ()  # of the engines that were asked
     unscanned: tuple[Engine, ...] = ()  # engines that failed, and without which the message passes by policy
     obstacles: tuple[Obstacle, ...] = ()  # what could not be screened, whatever was decided; the first of each kind, then others
+    changes: tuple[ChangeMade, ...] = ()  # of all rules that matched, up to the one that decided, in their order
 
     @property
     def was_screened(self) -> bool:
@@ -126,7 +142,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def deciding(self) -> Finding | None:
         """The first finding of the rule that decided; None when no rule did."""
-        return next((finding for finding in self.findings[:1] if not finding.monitored), None)
+        return next((finding for finding in self.findings[:1] if not (finding.monitored or finding.continued)), None)
 
 
 class HeldMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -21,6 +21,7 @@ from postern_core.accounts import (
 from postern_core.alerts import AlertRaised
 from postern_core.archive import ArchivedMessage
 from postern_core.authentication import Method, MethodResult, Result
+from postern_core.changes import AddDisclaimer, AddHeader, CopyTo, Notify, RemoveHeader, StripAttachments, TagSubject
 from postern_core.control import (
     BadmailPage,
     BadmailRow,
@@ -146,6 +147,7 @@ from postern_core.sessions import (
 from postern_core.trial import TrialAnswer, TrialMessage, TrialPlace, TrialRequest, Tried, TriedShare
 from postern_core.verdict import (
     Action,
+    ChangeMade,
     Decision,
     Engine,
     EngineAnswer,
@@ -206,6 +208,16 @@ VERDICT = Verdict(
     forward_to="abuse@relay.example",
     detail="rule no programs",
     screening_ms=1.25,
+)
+CHANGED_VERDICT = Verdict(
+    revision=42,
+    decision=Decision.PASS,
+    findings=(Finding(rule_id="r8", rule_name="tagged", part="envelope", continued=True),),
+    changes=(
+        ChangeMade(kind="strip-attachments", rule_id="r8", rule_name="tagged", part="2", detail="a.exe was removed"),
+        ChangeMade(kind="add-disclaimer", rule_id="r8", rule_name="tagged", detail="the message is signed", skipped=True),
+        ChangeMade(kind="copy-to", rule_id="r9", rule_name="watched", address="audit@relay.example", monitored=True),
+    ),
 )
 DOMAINS = (RelayDomain(pattern="relay.example", route="main"), RelayDomain(pattern="*.far.example", accept=False))
 
@@ -302,6 +314,7 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
         ),
         b"\r\n",
     ),
+    "held-message-1-changes.mail": (HeldMessage(envelope=STOWED, verdict=CHANGED_VERDICT), b""),
     "badmail-1.mail": (
         Badmail(job=JOB, recipients=JOB.recipients, reason="there is nobody to tell", last_reply="550 5.1.1 no such user"),
         MAIL,
@@ -643,6 +656,30 @@ PLAIN: dict[str, msgspec.Struct] = {
             NamedList(name="networks", kind=ListKind.NETWORKS, text="192.0.2.0/24"),
             NamedList(name="users", kind=ListKind.USERS, text="ann"),
         ),
+    ),
+    "screening-policy-1-changes.json": ScreeningPolicy(
+        revision=42,
+        rules=(
+            Rule(
+                id="r1",
+                name="changed",
+                condition=MalformedCondition(),
+                action=Action.CONTINUE,
+                changes=(
+                    TagSubject(text="[odd]"),
+                    RemoveHeader(name="X-Spam"),
+                    AddHeader(name="X-Spam", value="yes"),
+                    StripAttachments(),
+                    StripAttachments(every=True),
+                    AddDisclaimer(text="from outside", html="<p>from outside</p>"),
+                    CopyTo(address="audit@relay.example"),
+                    Notify(address="admin@relay.example"),
+                    Notify(),
+                ),
+            ),
+        ),
+        hostname="mx.relay.example",
+        postmaster="postmaster@relay.example",
     ),
     "screening-policy-1.json": ScreeningPolicy(
         revision=42,

@@ -20,7 +20,7 @@ from typing import Final
 
 from postern_core.envelope import Envelope, Recipient
 from postern_core.ids import QueueId
-from postern_delivery.dsn_fields import ascii_line, field, line, part
+from postern_core.mail_text import ascii_line, field, line, part
 from postern_delivery.dsn_original import header_of, original_part
 from postern_delivery.outcome import RecipientResult, Results
 from postern_smtp.utf8_address import from_unitext, from_xtext, to_seven_bit

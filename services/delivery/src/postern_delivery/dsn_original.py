@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from postern_core.envelope import Envelope
-from postern_delivery.dsn_fields import part, quoted_printable
+from postern_core.mail_text import part, quoted_printable
 
 _MAX_HEADER_BYTES: Final = 64 * 1024  # of the original that are returned
 

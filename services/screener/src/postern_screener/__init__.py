@@ -1,4 +1,4 @@
-"""The screener: inspects each accepted message and passes, deletes, holds or forwards it.
+"""The screener: inspects each accepted message and passes (changed, where rules ask for it), deletes, holds or forwards it.
 
     worker.py      pulls a message, has it inspected, carries the verdict out, lets go
     mime.py        bytes → part tree      defects.py: where other readers may see another
@@ -7,6 +7,8 @@
     checks/        one file a rule family: message → hits      ruleset.py: policy → compiled checks
     deciding.py    hits and answers → which rule decides, and who has to be asked      screening.py   → verdict
     engines/       clamd, rspamd and YARA: clients, answers, health      waiting.py: mail that waits for one
+    changing.py    rules that matched → edits of the message: changes/ has one file a step
+    companions.py  copies and notices beside it      notice.py: what a notice says
     actions.py     verdict → publish      sandbox.py: the same inspection in a child that may die
     postern_core.workers  several worker processes
 

@@ -1,10 +1,11 @@
 """Verdict → publish: what each decision writes, and in which order.
 
+What goes beside a message (copies, notices: `companions.py`) goes to OUTBOUND before the message itself comes to an end.
 Everything here is durable when `carry_out` returns, and only then may the caller let go of the input. All outputs have ids that derive
 from the message, so that a second run over a redelivered message is recognised; a stored body is given away last, because whoever takes it
 may delete it as soon as it is done.
-    pass     a job for each route: OUTBOUND; those of a batch that take the same route stay together, but for what passes unscanned: it has
-             header fields that say so in front, and a body of its own
+    pass     a job for each route: OUTBOUND; those of a batch that take the same route stay together. One that is changed has bytes of its own: the
+             stored body as received goes when the input has been let go (`let_go`), since before that a redelivery would look for it
     hold     QUARANTINE, then dispositions `held`
     delete   dispositions `deleted`, then the stored body goes
     forward  a new message: OUTBOUND, then dispositions `forwarded` that name it, then the stored body goes
@@ -35,14 +36,17 @@ from postern_core.disposition import Disposition, DispositionKind
 from postern_core.envelope import Envelope, Gate, Recipient, frame
 from postern_core.ids import QueueId, derived_queue_id
 from postern_core.job import Job
-from postern_core.policy.domains import normalise_domain
 from postern_core.verdict import Decision, HeldMessage, Verdict
+from postern_screener.changes.edits import Edit, apply
+from postern_screener.changes.fields import on_top
+from postern_screener.companions import Companion, companions, redirected, redirecting_header
 from postern_screener.ruleset import Ruleset
-from postern_screener.screening import FORWARDED_BY_FIELD, ORIGINAL_RECIPIENTS_FIELD, Screened
+from postern_screener.screening import FORWARDED_BY_FIELD, Screened
 from postern_screener.unscannable import header_fields
 
 _LARGEST_BATCH: Final = 4 * MOST_OCTETS  # octets; a job names its recipients twice
 UNSCANNED_FIELD: Final = "X-Postern-Unscanned"
+_THREAD_OVER: Final = 1024 * 1024  # octets; copying more takes as long as screening many small messages does
 _GENERATION: Final = 0  # of what the screener writes; only a release from quarantine makes another
 
 Body = bytes | memoryview
@@ -68,6 +72,11 @@ class Actions:
 
     async def carry_out(self, judged: Sequence[Judged], ruleset: Ruleset, *, redelivered: bool, batch: str = "") -> None:
         """Do what the verdicts say. `batch` is the key of the batch in which the messages came, "" when there is one that came alone."""
+        # first, since nobody makes them when the message has come to its end
+        await self._accompany(judged, ruleset, redelivered=redelivered)
+        await self._carry_out(judged, ruleset, redelivered=redelivered, batch=batch)
+
+    async def _carry_out(self, judged: Sequence[Judged], ruleset: Ruleset, *, redelivered: bool, batch: str) -> None:
         passed = [each for each in judged if each.screened.verdict.decision is Decision.PASS and not each.screened.outcomes]
         work = [self._carry_out_one(each, ruleset, redelivered=redelivered) for each in judged if each not in passed]
         if passed:
@@ -88,7 +97,7 @@ class Actions:
             await self._write(envelope, DispositionKind.DELETED, verdict)
             await self._bodies.delete(envelope)
         else:
-            await self._forward(envelope, judged.body, verdict, ruleset, redelivered=redelivered)
+            await self._forward(judged, ruleset, redelivered=redelivered)
 
     async def _split(self, judged: Judged, ruleset: Ruleset, *, redelivered: bool) -> None:
         for share in shares(judged):
@@ -101,10 +110,12 @@ class Actions:
     async def _carry_out_share(self, share: Judged, ruleset: Ruleset, *, redelivered: bool) -> None:
         if redelivered and len(await self.known(share.envelope, "")) == len(share.envelope.recipients):
             return  # an earlier run did it, and was cut short before it could write that down of the whole
-        if share.screened.verdict.decision in (Decision.PASS, Decision.HOLD):
+        screened = share.screened
+        # what is changed is stored as it is then
+        if screened.verdict.decision is Decision.HOLD or (screened.verdict.decision is Decision.PASS and not edits_of(screened)):
             envelope, _ = await self._bodies.stow(share.envelope, share.envelope.id, share.body)
             share = replace(share, envelope=envelope)
-        await self.carry_out([share], ruleset, redelivered=redelivered)
+        await self._carry_out([share], ruleset, redelivered=redelivered, batch="")
 
     async def known(self, envelope: Envelope, batch: str) -> dict[int, DispositionKind]:
         """What an earlier run, or whoever it handed the message to, has written down of each recipient, by `Recipient.n`.
@@ -114,35 +125,41 @@ class Actions:
         """
         return await self._dispositions.known(envelope, batch)
 
+    async def _accompany(self, judged: Sequence[Judged], ruleset: Ruleset, *, redelivered: bool) -> None:
+        for each in judged:
+            for companion in companions(each.envelope, each.body, each.screened, ruleset):
+                await self._send_along(companion, ruleset, redelivered=redelivered)
+
+    async def _send_along(self, companion: Companion, ruleset: Ruleset, *, redelivered: bool) -> None:
+        own = companion.envelope
+        route = ruleset.route_of(own.recipients[0].domain)
+        # is_dsn: when it cannot be delivered it is kept in BADMAIL, and nobody is told
+        job = Job(route=route, envelope=own, recipients=own.recipients, maybe_duplicate=redelivered, is_dsn=True)
+        name = _body_name(job, companion.head)
+        stowed, inline = await self._bodies.stow(own, name, companion.body, head=companion.head)
+        job = msgspec.structs.replace(job, envelope=stowed)
+        await self._publish_job(job, bytes(inline))
+
     async def _pass(self, passed: Sequence[Judged], ruleset: Ruleset, *, redelivered: bool, batch: str) -> None:
         by_route: dict[str, list[tuple[Job, Body]]] = {}
         for each in passed:
-            head = unscanned_field(each.screened.verdict) + header_fields(each.screened.verdict)
-            if head:
-                await self._pass_marked(each, head, ruleset, redelivered=redelivered, batch=batch)
-                continue
             jobs = split_by_route(each.envelope, ruleset, redelivered=redelivered, batch=batch)
+            if edits_of(each.screened):
+                for job, inline in await self._changed(each, jobs):
+                    by_route.setdefault(job.route, []).append((job, inline))
+                continue
             if each.envelope.body is not None:  # it is alone
                 await self._pass_stored(each, jobs)
                 return
             for job in jobs:
                 by_route.setdefault(job.route, []).append((job, each.body))
         for route, batched in by_route.items():
-            if len(batched) == 1:
+            if len(batched) > 1 and any(job.envelope.body is not None for job, _ in batched):
+                await self._publish_each(batched)
+            elif len(batched) == 1:
                 await self._publish_job(*batched[0])
             else:
                 await self._publish_batch(route, batched)
-
-    async def _pass_marked(self, judged: Judged, head: bytes, ruleset: Ruleset, *, redelivered: bool, batch: str) -> None:
-        """With fields in front. A body that was stored is left to the janitor, not deleted: nothing is written down yet by which a second run
-        would know that it is not lost."""
-        size_bytes = len(head) + len(judged.body)
-        envelope = msgspec.structs.replace(judged.envelope, body=None, size_bytes=size_bytes)
-        # of the fields: another policy's would be another body, and what is stored cannot be overwritten
-        digest = hashlib.blake2b(head, digest_size=4).hexdigest()
-        for job in split_by_route(envelope, ruleset, redelivered=redelivered, batch=batch):
-            stowed, inline = await self._bodies.stow(envelope, f"{job.id}-{digest}", judged.body, head=head)
-            await self._publish_job(msgspec.structs.replace(job, envelope=stowed), bytes(inline))
 
     async def _pass_stored(self, judged: Judged, jobs: Sequence[Job]) -> None:
         for job in jobs[1:]:
@@ -150,6 +167,26 @@ class Actions:
             await self._publish_job(msgspec.structs.replace(job, envelope=own), b"")
         # last: from here on the body is this job's, and may be gone before we get to our ack
         await self._publish_job(jobs[0], b"")
+
+    async def _changed(self, judged: Judged, jobs: Sequence[Job]) -> list[tuple[Job, Body]]:
+        """The jobs of a message that is changed, each with its changed bytes or a stored copy of its own."""
+        body = await _as_changed(judged)
+        envelope = msgspec.structs.replace(judged.envelope, size_bytes=len(body), body=None)
+        changed: list[tuple[Job, Body]] = []
+        for job in jobs:
+            own, inline = await self._bodies.stow(envelope, _body_name(job, body), body)
+            changed.append((msgspec.structs.replace(job, envelope=own), bytes(inline)))
+        return changed
+
+    async def let_go(self, judged: Sequence[Judged]) -> None:
+        """Delete stored bodies that nobody has taken over. To be called when the input has been let go; what is left is an orphan (delivery's janitor)."""
+        for each in judged:
+            if each.screened.verdict.decision is Decision.PASS and edits_of(each.screened) and not each.screened.outcomes:
+                await self._bodies.delete(each.envelope)
+
+    async def _publish_each(self, batched: Sequence[tuple[Job, Body]]) -> None:
+        for job, body in batched:
+            await self._publish_job(job, body)
 
     async def _publish_job(self, job: Job, body: Body) -> None:
         subject = outbound_subject(job.route, job.queue_id)
@@ -162,8 +199,7 @@ class Actions:
         payload = frame_batch([(msgspec.json.encode(job), body) for job, body in batched])
         if len(payload) > _LARGEST_BATCH:
             # from a gate that did not count heads: refused by the broker, it would stay in INTAKE for ever
-            for job, body in batched:
-                await self._publish_job(job, body)
+            await self._publish_each(batched)
             return
         await self._bus.publish(OUTBOUND, subject, payload, f"{digest}:outbound")
 
@@ -174,14 +210,15 @@ class Actions:
         await self._bus.publish(QUARANTINE, quarantine_subject(envelope.id), frame(held, inline), msg_id)
         await self._write(envelope, DispositionKind.HELD, screened.verdict)
 
-    async def _forward(self, envelope: Envelope, body: Body, verdict: Verdict, ruleset: Ruleset, *, redelivered: bool) -> None:
+    async def _forward(self, judged: Judged, ruleset: Ruleset, *, redelivered: bool) -> None:
+        envelope, verdict = judged.envelope, judged.screened.verdict
         head = forwarding_header(envelope, verdict)
-        copy = head + body
+        copy = head + await _as_changed(judged)
         forwarded = forwarded_envelope(envelope, verdict.forward_to, len(copy))
         route = ruleset.route_of(forwarded.recipients[0].domain)
         # is_dsn: when it cannot be delivered it is kept in BADMAIL, and the sender is not told where his mail went
         job = Job(route=route, envelope=forwarded, recipients=forwarded.recipients, maybe_duplicate=redelivered, is_dsn=True)
-        stowed, inline = await self._bodies.stow(forwarded, job.id, copy)
+        stowed, inline = await self._bodies.stow(forwarded, _body_name(job, copy) if judged.screened.edits else job.id, copy)
         await self._publish_job(msgspec.structs.replace(job, envelope=stowed), bytes(inline))
         await self._write(envelope, DispositionKind.FORWARDED, verdict, forwarded)
         await self._bodies.delete(envelope)
@@ -209,6 +246,19 @@ class Actions:
         )
 
 
+async def _as_changed(judged: Judged) -> Body:
+    """The message as its edits make it."""
+    body, edits = judged.body, edits_of(judged.screened)
+    if not edits:
+        return body
+    return await asyncio.to_thread(apply, body, edits) if len(body) > _THREAD_OVER else apply(body, edits)
+
+
+def _body_name(job: Job, content: Body) -> str:
+    """What the stored body of a job is called that newer rules may make something else of: it cannot be overwritten, so the digest keeps them apart."""
+    return f"{job.id}-{hashlib.blake2b(content, digest_size=8).hexdigest()}"
+
+
 def shares(judged: Judged) -> list[Judged]:
     """What becomes of a message whose recipients have different verdicts: a message for each share of them. Their ids are the same for each
     attempt to make them, and others when other recipients belong together."""
@@ -220,7 +270,9 @@ def shares(judged: Judged) -> list[Judged]:
         own = msgspec.structs.replace(
             envelope, id=derived_queue_id(envelope.accepted_at, digest), gate=Gate.INTERNAL, recipients=recipients, body=None
         )
-        found.append(Judged(own, judged.body, Screened(verdict=outcome.verdict, subject=judged.screened.subject)))
+        found.append(
+            Judged(own, judged.body, Screened(verdict=outcome.verdict, subject=judged.screened.subject, edits=outcome.edits))
+        )
     return found
 
 
@@ -243,34 +295,21 @@ def forwarded_id(envelope: Envelope, forward_to: str) -> QueueId:
 
 
 def forwarded_envelope(envelope: Envelope, forward_to: str, size_bytes: int) -> Envelope:
-    """The envelope of the copy (OLD-PRODUCT 2.42): new recipient, the sender's reverse-path, none of his DSN wishes."""
-    local_part, _, domain = forward_to.rpartition("@")
-    return Envelope(
-        id=forwarded_id(envelope, forward_to),
-        gate=Gate.INTERNAL,
-        reverse_path=envelope.reverse_path,
-        recipients=(Recipient(n=0, address=f"{local_part}@{normalise_domain(domain)}"),),
-        size_bytes=size_bytes,
-        accepted_at=envelope.accepted_at,
-        client=envelope.client,
-        body_type=envelope.body_type,
-        smtputf8=envelope.smtputf8 or not forward_to.isascii(),
-        requiretls=envelope.requiretls,  # RFC 8689 section 6
-    )
+    """The envelope of the copy that goes to `forward_to` instead of the recipients."""
+    return redirected(envelope, forwarded_id(envelope, forward_to), forward_to, size_bytes)
 
 
 def forwarding_header(envelope: Envelope, verdict: Verdict) -> bytes:
-    """The fields in front of the copy, CRLF at the end of each; one original recipient a line (RFC 5322 section 2.1.1)."""
-    recipients = ",\r\n ".join(_printable([recipient.address for recipient in envelope.recipients]))
-    rule_id = "".join(_printable([verdict.deciding.rule_id])) if verdict.deciding is not None else ""
-    fields = f"{ORIGINAL_RECIPIENTS_FIELD}: {recipients}\r\n{FORWARDED_BY_FIELD}: {rule_id}\r\n"
-    return fields.encode("utf-8")
+    """The fields in front of that copy."""
+    return redirecting_header(envelope, FORWARDED_BY_FIELD, verdict.deciding.rule_id if verdict.deciding is not None else "")
 
 
-def unscanned_field(verdict: Verdict) -> bytes:
-    """The field that goes on top of a message that passes although an engine failed; nothing for any other."""
-    return f"{UNSCANNED_FIELD}: {', '.join(verdict.unscanned)}\r\n".encode() if verdict.unscanned else b""
-
-
-def _printable(texts: Sequence[str]) -> list[str]:
-    return ["".join(character for character in text if character.isprintable()) for text in texts]
+def edits_of(screened: Screened) -> Sequence[Edit]:
+    """What a message that goes on is changed by: edits of rules, and on top fields where it passes although not everything was screened."""
+    verdict = screened.verdict
+    marks: list[Edit] = []
+    if verdict.unscanned:
+        marks.append(on_top([(UNSCANNED_FIELD, ", ".join(verdict.unscanned))]))
+    if fields := header_fields(verdict):
+        marks.append(Edit(0, 0, fields))
+    return (*marks, *screened.edits) if marks else screened.edits

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from postern_core.policy import OnFailure, RuleMode
 from postern_core.policy.matching import CompiledRule
-from postern_core.verdict import Engine
+from postern_core.verdict import Action, Engine
 from postern_screener.engines.answers import Failure, Viruses
 from postern_screener.inspection import Inspection, Share
 
@@ -63,7 +63,7 @@ def decide(share: Share, candidates: Iterable[CompiledRule]) -> Walk:
         if is_on and has_engines and rule.matches(share.is_answered) is None:
             failed = _engines(inspection, rule.undecided(share.is_answered))
             unscanned |= dict.fromkeys(engine for engine in failed if _is_passed(inspection, engine))
-        if matches and is_on:
+        if matches and is_on and rule.rule.action is not Action.CONTINUE:
             walk.deciding = rule
     if not walk.is_over and inspection.ruleset.policy.engines.clamd.enabled:
         _look_for_viruses(inspection, walk, asks, unscanned)

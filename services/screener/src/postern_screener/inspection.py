@@ -39,6 +39,7 @@ _KIND_OF: Final = {
     ObstacleKind.DAMAGED: Unscannable.MALFORMED,
     ObstacleKind.MULTI_VOLUME: Unscannable.INCOMPLETE,
 }  # all others are limits
+_NOTHING_DONE: Final[frozenset[int]] = frozenset()
 _MALFORMED: Final = (Unscannable.MALFORMED, Unscannable.INCOMPLETE)  # what the condition asks for
 
 
@@ -51,7 +52,8 @@ class Inspection:
         self.ruleset = ruleset
         self._answers = answers
         self._yara: YaraAnswer | None = None
-        self.message = unpack(read_message(body), len(body), in_texts=ruleset.looks_into_texts)
+        self.tree = read_message(body)  # MIME alone: what is cut out of the message is found by it
+        self.message = unpack(self.tree, len(body), in_texts=ruleset.looks_into_texts)
         self.defects = self.message.defects
         self._text_read = 0  # octets of text that took decoding
         self._surface: list[Hit] | None = None
@@ -60,7 +62,8 @@ class Inspection:
         self._several: dict[int, dict[int, Hit]] = {}  # of criteria that ask for several values: value → where it is
         self._facts: Facts | None = None
         self._absent: set[int] = set()  # of the criteria about facts, those that were looked at and do not hold
-        self._keep(self._searched(self._first))
+        self._places: dict[int, dict[str, None]] = {}  # of criteria that attachments are stripped for: every part
+        self._keep(self._searched(self._first if not ruleset.stripping else _NOTHING_DONE))
 
     @property
     def found(self) -> frozenset[int]:
@@ -171,6 +174,8 @@ class Inspection:
     def _keep(self, hits: Iterable[Hit]) -> None:
         at_least = self.ruleset.keywords.at_least
         for hit in hits:
+            if hit.criterion in self.ruleset.stripping:
+                self._places.setdefault(hit.criterion, {})[hit.part] = None
             if hit.criterion in at_least:
                 self._count(hit, at_least[hit.criterion])
             else:
@@ -209,6 +214,11 @@ class Inspection:
         yield from self._surface or ()
         if self._looked is not None:
             yield from self._looked.hits
+
+    def places(self, criterion: int) -> Iterable[str]:
+        """The parts in which it holds: all of them where an attachment may be stripped for it, else the first."""
+        first = self._first.get(criterion)
+        return self._places.get(criterion) or (() if first is None else (first.part,))
 
     def _searched(self, done: Container[int]) -> Iterator[Hit]:
         """All hits in the order of the message: envelope, header fields, then part by part. Of criteria in `done`, which may grow meanwhile,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 
 from postern_core.bus.topology import checked_route_name
+from postern_core.changes import CopyTo, Notify, StripAttachments, check_changes
 from postern_core.policy import (
     ENGINE_OF,
     AttachmentCondition,
@@ -65,6 +66,7 @@ class Ruleset:
         self.yara = Yara(policy.engines.yara) if policy.engines.yara.enabled else None
         facts = {n: look_of(c) for c, n in numbers.items()}
         self.facts = {n: look for n, look in facts.items() if look is not None}
+        self.stripping = frozenset(n for each in self.rules if _strips(each.rule) for n in each.condition.criteria())
         self._routes = DomainTable((domain.pattern, domain.route or policy.default_route) for domain in policy.relay_domains)
         self.compiled_in_s = time.perf_counter() - started
 
@@ -98,7 +100,8 @@ def compile_policy(policy: ScreeningPolicy) -> Ruleset:
 
 def _check_rule(rule: Rule, enabled: frozenset[Engine]) -> None:
     if rule.action is Action.FORWARD:
-        _check_forward(rule)
+        _check_address(rule, rule.forward_to, "forward to")
+    _check_changes(rule)
     for condition in (rule.condition, rule.unless):
         if condition is None:
             continue
@@ -124,8 +127,25 @@ def _check_limits(policy: ScreeningPolicy) -> None:
         checked_route_name(route)
 
 
-def _check_forward(rule: Rule) -> None:
-    local_part, at, domain = rule.forward_to.rpartition("@")
-    if not at or not local_part or any(character.isspace() or not character.isprintable() for character in rule.forward_to):
-        raise ValueError(f"rule {rule.name!r}: {rule.forward_to!r} is no address to forward to")
+def _check_changes(rule: Rule) -> None:
+    try:
+        check_changes(rule.changes, rule.action)
+    except ValueError as error:
+        raise ValueError(f"rule {rule.name!r}: {error}") from error
+    for change in rule.changes:
+        if isinstance(change, CopyTo):
+            _check_address(rule, change.address, "copy to")
+        elif isinstance(change, Notify) and change.address:
+            _check_address(rule, change.address, "notify")
+
+
+def _strips(rule: Rule) -> bool:
+    """Whether what matters is where the rule matches, and not only that it does."""
+    return any(isinstance(change, StripAttachments) and not change.every for change in rule.changes)
+
+
+def _check_address(rule: Rule, address: str, purpose: str) -> None:
+    local_part, at, domain = address.rpartition("@")
+    if not at or not local_part or any(character.isspace() or not character.isprintable() for character in address):
+        raise ValueError(f"rule {rule.name!r}: {address!r} is no address to {purpose}")
     normalise_domain(domain)

@@ -17,6 +17,8 @@ from postern_core.envelope import Envelope
 from postern_core.policy import OnVirus, Rule, RuleMode
 from postern_core.policy.matching import CompiledRule
 from postern_core.verdict import MOST_CRITERIA, Action, Decision, Engine, Finding, HoldReason, Verdict
+from postern_screener.changes.edits import Edit
+from postern_screener.changing import Changer
 from postern_screener.checks.hit import Hit, at_start
 from postern_screener.deciding import Blocked, Walk, decide
 from postern_screener.engines.answers import NOBODY_ASKED, Answers, told
@@ -39,11 +41,12 @@ _DECISION_OF: Final = {
 }
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is to be done for some of the recipients."""
 
     recipients: tuple[int, ...]  # `Recipient.n`
     verdict: Verdict
+    edits: tuple[Edit, ...] = ()  # what a message that goes on is changed by
 
 
 class Screened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,6 +54,7 @@ class Screened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     verdict: Verdict
     subject: str = ""
+    edits: tuple[Edit, ...] = ()  # what it is changed by where it goes on
     outcomes: tuple[Outcome, ...] = ()  # where rules differ between recipients; `verdict` is then that of the first
     asks: tuple[Engine, ...] = ()  # daemons whose answers the verdict depends on: until they are given, it is to hold
     deferral: str = (
@@ -71,6 +75,7 @@ def screen(envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers =
     return Screened(
         verdict=outcomes[0].verdict,
         subject=subject,
+        edits=outcomes[0].edits if len(outcomes) == 1 else (),
         outcomes=outcomes if len(outcomes) > 1 else (),
         deferral=next((walk.blocked.reason for _, walk in walks if walk.blocked is not None and walk.blocked.may_wait), ""),
     )
@@ -80,21 +85,25 @@ def _outcomes(inspection: Inspection, walks: Sequence[tuple[Share, Walk]]) -> tu
     """Those recipients together for whom the same is to be done."""
     found: dict[tuple[str, bytes, Verdict], Outcome] = {}
     answers = tuple(told(engine, answer) for engine, answer in inspection.answers)
+    changer = Changer()
     for share, walk in walks:
-        verdict = _verdict(share, walk)
+        verdict, edits = changer.with_changes(share, walk, _verdict(share, walk))
         if answers:
             unscanned = walk.unscanned if verdict.decision is Decision.PASS else ()
             verdict = msgspec.structs.replace(verdict, answers=answers, unscanned=unscanned)
         # where all pass it does not matter which rule allowed it
         decided_by = verdict.deciding.rule_id if verdict.deciding is not None and verdict.decision is not Decision.PASS else ""
         # … unless one passes with a field that says what was not screened, and the other without
-        plain = msgspec.structs.replace(verdict, findings=(), detail="", criteria=(), criteria_cut=False, unasked=())
-        same = (decided_by, header_fields(verdict), plain)
+        changes = tuple(made for made in verdict.changes if not made.monitored)
+        alike = msgspec.structs.replace(
+            verdict, findings=(), detail="", criteria=(), criteria_cut=False, unasked=(), changes=changes
+        )
+        same = (decided_by, header_fields(verdict), alike)
         earlier = found.get(same)
         numbers = tuple(recipient.n for recipient in share.recipients)
         if earlier is not None:
             numbers, verdict = tuple(sorted((*earlier.recipients, *numbers))), earlier.verdict
-        found[same] = Outcome(recipients=numbers, verdict=verdict)
+        found[same] = Outcome(recipients=numbers, verdict=verdict, edits=edits)
     return tuple(found.values())
 
 
@@ -168,6 +177,7 @@ def _finding(hit: Hit, rule: Rule) -> Finding:
         chain=tuple(one_line(name, CHAIN_CHARACTERS) for name in hit.chain),
         excerpt=one_line(place.excerpt, EXCERPT_CHARACTERS),
         monitored=rule.mode is RuleMode.MONITOR,
+        continued=rule.action is Action.CONTINUE,
     )
 
 
@@ -229,4 +239,5 @@ def to_be_kept(screened: Screened, ruleset: Ruleset) -> Screened:
 
 def _without_text(verdict: Verdict) -> Verdict:
     findings = tuple(msgspec.structs.replace(finding, excerpt="", chain=()) for finding in verdict.findings)
-    return msgspec.structs.replace(verdict, findings=findings)
+    changes = tuple(msgspec.structs.replace(made, detail="") for made in verdict.changes)  # names of attachments
+    return msgspec.structs.replace(verdict, findings=findings, changes=changes)

@@ -29,9 +29,10 @@ from postern_core.envelope import Envelope
 from postern_core.errors import TransientError
 from postern_core.events import EventKind
 from postern_core.ids import QueueId
-from postern_core.verdict import Decision, HoldReason, Verdict
+from postern_core.verdict import ChangeMade, Decision, HoldReason, Verdict
 from postern_screener.actions import Actions, Judged, shares
 from postern_screener.archive import Archive
+from postern_screener.companions import companions
 from postern_screener.engines.answers import NOBODY_ASKED, Answers
 from postern_screener.engines.asking import EngineDesk
 from postern_screener.ruleset import Ruleset
@@ -55,6 +56,7 @@ _HELD: Final = frozenset({DispositionKind.HELD, DispositionKind.RELEASED})
 _HANDED_ON: Final = frozenset(
     {DispositionKind.DELIVERED, DispositionKind.BOUNCED, DispositionKind.EXPIRED, DispositionKind.BADMAIL}
 )
+_TOLD_CHARACTERS: Final = 500  # of all changes of a message, in its trace
 _MAX_REMEMBERED: Final = 10_000  # convictions; the oldest go first
 
 Inspect = Callable[[Envelope, bytes, Ruleset, Answers], Screened]
@@ -133,6 +135,8 @@ class Worker:
         judged = [each for each in found.judged if each not in waiting]
         await self._actions.carry_out(judged, ruleset, redelivered=delivered.repeated, batch=batch)
         for each in judged:
+            for companion in companions(each.envelope, each.body, each.screened, ruleset):
+                self._tell_accepted(companion.envelope, each.envelope.id)
             for share in shares(each):
                 self._tell_accepted(share.envelope, each.envelope.id)
                 self._tell(share.envelope, share.screened.verdict)
@@ -152,6 +156,7 @@ class Worker:
         else:
             self._waiting.end(envelope.id for envelope, _ in members)
             await delivered.ack()
+            await self._actions.let_go(judged)
         self._keep_copies(judged, ruleset)
 
     def _keep_copies(self, judged: Sequence[Judged], ruleset: Ruleset) -> None:
@@ -327,6 +332,8 @@ class Worker:
             fields["unscannable"] = ",".join(dict.fromkeys(obstacle.kind.value for obstacle in verdict.obstacles))
         if verdict.decision is not Decision.PASS or verdict.obstacles:
             fields["detail"] = verdict.detail
+        if verdict.changes:
+            fields["changes"] = "; ".join(map(told_change, verdict.changes))[:_TOLD_CHARACTERS]
         # of an ordinary message nothing matched: there is no more to tell
         more = verdict if verdict.findings or verdict.criteria or verdict.obstacles else None
         self._events.tell(envelope.id, EventKind.SCREENED, verdict=more, **fields)
@@ -360,8 +367,14 @@ def _without_split_off(found: Judged) -> Judged:
     left = tuple(r.n for r in found.envelope.recipients if found.known.get(r.n) is not DispositionKind.SPLIT)
     if screened.outcomes or len(left) == len(found.envelope.recipients):
         return found
-    outcomes = (Outcome(recipients=left, verdict=screened.verdict),)
+    outcomes = (Outcome(recipients=left, verdict=screened.verdict, edits=screened.edits),)
     return replace(found, screened=msgspec.structs.replace(screened, outcomes=outcomes))
+
+
+def told_change(made: ChangeMade) -> str:
+    """A change in a few words: `tag-subject`, `strip-attachments 2`, `add-disclaimer (skipped)`."""
+    words = (made.kind, made.part, made.address, "(monitored)" * made.monitored, "(skipped)" * made.skipped)
+    return " ".join(word for word in words if word)
 
 
 def _held(ruleset: Ruleset, reason: HoldReason, detail: str) -> Verdict:

@@ -6,6 +6,7 @@ import enum
 
 import msgspec
 
+from postern_core.changes import Change
 from postern_core.contract import Version, written
 from postern_core.policy.conditions import Condition
 from postern_core.policy.domains import RelayDomain
@@ -35,6 +36,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     forward_to: str = ""  # with action forward
     unless: Condition | None = None
     mode: RuleMode = RuleMode.ON
+    changes: tuple[Change, ...] = ()  # of a message that goes on, and who else hears of it
 
 
 class ScreeningPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,3 +54,5 @@ class ScreeningPolicy(msgspec.Struct, frozen=True, kw_only=True):
     archive: bool = False  # a copy of each message that was screened goes to ARCHIVE
     engines: Engines = Engines()
     unscannable: UnscannablePolicy = UnscannablePolicy()
+    hostname: str = ""  # ours, in notices
+    postmaster: str = ""  # who writes notices, and gets those without an address; "": postmaster at the hostname

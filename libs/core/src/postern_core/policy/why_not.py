@@ -34,6 +34,7 @@ from postern_core.policy.conditions import (
 from postern_core.policy.expressions import Truth, expression
 from postern_core.policy.matching import CompiledRule, NumberedRules, is_lazy
 from postern_core.policy.screening import Rule, RuleMode
+from postern_core.verdict import Action
 
 _SHOWN_VALUES: Final = 3
 _SHOWN_CHARACTERS: Final = 60  # of each value
@@ -50,6 +51,7 @@ class Outcome(enum.StrEnum):
 
     DECIDED = "decided"  # the first in mode on that matched
     MATCHED = "matched"  # it would have decided, had an earlier one not
+    CONTINUED = "continued"  # it matched, made its changes, and let later ones decide
     MONITORED = "monitored"  # it matched, and only records that
     EXCEPTED = "excepted"  # its condition held, and so did its exception
     FAILED = "failed"  # its condition did not hold
@@ -103,7 +105,9 @@ def _outcome(compiled: CompiledRule, truth: Truth, numbered: NumberedRules, *, d
     if matches:
         if rule.mode is RuleMode.MONITOR:
             return RuleOutcome(rule, Outcome.MONITORED)
-        return RuleOutcome(rule, Outcome.MATCHED if decided else Outcome.DECIDED)
+        if decided:
+            return RuleOutcome(rule, Outcome.MATCHED)
+        return RuleOutcome(rule, Outcome.CONTINUED if rule.action is Action.CONTINUE else Outcome.DECIDED)
     if compiled.condition.judge(truth) is not False and rule.unless is not None:
         return RuleOutcome(rule, Outcome.EXCEPTED, "unless", f"the exception holds: {in_words(rule.unless)}")
     path, failed = _first_failed(rule.condition, truth, numbered, "condition")

@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue
 
 from postern_api.fields import Body, examples
 from postern_core.policy.why_not import RuleOutcome
-from postern_core.verdict import Finding, Verdict
+from postern_core.verdict import ChangeMade, Finding, Verdict
 
 FINDING: dict[str, JsonValue] = {
     "rule_id": "r-1a2b3c4d",
@@ -69,13 +69,39 @@ class FindingView(Body):
         )
 
 
+class ChangeView(Body):
+    """A change of a rule that matched, and what became of it."""
+
+    kind: str = Field(description="As in a rule's `changes`.")
+    rule_id: str
+    rule_name: str
+    part: str = Field(description="That was stripped, or got the disclaimer.")
+    address: str = Field(description="Of a copy or a notice.")
+    detail: str = Field(description="What was done, or why not; empty where no excerpts are kept.")
+    skipped: bool
+    monitored: bool
+
+    @classmethod
+    def of(cls, made: ChangeMade) -> ChangeView:
+        return cls(
+            kind=made.kind,
+            rule_id=made.rule_id,
+            rule_name=made.rule_name,
+            part=made.part,
+            address=made.address,
+            detail=made.detail,
+            skipped=made.skipped,
+            monitored=made.monitored,
+        )
+
+
 class RuleOutcomeView(Body):
     """What came of one rule."""
 
     rule_id: str
     rule_name: str
     outcome: str = Field(
-        description="`decided`; `matched`: an earlier rule had decided; `monitored`; `failed`: its condition did not hold; `excepted`: its exception held; "
+        description="`decided`; `continued`: its changes were made; `matched`: an earlier rule had decided; `monitored`; `failed`: its condition did not hold; `excepted`: its exception held; "
         "`unknown`: it depends on something that was not asked."
     )
     path: str = Field(description="The condition that kept it from matching, by its place in the rule.")
@@ -105,6 +131,7 @@ class VerdictView(Body):
     detail: str
     screening_ms: float = Field(description="Milliseconds from the message at hand to the verdict.")
     findings: list[FindingView] = Field(description="Those of the rule that decided first; at most 20.")
+    changes: list[ChangeView] = Field(default=[], description="Of all rules up to the one that decided, in their order.")
 
     @classmethod
     def of(cls, verdict: Verdict) -> VerdictView:
@@ -116,6 +143,7 @@ class VerdictView(Body):
             detail=verdict.detail,
             screening_ms=round(verdict.screening_ms, 3),
             findings=[FindingView.of(finding) for finding in verdict.findings],
+            changes=[ChangeView.of(made) for made in verdict.changes],
         )
 
 

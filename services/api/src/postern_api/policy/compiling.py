@@ -93,6 +93,8 @@ def compile_policy(snapshot: Snapshot, revision: int) -> Compiled | None:
             archive=general.archive,
             unscannable=snapshot.unscannable,
             engines=snapshot.engines,
+            hostname=general.hostname,
+            postmaster=general.postmaster,
         ),
         delivery=DeliveryPolicy(
             revision=revision,
@@ -144,6 +146,7 @@ def _rule(rule: RuleObject, within: RuleSetObject) -> Rule:
         forward_to=rule.forward_to,
         unless=rule.unless,
         mode=RuleMode.MONITOR if rule.monitor or within.monitor else RuleMode.ON,
+        changes=rule.changes,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from postern_api.alerts.objects import AlertPolicy
+from postern_core.changes import Change
 from postern_core.envelope import Gate
 from postern_core.policy import (
     Condition,
@@ -54,6 +55,7 @@ class RuleObject(msgspec.Struct, frozen=True, kw_only=True):
     unless: Condition | None = None
     forward_to: str = ""
     rule_set: str = ""  # its name; "": for all mail
+    changes: tuple[Change, ...] = ()
 
 
 class RuleSetObject(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, FailFast, Field, JsonValue
 
 from postern_api.fields import Body, Line, Name, examples
 from postern_api.policy.objects import RuleObject
+from postern_api.rules.changes import ChangeBody, Changes, shown_change
 from postern_api.rules.conditions import ConditionBody, shown_condition
 from postern_core.verdict import Action
 
@@ -41,6 +42,16 @@ _EXAMPLES: list[JsonValue] = [
         "unless": {"type": "sender", "patterns": ["partner.example"]},
         "action": "delete",
     },
+    {
+        "name": "macros are taken out",
+        "condition": {"type": "attachment", "match": "extension", "values": ["docm", "xlsm"]},
+        "action": "continue",
+        "changes": [
+            {"type": "strip-attachments"},
+            {"type": "tag-subject", "text": "[stripped]"},
+            {"type": "copy-to", "address": "security@example.com"},
+        ],
+    },
 ]
 Mode = Literal["off", "monitor", "on"]
 
@@ -55,10 +66,14 @@ class RuleBody(Body):
     condition: ConditionBody
     unless: ConditionBody | None = Field(default=None, description="The rule does not match a message of which this holds.")
     action: Action = Field(
-        description="`delete`, `hold` in quarantine, `forward` to `forward_to` instead of its recipients, or `allow`: pass, whatever later rules say."
+        description="`delete`, `hold` in quarantine, `forward` to `forward_to` instead of its recipients, `allow`: pass, whatever later rules say, or `continue`: make the changes, and let later rules decide."
     )
     forward_to: Line = Field(default="", description="Address, with action `forward`.")
     rule_set: Line = Field(default="", description="Name of the rule set that it is in; empty: it is for all mail.")
+    changes: Changes = Field(
+        default=[],
+        description="What is done to a message that goes on, in this order. With `delete` and `hold`: `copy-to` and `notify` only.",
+    )
     id: str | None = Field(default=None, max_length=64, description="As shown; ignored here.")
 
 
@@ -75,6 +90,7 @@ class RuleView(Body):
             "action": "hold",
             "forward_to": "",
             "rule_set": "",
+            "changes": [{"type": "notify", "address": "security@example.com"}],
         }
     )
 
@@ -86,6 +102,7 @@ class RuleView(Body):
     action: Action
     forward_to: str
     rule_set: str
+    changes: list[ChangeBody]
 
     @classmethod
     def of(cls, rule: RuleObject) -> RuleView:
@@ -98,6 +115,7 @@ class RuleView(Body):
             action=rule.action,
             forward_to=rule.forward_to,
             rule_set=rule.rule_set,
+            changes=[shown_change(change) for change in rule.changes],
         )
 
 

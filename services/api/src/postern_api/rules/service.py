@@ -10,6 +10,7 @@ import msgspec
 from postern_api.errors import ConflictError, InvalidError, NotFoundError
 from postern_api.policy.addresses import checked_address
 from postern_api.policy.objects import RuleObject, Snapshot
+from postern_api.rules.changes import checked_changes
 from postern_api.rules.conditions import checked_condition
 from postern_api.rules.schemas import RuleBody
 from postern_core.verdict import Action
@@ -29,7 +30,7 @@ def checked_rule_id(rule_id: str) -> str:
 
 
 def rule_from(body: RuleBody, rule_id: str) -> RuleObject:
-    """InvalidError for a condition that could never match, or an action without its address."""
+    """InvalidError for a condition that could never match, an action without its address, or changes that it cannot make."""
     if body.action is Action.FORWARD:
         if not body.forward_to:
             raise InvalidError("forward_to_missing", "action forward needs the address forward_to")
@@ -48,6 +49,7 @@ def rule_from(body: RuleBody, rule_id: str) -> RuleObject:
         action=body.action,
         forward_to=forward_to,
         rule_set=body.rule_set.strip(),
+        changes=checked_changes(body.changes, body.action),
     )
 
 

@@ -1,7 +1,7 @@
-"""Header fields of a notice, and its parts, as they go on the wire. Pure.
+"""Header fields and text parts of what Postern itself writes, as they go on the wire. Pure.
 
 What came from outside is cleaned here: nothing that could end a line, turn the direction of writing or hide gets into a field. Text is ASCII, or UTF-8
-where the notice may hold it (RFC 6533); a part that holds UTF-8 is quoted-printable where the notice must stay in 7-bit.
+where the mail may hold it (RFC 6533), or in encoded words (RFC 2047); a part that holds UTF-8 is quoted-printable where the mail must stay in 7-bit.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import binascii
 import re
 import textwrap
+from email.header import Header
+
+_ENCODED_WORD_LINE = 76  # RFC 2047 section 2
 
 
 def field(name: str, value: str, *, utf8: bool = False) -> list[str]:
@@ -21,6 +24,19 @@ def field(name: str, value: str, *, utf8: bool = False) -> list[str]:
     if len(lines) > 1 and lines[0] == f"{name}:":
         lines[0:2] = [lines[0] + lines[1]]
     return lines
+
+
+def unstructured_field(name: str, value: str) -> bytes:
+    """A header field of free text with its CRLF, in 7-bit: encoded words where it needs them, folded (RFC 2047, RFC 5322 section 2.2.3)."""
+    if value.isascii() and "=?" not in value:
+        return "".join(f"{each}\r\n" for each in field(name, value)).encode("ascii")
+    return f"{name}: {encoded_words(value, first_line=len(name) + 2)}\r\n".encode("ascii")
+
+
+def encoded_words(text: str, *, first_line: int = 0) -> str:
+    """`text` as encoded words (RFC 2047), folded; `first_line` is how much of the first line is taken."""
+    header = Header(line(text), "utf-8", maxlinelen=_ENCODED_WORD_LINE, header_name="x" * max(first_line - 2, 0))
+    return header.encode(splitchars="", linesep="\r\n")
 
 
 def line(text: str) -> str:
