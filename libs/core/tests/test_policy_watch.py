@@ -13,7 +13,7 @@ from fixtures.broker import Broker
 from postern_core.bus import Bus, PolicyWatch
 from postern_core.bus import policy as policy_module
 from postern_core.bus.permissions import PROVISIONER
-from postern_core.policy import GatePolicy, ScreeningPolicy, Section, encode_section
+from postern_core.policy import GatePolicy, RetrySchedule, Section, encode_section
 
 PATIENCE_S = 20
 Watch = PolicyWatch[GatePolicy, GatePolicy]
@@ -98,9 +98,9 @@ async def test_what_does_not_compile_leaves_the_last_good_one_in_force_and_says_
         for revision, error in ((1, ""), (2, "revision 2 is not for us"), (3, "")):
             await api.kv_put("POLICY", "gates", policy(revision))
             await until(lambda revision=revision, error=error: (watch.error, watch.revision) == (error, 1 if error else revision))
-        await api.kv_put("POLICY", "gates", encode_section(ScreeningPolicy(revision=4)))
+        await api.kv_put("POLICY", "gates", encode_section(RetrySchedule()))
         await until(lambda: watch.error)
-        assert "hostname" in watch.error  # another section is not taken for ours
+        assert "revision" in watch.error  # another section is not taken for ours
         assert watch.revision == 3
     await gate.close()
     await api.close()

@@ -167,7 +167,7 @@ async def test_conditions_that_nest_without_end_are_refused(api: RunningApi, lev
 async def test_a_condition_on_attachments_is_kept_shown_and_published(api: RunningApi) -> None:
     condition = {"type": "attachment", "match": "real-type", "values": [" Program", "exe"], "inside": True}
     made = (await api.client.post("/rules", json=RULE | {"condition": condition})).raise_for_status().json()
-    wanted = condition | {"values": ["program", "exe"], "larger_than_bytes": 0, "more_than": 0}
+    wanted = condition | {"values": ["program", "exe"], "larger_than_bytes": 0, "more_than": 0, "lists": []}
     assert made["condition"] == wanted
     [rule] = await rules_in_force(api)
     assert rule.condition == AttachmentCondition(match=AttachmentMatch.REAL_TYPE, values=("program", "exe"), inside=True)

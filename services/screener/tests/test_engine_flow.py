@@ -156,10 +156,9 @@ async def test_with_pass_mail_goes_on_with_a_field_on_top(
     for job, sent in jobs:
         assert sent == b"X-Postern-Unscanned: clamd\r\n" + body
         assert job.envelope.size_bytes == len(sent)
-    # the body that the gate stored is nobody's any more, as soon as the message has been let go
-    async with asyncio.timeout(10):
-        while await mailbag.bodies():
-            await asyncio.sleep(0.02)
+    # the body that the gate stored is nobody's any more: delivery's janitor removes it
+    stored = {"ingress-anon"} if inline_limit == 100 else set()
+    assert {name.partition(".")[0] for name in await mailbag.bodies()} == stored
 
 
 async def test_what_is_scanned_passes_unchanged_whatever_happens_on_failure(

@@ -5,7 +5,8 @@ Everything here is durable when `carry_out` returns, and only then may the calle
 from the message, so that a second run over a redelivered message is recognised; a stored body is given away last, because whoever takes it
 may delete it as soon as it is done.
     pass     a job for each route: OUTBOUND; those of a batch that take the same route stay together. One that is changed has bytes of its own: the
-             stored body as received goes when the input has been let go (`let_go`), since before that a redelivery would look for it
+             stored body as received is left to delivery's janitor, since a redelivery would look for it, and nothing is written down yet by which
+             it would know that the body is not lost
     hold     QUARANTINE, then dispositions `held`
     delete   dispositions `deleted`, then the stored body goes
     forward  a new message: OUTBOUND, then dispositions `forwarded` that name it, then the stored body goes
@@ -177,12 +178,6 @@ class Actions:
             own, inline = await self._bodies.stow(envelope, _body_name(job, body), body)
             changed.append((msgspec.structs.replace(job, envelope=own), bytes(inline)))
         return changed
-
-    async def let_go(self, judged: Sequence[Judged]) -> None:
-        """Delete stored bodies that nobody has taken over. To be called when the input has been let go; what is left is an orphan (delivery's janitor)."""
-        for each in judged:
-            if each.screened.verdict.decision is Decision.PASS and edits_of(each.screened) and not each.screened.outcomes:
-                await self._bodies.delete(each.envelope)
 
     async def _publish_each(self, batched: Sequence[tuple[Job, Body]]) -> None:
         for job, body in batched:

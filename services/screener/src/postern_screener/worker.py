@@ -156,7 +156,6 @@ class Worker:
         else:
             self._waiting.end(envelope.id for envelope, _ in members)
             await delivered.ack()
-            await self._actions.let_go(judged)
         self._keep_copies(judged, ruleset)
 
     def _keep_copies(self, judged: Sequence[Judged], ruleset: Ruleset) -> None:
