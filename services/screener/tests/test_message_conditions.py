@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
 from collections.abc import Callable, Iterable
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -195,6 +197,10 @@ def with_attachments() -> bytes:
     message.add_attachment("utfsixteen".encode("utf-16"), maintype="application", subtype="octet-stream", filename="c.txt")
     message.add_attachment(b"\x00\x01binaryword\x02", maintype="application", subtype="octet-stream", filename="c.bin")
     message.add_attachment(inner)
+    document = io.BytesIO()
+    with zipfile.ZipFile(document, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", "<w:document><w:p><w:r><w:t>documentword</w:t></w:r></w:p></w:document>")
+    message.add_attachment(document.getvalue(), maintype="application", subtype="octet-stream", filename="d.docx")
     return message.as_bytes()
 
 
@@ -214,6 +220,7 @@ H, B, A = KeywordScope.HEADER, KeywordScope.BODY, KeywordScope.ATTACHMENTS
         ("innersubject", {H, B, A}, "7.header"),
         ("innerbody", {B, A}, "7.1"),
         ("innerattached", {B, A}, "7.2"),
+        ("documentword", {A}, "8"),
     ],
 )
 def test_which_scope_sees_which_text(verdict_of: VerdictOf, word: str, scopes: set[KeywordScope], part: str) -> None:
