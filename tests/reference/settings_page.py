@@ -10,18 +10,17 @@ from types import UnionType
 from typing import Any, Final
 
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings
 
 from postern_api.settings import Settings as Api
 from postern_core.bus.provision import ProvisionSettings
-from postern_core.settings import BusSettings
+from postern_core.settings import BusSettings, EnvironmentSettings
 from postern_delivery.settings import Settings as Delivery
 from postern_ingress_anon.settings import Settings as IngressAnon
 from postern_ingress_auth.settings import Settings as IngressAuth
 from postern_screener.settings import Settings as Screener
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
-_PARTS: Final[tuple[tuple[str, type[BaseSettings], str], ...]] = (
+_PARTS: Final[tuple[tuple[str, type[EnvironmentSettings], str], ...]] = (
     ("ingress-anon", IngressAnon, "The anonymous gate."),
     ("ingress-auth", IngressAuth, "The authenticated gate."),
     ("screener", Screener, "Rules are policy, not settings."),
@@ -52,14 +51,14 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _same_as_everywhere(settings: type[BaseSettings]) -> frozenset[str]:
+def _same_as_everywhere(settings: type[EnvironmentSettings]) -> frozenset[str]:
     common = BusSettings.model_fields
     return frozenset(
         name for name, field in settings.model_fields.items() if name in common and field.default == common[name].default
     )
 
 
-def _section(title: str, settings: type[BaseSettings], told: str, left_out: frozenset[str]) -> str:
+def _section(title: str, settings: type[EnvironmentSettings], told: str, left_out: frozenset[str]) -> str:
     lines = [f"## {title}", *(["", told] if told else []), "", "| variable | default | what it is |", "| --- | --- | --- |"]
     for name, field in settings.model_fields.items():
         if name not in left_out:
