@@ -94,7 +94,7 @@ REFUSALS: list[tuple[str, str, Any, tuple[int, str]]] = [
         "POST",
         "/rules",
         {"name": "r", "condition": {"type": "sender", "patterns": []}, "action": "hold"},
-        (422, "malformed_payload"),
+        (400, "invalid_condition"),
     ),
     ("POST", "/rules", {"name": "r", "condition": {"type": "smell"}, "action": "hold"}, (422, "malformed_payload")),
     (

@@ -336,7 +336,12 @@ async def test_the_listeners_say_where_each_replica_listens(api: RunningApi) -> 
 
 async def test_readiness_names_what_is_away(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = str(api.client.base_url.join("/readyz"))
-    assert (await api.client.get(ready)).json() == {"ready": True, "reasons": [], "policy": "revision 1 is published"}
+    assert (await api.client.get(ready)).json() == {
+        "ready": True,
+        "reasons": [],
+        "policy": "revision 1 is published",
+        "engines": [],
+    }
     api.broker.stop()
 
     async def away() -> Any:
