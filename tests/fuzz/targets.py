@@ -165,8 +165,7 @@ def texts(data: bytes) -> None:
     declared, _, content = data.partition(b"\n")
     for where in searchable(content, declared.decode("latin-1"), is_html=True):
         for start in (0, len(where.data) // 2):
-            offset, _ = where.locate(start, len(where.data))
-            assert offset >= 0
+            assert where.locate(start, len(where.data)).offset >= 0
 
 
 TARGETS: Final[tuple[Callable[[bytes], None], ...]] = (
