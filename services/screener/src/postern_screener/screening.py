@@ -83,27 +83,36 @@ def screen(envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers =
 
 def _outcomes(inspection: Inspection, walks: Sequence[tuple[Share, Walk]]) -> tuple[Outcome, ...]:
     """Those recipients together for whom the same is to be done."""
-    found: dict[tuple[str, bytes, Verdict], Outcome] = {}
     answers = tuple(told(engine, answer) for engine, answer in inspection.answers)
     changer = Changer()
+    outcomes: list[Outcome] = []
     for share, walk in walks:
         verdict, edits = changer.with_changes(share, walk, _verdict(share, walk))
         if answers:
             unscanned = walk.unscanned if verdict.decision is Decision.PASS else ()
             verdict = msgspec.structs.replace(verdict, answers=answers, unscanned=unscanned)
+        outcomes.append(Outcome(recipients=tuple(recipient.n for recipient in share.recipients), verdict=verdict, edits=edits))
+    return tuple(outcomes) if len(outcomes) == 1 else _together(outcomes)
+
+
+def _together(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    """Those that come to the same as one, with the findings of the first."""
+    found: dict[tuple[str, bytes, Verdict], Outcome] = {}
+    for outcome in outcomes:
+        verdict = outcome.verdict
         # where all pass it does not matter which rule allowed it
         decided_by = verdict.deciding.rule_id if verdict.deciding is not None and verdict.decision is not Decision.PASS else ""
-        # … unless one passes with a field that says what was not screened, and the other without
         changes = tuple(made for made in verdict.changes if not made.monitored)
         alike = msgspec.structs.replace(
             verdict, findings=(), detail="", criteria=(), criteria_cut=False, unasked=(), changes=changes
         )
+        # … unless one passes with a field that says what was not screened, and the other without
         same = (decided_by, header_fields(verdict), alike)
-        earlier = found.get(same)
-        numbers = tuple(recipient.n for recipient in share.recipients)
-        if earlier is not None:
-            numbers, verdict = tuple(sorted((*earlier.recipients, *numbers))), earlier.verdict
-        found[same] = Outcome(recipients=numbers, verdict=verdict, edits=edits)
+        if (earlier := found.get(same)) is None:
+            found[same] = outcome
+        else:
+            numbers = tuple(sorted((*earlier.recipients, *outcome.recipients)))
+            found[same] = Outcome(recipients=numbers, verdict=earlier.verdict, edits=outcome.edits)
     return tuple(found.values())
 
 
