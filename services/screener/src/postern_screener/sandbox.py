@@ -21,7 +21,7 @@ from postern_core.errors import TransientError
 from postern_core.policy import ScreeningPolicy, encode_section
 from postern_screener.engines.answers import NOBODY_ASKED, Answers
 from postern_screener.ruleset import Ruleset
-from postern_screener.sandbox_wire import HEADER, LENGTH, SECONDS, Kind, pack
+from postern_screener.sandbox_wire import LENGTH, SECONDS, Kind, exchange, pack
 from postern_screener.screening import Screened
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -102,7 +102,7 @@ class Sandbox:
                 if self._child is None:
                     self._child = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE)
                     log.info("sandbox.started", pid=self._child.pid)
-                kind, answer = await _exchange(self._child, pack(Kind.POLICY, await asyncio.to_thread(encode_section, policy)))
+                kind, answer = await exchange(self._child, pack(Kind.POLICY, await asyncio.to_thread(encode_section, policy)))
         except (TimeoutError, OSError, EOFError) as error:
             raise _unavailable(f"the sandbox did not start: {type(error).__name__}: {error}") from error
         if kind is not Kind.READY:
@@ -114,15 +114,15 @@ class Sandbox:
         said = msgspec.json.encode(answers)
         request = pack(Kind.MESSAGE, SECONDS.pack(timeout_s), LENGTH.pack(len(said)), said, frame(envelope, body))
         started = asyncio.get_running_loop().time()
-        exchange = asyncio.create_task(_exchange(child, request), name="sandbox-exchange")
+        asking = asyncio.create_task(exchange(child, request), name="sandbox-exchange")
         try:
-            await asyncio.wait({exchange}, timeout=timeout_s)
+            await asyncio.wait({asking}, timeout=timeout_s)
             # the child ends itself a second after its time. Waiting for that, not for our own clock alone, and at least one more
             # round of the loop: that we were too busy to read the answer is no fault of the message's
-            await asyncio.wait({exchange}, timeout=_GRACE_S)
-            if not exchange.done():
+            await asyncio.wait({asking}, timeout=_GRACE_S)
+            if not asking.done():
                 raise ConvictedError(f"not done after {timeout_s:g} s")
-            kind, answer = exchange.result()
+            kind, answer = asking.result()
         except (OSError, EOFError) as error:
             if asyncio.get_running_loop().time() - started > timeout_s:
                 raise ConvictedError(f"not done after {timeout_s:g} s") from error
@@ -131,7 +131,7 @@ class Sandbox:
                     await child.wait()
             raise ConvictedError(f"the process ended with status {child.returncode}") from error
         finally:
-            exchange.cancel()
+            asking.cancel()
         if kind is not Kind.SCREENED:
             raise ConvictedError(answer.decode(errors="replace"))
         return msgspec.json.decode(answer, type=Screened)
@@ -145,15 +145,6 @@ class Sandbox:
         await child.wait()
         if child.stdin is not None:
             child.stdin.close()
-
-
-async def _exchange(child: Process, request: bytes) -> tuple[Kind, bytes]:
-    """One request, one answer. EOFError when the child is gone."""
-    assert child.stdin is not None and child.stdout is not None  # noqa: PT018  (both are pipes)
-    child.stdin.write(request)
-    await child.stdin.drain()
-    kind, length = HEADER.unpack(await child.stdout.readexactly(HEADER.size))
-    return Kind(kind), await child.stdout.readexactly(length)
 
 
 def _unavailable(reason: str) -> TransientError:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
 
 HEADER: Final = struct.Struct(">cI")
 SECONDS: Final = struct.Struct(">d")
@@ -25,3 +28,12 @@ def pack(kind: Kind, *pieces: bytes) -> bytes:
     """One frame."""
     payload = b"".join(pieces)
     return HEADER.pack(kind.value, len(payload)) + payload
+
+
+async def exchange(child: Process, request: bytes) -> tuple[Kind, bytes]:
+    """One request, one answer. EOFError when the child is gone."""
+    assert child.stdin is not None and child.stdout is not None  # noqa: PT018  (both are pipes)
+    child.stdin.write(request)
+    await child.stdin.drain()
+    kind, length = HEADER.unpack(await child.stdout.readexactly(HEADER.size))
+    return Kind(kind), await child.stdout.readexactly(length)

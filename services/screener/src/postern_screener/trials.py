@@ -24,7 +24,7 @@ from postern_core.envelope import Envelope, frame
 from postern_core.trial import TRIAL_TIMEOUT_S, ScreenerVerb, TrialAnswer, Tried, unframe_trial
 from postern_core.verdict import Engine
 from postern_screener.engines.answers import NOBODY_ASKED, Answers
-from postern_screener.sandbox_wire import HEADER, LENGTH, SECONDS, Kind, pack
+from postern_screener.sandbox_wire import LENGTH, SECONDS, Kind, exchange, pack
 from postern_screener.trial_child import WITH_PLACES, WITHOUT_PLACES
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -145,7 +145,7 @@ class Trials:
             return 0.0
         self._policy = b""  # until it has answered
         try:
-            kind, answer = await _exchange(self._child, pack(Kind.POLICY, policy))
+            kind, answer = await exchange(self._child, pack(Kind.POLICY, policy))
         except (OSError, EOFError) as error:
             await self._kill()
             raise RefusedError("the rules cannot be compiled in the memory that there is for it") from error
@@ -170,7 +170,7 @@ class Trials:
         request = pack(Kind.MESSAGE, SECONDS.pack(limit_s), places, LENGTH.pack(len(said)), said, frame(envelope, body))
         try:
             async with asyncio.timeout(limit_s + _GRACE_S):
-                _, answer = await _exchange(self._child, request)
+                _, answer = await exchange(self._child, request)
             return msgspec.json.decode(answer, type=Tried)
         except TimeoutError:
             failure = f"not done after {limit_s:g} s"
@@ -194,12 +194,3 @@ class Trials:
         await child.wait()
         if child.stdin is not None:
             child.stdin.close()
-
-
-async def _exchange(child: Process, request: bytes) -> tuple[Kind, bytes]:
-    """One request, one answer. EOFError when the child is gone."""
-    assert child.stdin is not None and child.stdout is not None  # noqa: PT018  (both are pipes)
-    child.stdin.write(request)
-    await child.stdin.drain()
-    kind, length = HEADER.unpack(await child.stdout.readexactly(HEADER.size))
-    return Kind(kind), await child.stdout.readexactly(length)
