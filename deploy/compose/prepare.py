@@ -30,8 +30,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from postern_core.bus.broker_files import ensure_secret, write_broker_files, write_private
-from postern_core.bus.permissions import BrokerAddress
+from postern_core.broker.files import ensure_secret, write_broker_files, write_private
+from postern_core.broker.permissions import BrokerAddress
 
 BROKER = BrokerAddress(host="0.0.0.0", port=4222, monitor_port=8222, store_dir="/data")
 CERTIFICATE_DAYS = 825  # the longest that common mail programs accept

@@ -32,8 +32,9 @@ from sqlalchemy import make_url
 from bench.mix import CAUGHT_SHARE
 from bench.run import private_directory
 from fixtures.broker import Broker
+from postern_core.broker.names import RECORDER_CONSUMER
 from postern_core.bus import Bus, connect
-from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER, disposition_subject, event_subject
+from postern_core.bus.topology import DISPOSITIONS, EVENTS, disposition_subject, event_subject
 from postern_core.disposition import Disposition, DispositionKind
 from postern_core.envelope import Gate
 from postern_core.events import EventBatch, EventKind, TraceEvent

@@ -17,8 +17,8 @@ from nats.aio.client import Client as NatsClient
 from fixtures.broker import TEST_LIMITS, Broker
 from fixtures.machine import lacking
 from fixtures.syscalls import recorded_syscalls
+from postern_core.broker.names import inbox_prefix
 from postern_core.bus import Bus
-from postern_core.bus.connection import inbox_prefix
 from postern_core.bus.provision import provision
 from postern_core.bus.topology import INTAKE, intake_subject
 from postern_core.envelope import Gate

@@ -15,8 +15,8 @@ import pytest
 from cryptography import x509
 
 from postern_api.bootstrap import BootstrapFile
-from postern_core.bus import broker_files
-from postern_core.bus.permissions import PROVISIONER, SERVICES
+from postern_core.broker import files as broker_files
+from postern_core.broker.names import PROVISIONER, SERVICES
 from postern_core.policy import ClamdEngine
 
 ROOT = Path(__file__).parents[2]

@@ -6,6 +6,7 @@ import json
 import ssl
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,11 +16,10 @@ from postern_cli import broker_binary
 from postern_cli.addresses import Addresses
 from postern_cli.certificate import ensure_certificate
 from postern_cli.demo import RELAY_DOMAINS, demo_policy
-from postern_cli.embedded import make_certificate
 from postern_cli.layout import Layout, locked
 from postern_cli.log_watch import LogWatch, condensed
-from postern_cli.programs import STOP_ORDER, programs
-from postern_core.bus.permissions import SERVICES
+from postern_cli.programs import STOP_ORDER, Programs, programs
+from postern_cli.supervisor import run_to_end
 from postern_core.errors import ConfigurationError
 from postern_smtp.certificate_facts import facts_of
 
@@ -58,17 +58,22 @@ def test_state_and_secrets_are_ours_alone_and_survive_a_second_start(layout: Lay
     assert len(set(passwords.values())) == len(passwords)
 
 
-def test_every_program_stops_and_only_the_broker_knows_all_passwords(layout: Layout, tmp_path: Path) -> None:
-    started = programs(layout, Addresses(nats="127.0.0.1:4222", monitor="127.0.0.1:8222"), tmp_path / "nats-server", 1)
-    everything = (started.broker, *started.others)
-    assert sorted(name for names in STOP_ORDER for name in names) == sorted(program.name for program in everything)
+@pytest.fixture
+def started(layout: Layout, tmp_path: Path) -> Programs:
+    return programs(layout, Addresses(nats="127.0.0.1:4222", monitor="127.0.0.1:8222"), tmp_path / "nats-server", 1)
+
+
+def test_every_program_stops_and_only_the_broker_knows_all_passwords(layout: Layout, started: Programs) -> None:
+    everything = (started.broker, started.certificate, started.provisioner, *started.others)
+    stopped = (started.broker, *started.others)
+    assert sorted(name for names in STOP_ORDER for name in names) == sorted(program.name for program in stopped)
     configuration = layout.broker_config.read_text()
     assert layout.broker_config.stat().st_mode & 0o077 == 0
     assert layout.bootstrap.stat().st_mode & 0o077 == 0
     for user, password in layout.broker_passwords().items():
         assert password in configuration
-        holders = [program.name for program in started.others if layout.password_file(user).name in str(program.environment)]
-        assert holders == ([user] if user in SERVICES else [])
+        holders = [program.name for program in everything if layout.password_file(user).name in str(program.environment)]
+        assert holders == [user]
         assert not any(password in str(program.environment) + str(program.command) for program in everything)
 
 
@@ -88,21 +93,28 @@ def test_the_certificate_is_kept_until_it_ends_or_does_not_fit_its_key(tmp_path:
     ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
 
 
-async def test_the_gate_is_given_the_certificate_that_is_made(layout: Layout) -> None:
-    await make_certificate(layout.tls)
+async def test_the_gate_is_given_the_certificate_that_is_made(layout: Layout, started: Programs) -> None:
+    await run_to_end(started.certificate)
     ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(layout.certificate, layout.certificate_key)
 
 
-async def test_a_certificate_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "tls").touch()
-    with pytest.raises(ConfigurationError, match=r"no certificate in .*/tls: NotADirectoryError[^\n]*$"):
-        await make_certificate(tmp_path / "tls")
+async def test_a_certificate_that_cannot_be_made_is_told_in_one_line(layout: Layout, started: Programs) -> None:
+    layout.tls.rmdir()
+    layout.tls.touch()
+    with pytest.raises(ConfigurationError, match=r"^certificate: NotADirectoryError[^\n]*tls[^\n]* \(log: .*certificate\.log\)$"):
+        await run_to_end(started.certificate)
+
+
+async def test_a_wrong_size_of_the_broker_s_storage_is_told_in_one_line(started: Programs) -> None:
+    wrong = replace(started.provisioner, environment={**started.provisioner.environment, "POSTERN_BUS_REPLICAS": "9"})
+    with pytest.raises(ConfigurationError, match=r"^provisioner: [^\n]*POSTERN_BUS_REPLICAS[^\n]*provisioner\.log\)$"):
+        await run_to_end(wrong)
 
 
 @pytest.mark.parametrize(
     ("program", "absent"),
     [
-        ("postern_cli.main, postern_cli.embedded", ("rich", "httpx", "cryptography")),
+        ("postern_cli.main, postern_cli.embedded", ("rich", "httpx", "cryptography", "nats", "pydantic")),
         ("postern_api.__main__", ("rich", "asyncpg", "sqlalchemy.dialects.postgresql")),
         ("postern_delivery.__main__", ("rich", "asyncpg", "sqlalchemy.dialects.postgresql")),
         ("postern_screener.__main__", ("rich",)),

@@ -10,9 +10,10 @@ import tracemalloc
 import pytest
 
 from fixtures.broker import Broker
+from postern_core.broker.names import PROVISIONER
+from postern_core.broker.permissions import MAX_PAYLOAD_BYTES
 from postern_core.bus import BodyMissing, BodyStore, Bus
 from postern_core.bus.bodies import CHUNK_BYTES
-from postern_core.bus.permissions import MAX_PAYLOAD_BYTES, PROVISIONER
 from postern_core.bus.topology import BODIES, INTAKE, intake_subject
 from postern_core.envelope import Client, Envelope, Gate, Recipient, frame, unframe
 from postern_core.errors import TransientError

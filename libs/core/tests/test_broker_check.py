@@ -13,10 +13,10 @@ import pytest
 
 from fixtures.broker import Broker
 from fixtures.ports import free_port
+from postern_core.broker.names import PROVISIONER
 from postern_core.bus import broker_check
 from postern_core.bus.broker_check import confirm_broker, store_bytes
 from postern_core.bus.connection import connect
-from postern_core.bus.permissions import PROVISIONER
 from postern_core.errors import ConfigurationError
 from postern_core.settings import BusSettings, Unconfirmed
 

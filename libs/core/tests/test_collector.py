@@ -10,8 +10,8 @@ import pytest
 
 from fixtures.broker import Broker
 from postern_core.batch import MOST_MEMBERS
+from postern_core.broker.names import PROVISIONER
 from postern_core.bus import Bus, Collector, Delivered
-from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.topology import INTAKE
 
 PATIENCE_S = 20  # well under the ack-wait of 30 s: what comes back later than this was not handed back

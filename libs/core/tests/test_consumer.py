@@ -13,10 +13,10 @@ import pytest
 from nats.aio.subscription import Subscription
 
 from fixtures.broker import TEST_LIMITS, Broker
+from postern_core.broker.names import PROVISIONER
 from postern_core.bus import Bus, Consumer, Delivered
 from postern_core.bus import consumer as consumer_module
 from postern_core.bus.consumer import Handler
-from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.provision import ensure_route
 from postern_core.bus.topology import INTAKE, OUTBOUND
 from postern_core.errors import TransientError

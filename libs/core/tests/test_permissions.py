@@ -16,8 +16,8 @@ from nats.aio.msg import Msg
 from permission_rows import EAVESDROPPING, FORBIDDEN, OPERATIONS, SUBSCRIPTIONS, Row, rendered
 
 from fixtures.broker import TEST_LIMITS, Broker
-from postern_core.bus.connection import inbox_prefix
-from postern_core.bus.permissions import PROVISIONER, SERVICES, permissions_of
+from postern_core.broker.names import PROVISIONER, SERVICES, inbox_prefix
+from postern_core.broker.permissions import permissions_of
 from postern_core.bus.provision import ensure_route, provision
 from postern_core.bus.topology import streams
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fixtures.broker import Broker
+from postern_core.broker.names import PROVISIONER
 from postern_core.bus import Bus, PolicyWatch
 from postern_core.bus import policy as policy_module
-from postern_core.bus.permissions import PROVISIONER
 from postern_core.policy import GatePolicy, RetrySchedule, Section, encode_section
 
 PATIENCE_S = 20

@@ -13,7 +13,7 @@ import pytest
 from nats.js.api import DiscardPolicy
 
 from fixtures.broker import TEST_LIMITS, Broker
-from postern_core.bus.permissions import PROVISIONER
+from postern_core.broker.names import PROVISIONER
 from postern_core.bus.provision import ensure_route, provision
 from postern_core.bus.topology import BODIES, INTAKE, streams
 from postern_core.errors import ConfigurationError

@@ -17,8 +17,8 @@ from nats.aio.msg import Msg
 
 from fixtures.broker import Broker
 from fixtures.ports import free_port
+from postern_core.broker.names import PROVISIONER
 from postern_core.bus import Bus, connection
-from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.publishing import SubjectTakenError
 from postern_core.bus.topology import INTAKE
 from postern_core.errors import TransientError

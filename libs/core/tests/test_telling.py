@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from fixtures.broker import Broker
+from postern_core.broker.files import main, write_private
+from postern_core.broker.names import PROVISIONER, SERVICES
 from postern_core.bus import Bus, EventSink, NoticeSink, StatusReporter, event_sink, notice_sink
-from postern_core.bus.broker_files import main, write_private
-from postern_core.bus.permissions import PROVISIONER, SERVICES
 from postern_core.bus.topology import EVENTS
 from postern_core.control import ServiceStatus
 from postern_core.events import EventBatch, EventKind, TraceEvent

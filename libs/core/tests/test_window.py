@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 from fixtures.broker import TEST_LIMITS, Broker
+from postern_core.broker.names import PROVISIONER
 from postern_core.bus import Bus, Consumer, Delivered
 from postern_core.bus.broker_check import read_monitor
-from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.provision import ensure_route
 from postern_core.bus.topology import DEFERRED, GIB, MIB, OUTBOUND, deferred_subject, delivery_consumer
 from postern_core.bus.window import HEAD_BYTES, LEAST_PENDING_BYTES, PULLED_BYTES, READ_BYTES, Window, reads_at_once

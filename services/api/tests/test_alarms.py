@@ -14,8 +14,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, eventually
 from fixtures.broker import TEST_LIMITS, Broker
+from postern_core.broker.names import PROVISIONER
 from postern_core.bus import Bus, Consumer, Delivered
-from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.provision import ensure_route, provision
 from postern_core.errors import TransientError
 

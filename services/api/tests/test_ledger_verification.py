@@ -18,8 +18,9 @@ from sqlalchemy.exc import OperationalError
 from fixtures.api import MESSAGE, RunningApi, an_end, an_envelope, eventually, hold
 from postern_api.ledger import verification
 from postern_api.ledger.verification import Verified, Verifier
+from postern_core.broker.names import RECORDER_CONSUMER
 from postern_core.bus import BodyStore, Bus, DispositionLog
-from postern_core.bus.topology import DISPOSITIONS, RECORDER_CONSUMER
+from postern_core.bus.topology import DISPOSITIONS
 from postern_core.disposition import DispositionKind
 from postern_core.envelope import Envelope, frame
 from postern_core.errors import TransientError

@@ -14,8 +14,9 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, an_end, an_envelope, eventually, hold
+from postern_core.broker.names import RECORDER_CONSUMER
 from postern_core.bus import DispositionLog, EventSink, StatusReporter
-from postern_core.bus.topology import DISPOSITIONS, RECORDER_CONSUMER
+from postern_core.bus.topology import DISPOSITIONS
 from postern_core.control import (
     BadmailPage,
     BadmailRow,

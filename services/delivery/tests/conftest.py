@@ -16,8 +16,8 @@ import pytest
 from fixtures.broker import TEST_LIMITS, Broker
 from fixtures.smart_host import SmartHost
 from postern_core.batch import batch_token, frame_batch
+from postern_core.broker.names import PROVISIONER
 from postern_core.bus import Bus
-from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.provision import ensure_route
 from postern_core.bus.topology import DISPOSITIONS, OUTBOUND, disposition_subject, outbound_subject
 from postern_core.control import (

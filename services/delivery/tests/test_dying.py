@@ -17,8 +17,8 @@ import pytest
 
 from fixtures.broker import TEST_LIMITS
 from fixtures.smart_host import ReceivedMessage
+from postern_core.broker.names import PROVISIONER
 from postern_core.bus import BodyStore, Bus, Delivered, DispositionLog
-from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.provision import ensure_route
 from postern_core.bus.topology import BODIES, DEFERRED, DISPOSITIONS, EVENTS, OUTBOUND
 from postern_core.disposition import Disposition, DispositionKind

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from postern_core.bus.broker_files import write_private
+from postern_core.broker.files import write_private
 
 _VALID: Final = timedelta(days=397)  # the longest that common mail programs accept is 825
 _RENEW: Final = timedelta(days=31)  # before the gate tells that it expires

@@ -10,28 +10,21 @@ import asyncio
 import contextlib
 import json
 import signal
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, Final
-
-import nats.errors
 
 from postern_cli.addresses import Addresses, reachable, split_address
 from postern_cli.broker_binary import find_broker
 from postern_cli.demo import RELAY_DOMAINS, USER, follow_smart_host
 from postern_cli.layout import Layout
 from postern_cli.log_watch import LogWatch
-from postern_cli.programs import BROKER, SMART_HOST, STOP_ORDER, Programs, programs, provision_settings
-from postern_cli.supervisor import EX_CONFIG, Ended, Supervisor
+from postern_cli.programs import BROKER, SMART_HOST, STOP_ORDER, Programs, programs
+from postern_cli.supervisor import EX_CONFIG, Ended, Supervisor, run_to_end
 from postern_cli.welcome import welcome
-from postern_core.bus.broker_check import store_bytes
-from postern_core.bus.connection import connect
-from postern_core.bus.permissions import PROVISIONER, SERVICES
-from postern_core.bus.provision import fitting, provision
-from postern_core.errors import ConfigurationError, MailError
+from postern_core.broker.names import SERVICES
+from postern_core.errors import ConfigurationError
 
 _READY_S: Final = 60.0
 _POLL_S: Final = 0.02
@@ -90,11 +83,11 @@ class EmbeddedStack:
     async def _start(self) -> None:
         layout, addresses = self._layout, self._addresses
         started: Programs = await asyncio.to_thread(lambda: programs(layout, addresses, find_broker(), self._workers))
-        certificate = asyncio.create_task(make_certificate(layout.tls), name="certificate")
+        certificate = asyncio.create_task(run_to_end(started.certificate), name="certificate")
         try:
             self._supervisor.start(started.broker)
             await self._within(self._wait_for_port(addresses.nats), "the broker")
-            await self._within(self._provision(), "the broker's storage")
+            await self._within(run_to_end(started.provisioner), "the broker's storage")
             await certificate
         finally:
             await _cancelled(certificate)
@@ -132,18 +125,6 @@ class EmbeddedStack:
                 writer.close()
                 return
 
-    async def _provision(self) -> None:
-        settings = provision_settings(self._layout, self._addresses)
-        try:
-            bus = await connect(settings, PROVISIONER)
-            try:
-                limits = fitting(settings.limits(), await store_bytes(settings))
-                await provision(bus, limits, recreate_missing=settings.recreate_missing)
-            finally:
-                await bus.close()
-        except (nats.errors.Error, MailError, OSError) as error:
-            raise ConfigurationError(f"the broker does not answer: {error}; see {self._layout.log_file(BROKER)}") from error
-
     async def _wait_ready(self) -> None:
         await self._wait_for_port(self._addresses.smart_host)
         while not all(self._layout.ready_file(service).exists() for service in SERVICES if service != "api"):
@@ -156,10 +137,7 @@ class EmbeddedStack:
         if self._ready or self._hopeless.done():
             return  # it was well once: go on trying, the supervisor says so in its log
         if end.code == EX_CONFIG or end.in_a_row >= _ENDS_TO_GIVE_UP:
-            said = end.last_words or f"ended with {end.code}"
-            name = end.program.name
-            told = said if said.startswith(f"{name}:") else f"{name}: {said}"
-            self._hopeless.set_result(f"{told} (log: {end.program.log_file})")
+            self._hopeless.set_result(end.told)
 
     def _write_endpoints(self) -> None:
         if not self._ready:
@@ -182,21 +160,6 @@ class EmbeddedStack:
         fresh.touch(mode=0o600)
         fresh.write_text(json.dumps(endpoints, indent=2), encoding="utf-8")
         fresh.replace(layout.endpoints)
-
-
-async def make_certificate(directory: Path) -> None:
-    """Where there is none that is good. ConfigurationError when that fails."""
-    command = (sys.executable, "-m", "postern_cli.certificate", str(directory))
-    process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE)
-    try:
-        _, said = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode:
-        last = "".join(said.decode(errors="replace").splitlines()[-1:])
-        raise ConfigurationError(f"no certificate in {directory}: {last}")
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from postern_core.bus.broker_files import ensure_secret
-from postern_core.bus.permissions import PROVISIONER, SERVICES
+from postern_core.broker.files import ensure_secret
+from postern_core.broker.names import PROVISIONER, SERVICES
 from postern_core.errors import ConfigurationError
 
 _LOG_LIMIT_BYTES: Final = 16 * 1024 * 1024

@@ -16,8 +16,8 @@ from postern_cli.layout import locked
 from postern_cli.screening import screening
 from postern_cli.sessions import sessions
 from postern_cli.submission import compose, submit
-from postern_core.bus.broker_files import write_broker_files
-from postern_core.bus.permissions import BrokerAddress
+from postern_core.broker.files import write_broker_files
+from postern_core.broker.permissions import BrokerAddress
 from postern_core.errors import ConfigurationError
 from postern_core.telemetry import configure_logging
 

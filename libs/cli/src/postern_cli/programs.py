@@ -13,9 +13,9 @@ from postern_cli.addresses import Addresses, reachable, split_address
 from postern_cli.demo import demo_policy
 from postern_cli.layout import Layout
 from postern_cli.supervisor import Program
-from postern_core.bus.broker_files import write_private
-from postern_core.bus.permissions import SERVICES, BrokerAddress, broker_config
-from postern_core.bus.provision import ProvisionSettings
+from postern_core.broker.files import write_private
+from postern_core.broker.names import PROVISIONER, SERVICES
+from postern_core.broker.permissions import BrokerAddress, broker_config
 
 BROKER: Final = "nats-server"
 SMART_HOST: Final = "smart-host"
@@ -25,9 +25,13 @@ STOP_ORDER: Final = (("ingress-anon", "ingress-auth"), ("screener",), ("delivery
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """What to start, in this order: the broker, and when it is provisioned all the others at once."""
+    """What to start, in this order: the broker, the two that end by themselves, and then all the others at once.
+
+    What those two load, the broker's client and cryptography, is gone with them."""
 
     broker: Program
+    certificate: Program  # makes one where there is none that is good
+    provisioner: Program  # brings the streams to their settings
     others: tuple[Program, ...]
 
 
@@ -43,6 +47,8 @@ def programs(layout: Layout, addresses: Addresses, broker_binary: Path, workers:
     broker_environment = {"GOMEMLIMIT": "512MiB"} | dict(os.environ)
     return Programs(
         Program(BROKER, (str(broker_binary), "-c", str(layout.broker_config)), broker_environment, layout.log_file(BROKER)),
+        _certificate(layout),
+        _provisioner(layout, addresses),
         (*_services(layout, addresses, workers), _smart_host(layout, addresses)),
     )
 
@@ -83,13 +89,15 @@ def _smart_host(layout: Layout, addresses: Addresses) -> Program:
     return Program(SMART_HOST, command, _environment(), layout.log_file(SMART_HOST))
 
 
-def provision_settings(layout: Layout, addresses: Addresses) -> ProvisionSettings:
-    """How the provisioner reaches the broker; sizes may come from the environment."""
-    return ProvisionSettings(
-        nats_url=f"nats://{reachable(addresses.nats)}",
-        nats_monitor_url=f"http://{reachable(addresses.monitor)}",
-        nats_password_file=layout.password_file("provisioner"),
-    )
+def _certificate(layout: Layout) -> Program:
+    command = (sys.executable, "-m", "postern_cli.certificate", str(layout.tls))
+    return Program("certificate", command, _environment(), layout.log_file("certificate"))
+
+
+def _provisioner(layout: Layout, addresses: Addresses) -> Program:
+    command = (sys.executable, "-m", "postern_core.bus.provision")
+    environment = _environment() | _bus_environment(layout, addresses, PROVISIONER)
+    return Program(PROVISIONER, command, environment, layout.log_file(PROVISIONER))
 
 
 def _bus_environment(layout: Layout, addresses: Addresses, user: str) -> dict[str, str]:

@@ -21,6 +21,7 @@ from typing import Final
 
 import structlog
 
+from postern_core.errors import ConfigurationError
 from postern_core.process import yield_the_core
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -59,6 +60,12 @@ class Ended:
     code: int  # exit code, or minus the signal
     in_a_row: int  # how often it ended so far without having run well in between
     last_words: str  # what it wrote last, for an administrator
+
+    @property
+    def told(self) -> str:
+        """Which program it was, why it ended, and where to read more."""
+        name, said = self.program.name, self.last_words or f"ended with {self.code}"
+        return f"{said if said.startswith(f'{name}:') else f'{name}: {said}'} (log: {self.program.log_file})"
 
 
 class Supervisor:
@@ -152,21 +159,10 @@ class _Child:
                 self.process.send_signal(number)
 
     async def _run_once(self) -> int:
-        program = self._program
-        with program.log_file.open("ab") as output:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *program.command,
-                    env=dict(program.environment),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                    preexec_fn=_die_with(os.getpid()) if _LIBC is not None else None,
-                )
-            except OSError as error:
-                output.write(f"postern: {program.name}: cannot start {program.command[0]}: {error.strerror}\n".encode())
-                return EX_CONFIG
+        try:
+            process = await _spawned(self._program)
+        except OSError:
+            return EX_CONFIG
         self.process = process
         self._on_change()
         if self.stopping.is_set():
@@ -178,6 +174,40 @@ class _Child:
         self.process = None
         self._on_change()
         return code
+
+
+async def run_to_end(program: Program) -> None:
+    """Run once what ends by itself. ConfigurationError when it fails; it is killed when nobody waits for it any more."""
+    written = _size(program.log_file)
+    code = EX_CONFIG
+    with contextlib.suppress(OSError):
+        process = await _spawned(program)
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+    if code:
+        raise ConfigurationError(Ended(program, code, 1, _last_words(program.log_file, written)).told)
+
+
+async def _spawned(program: Program) -> asyncio.subprocess.Process:
+    """OSError, which stands in its log, when it cannot be started."""
+    with program.log_file.open("ab") as output:
+        try:
+            return await asyncio.create_subprocess_exec(
+                *program.command,
+                env=dict(program.environment),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=_die_with(os.getpid()) if _LIBC is not None else None,
+            )
+        except OSError as error:
+            output.write(f"postern: {program.name}: cannot start {program.command[0]}: {error.strerror}\n".encode())
+            raise
 
 
 def _die_with(parent: int) -> Callable[[], None]:

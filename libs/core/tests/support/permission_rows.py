@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from postern_core.bus.permissions import SERVICES
+from postern_core.broker.names import SERVICES
 
 ID = "01k0000000000000000000000q"
 JOB = f"{ID}-main-0"

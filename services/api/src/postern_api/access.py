@@ -59,9 +59,14 @@ class _TokenFirst(APIRoute):
         return guarded
 
 
+def operation_id(route: APIRoute) -> str:
+    """The name of an operation in the OpenAPI document: the endpoint's."""
+    return route.name
+
+
 def guarded_router(prefix: str, tag: str) -> APIRouter:
-    """A router whose endpoints nobody reaches without a token."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=_TokenFirst)
+    """A router below /api/v1 whose endpoints nobody reaches without a token."""
+    return APIRouter(prefix=f"/api/v1{prefix}", tags=[tag], route_class=_TokenFirst, generate_unique_id_function=operation_id)
 
 
 def _limited(request: Request) -> Request:

@@ -25,8 +25,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from postern_api.messages.repository import TraceRepository
 from postern_api.session_log.recording import read_sessions
 from postern_api.store.database import is_away, refuses_value
+from postern_core.broker.names import RECORDER_CONSUMER
 from postern_core.bus import Bus, Collector, Delivered
-from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER
+from postern_core.bus.topology import DISPOSITIONS, EVENTS
 from postern_core.contract import UnknownVersionError, decode
 from postern_core.disposition import Disposition, DispositionKind, read_dispositions
 from postern_core.events import EventBatch, TraceEvent

@@ -7,8 +7,9 @@ import resource
 from collections.abc import Sequence
 from typing import Final
 
+from postern_core.broker.names import SCREENER_CONSUMER
 from postern_core.bus import BodyStore, Bus, Consumer, EventSink, PolicyWatch, StatusReporter
-from postern_core.bus.topology import INTAKE, SCREENER_CONSUMER
+from postern_core.bus.topology import INTAKE
 from postern_core.control import TROUBLED
 from postern_core.heap import keep_large_blocks
 from postern_core.policy import ScreeningPolicy, Section

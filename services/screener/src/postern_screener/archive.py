@@ -15,8 +15,8 @@ import msgspec
 import structlog
 
 from postern_core.archive import MOST_ARCHIVED_OCTETS, ArchivedMessage, frame_archived
+from postern_core.broker.permissions import MAX_PAYLOAD_BYTES
 from postern_core.bus import Bus
-from postern_core.bus.permissions import MAX_PAYLOAD_BYTES
 from postern_core.bus.topology import ARCHIVE, archive_subject
 from postern_core.errors import TransientError
 from postern_core.verdict import HoldReason

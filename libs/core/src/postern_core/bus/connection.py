@@ -23,6 +23,7 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js.client import JetStreamContext
 
+from postern_core.broker.names import inbox_prefix
 from postern_core.bus.broker_check import CannotBeAskedError, confirm_broker
 from postern_core.bus.client import Client, credentials
 from postern_core.bus.publishing import IN_PROCESS, PubAck, decode_pub_reply, refusal, unavailable
@@ -303,8 +304,3 @@ async def _confirm_again(settings: BusSettings, client: NatsClient) -> None:
     except ConfigurationError as error:
         log.error("broker.refused", reason=str(error))
         await client.close()
-
-
-def inbox_prefix(service: str) -> str:
-    """Each service has its own inbox space, so that none can listen to another's replies."""
-    return f"_INBOX_{service.replace('-', '_')}"

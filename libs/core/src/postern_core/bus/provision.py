@@ -19,9 +19,9 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 from pydantic import Field
 
+from postern_core.broker.names import PROVISIONER
 from postern_core.bus.broker_check import store_bytes
 from postern_core.bus.connection import Bus, connect
-from postern_core.bus.permissions import PROVISIONER
 from postern_core.bus.topology import (
     KV_POLICY,
     OUTBOUND,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from postern_core.broker.permissions import STREAMS_ACCOUNT
 from postern_core.bus.broker_check import MONITOR_ERRORS, read_monitor
-from postern_core.bus.permissions import STREAMS_ACCOUNT
 from postern_core.settings import BusSettings
 
 

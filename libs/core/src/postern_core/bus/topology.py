@@ -22,6 +22,7 @@ from nats.js.api import (
     StreamConfig,
 )
 
+from postern_core.broker.names import RECORDER_CONSUMER, SCREENER_CONSUMER
 from postern_core.envelope import Gate
 from postern_core.ids import QueueId
 
@@ -38,9 +39,6 @@ KV_POLICY = "POLICY"
 KV_USERS = "USERS"
 KV_SECRETS = "SECRETS"
 KV_STATUS = "STATUS"
-
-SCREENER_CONSUMER = "screener"
-RECORDER_CONSUMER = "recorder"
 
 _ROUTE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 GIB = 1024**3

@@ -5,10 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from pydantic import Field
 
+from postern_api.access import operation_id
 from postern_api.context import InContext
 from postern_api.fields import Body, examples
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], generate_unique_id_function=operation_id)
 
 
 class Liveness(Body):

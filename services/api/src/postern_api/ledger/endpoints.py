@@ -15,7 +15,8 @@ from postern_api.errors import InvalidError, declared
 from postern_api.ledger import service
 from postern_api.ledger.comparison import queue_id_of
 from postern_api.ledger.schemas import DiscrepancyView, HourBalance, LedgerHours, LedgerView, OpenTooLong, VerificationView
-from postern_core.bus.topology import DEFERRED, DISPOSITIONS, INTAKE, OUTBOUND, RECORDER_CONSUMER
+from postern_core.broker.names import RECORDER_CONSUMER
+from postern_core.bus.topology import DEFERRED, DISPOSITIONS, INTAKE, OUTBOUND
 from postern_core.errors import TransientError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()

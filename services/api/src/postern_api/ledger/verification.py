@@ -26,8 +26,9 @@ from postern_api.ledger.comparison import STREAMS, Fault, Look, Suspicion, queue
 from postern_api.ledger.repository import LedgerRepository
 from postern_api.queue.service import QueueService
 from postern_core.batch import queue_ids_in
+from postern_core.broker.names import RECORDER_CONSUMER
 from postern_core.bus import Bus
-from postern_core.bus.topology import DISPOSITIONS, EVENTS, RECORDER_CONSUMER
+from postern_core.bus.topology import DISPOSITIONS, EVENTS
 from postern_core.control import QueueQuery
 from postern_core.disposition import DispositionKind
 

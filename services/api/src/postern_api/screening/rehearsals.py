@@ -22,8 +22,9 @@ from postern_api.errors import ApiError, ConflictError, NotFoundError, TooLargeE
 from postern_api.screening.drafts import Draft
 from postern_api.screening.service import ScreeningService, encoded
 from postern_api.screening.sources import Earlier, Sources
+from postern_core.broker.names import SCREENER_CONSUMER
 from postern_core.bus import Bus
-from postern_core.bus.topology import INTAKE, SCREENER_CONSUMER
+from postern_core.bus.topology import INTAKE
 from postern_core.envelope import Envelope
 from postern_core.errors import TransientError
 from postern_core.ids import QueueId, new_queue_id

@@ -17,6 +17,7 @@ from postern_api.policy.editing import Editor
 from postern_api.policy.publishing import Publisher
 from postern_api.status.board import StatusBoard, is_fresh
 from postern_api.status.schemas import CertificateView, PolicyStatus, ReplicaView, StatusView, StreamView, UnboundView
+from postern_core.broker.names import SCREENER_CONSUMER
 from postern_core.bus import Bus
 from postern_core.bus.topology import (
     ARCHIVE,
@@ -28,7 +29,6 @@ from postern_core.bus.topology import (
     INTAKE,
     OUTBOUND,
     QUARANTINE,
-    SCREENER_CONSUMER,
 )
 from postern_core.control import TROUBLED, CertificateStatus, ServiceStatus
 from postern_core.errors import TransientError

@@ -1,4 +1,4 @@
-"""Writes the broker's configuration and each user's password file: `python -m postern_core.bus.broker_files --conf … --secrets DIR`.
+"""Writes the broker's configuration and each user's password file: `python -m postern_core.broker.files --conf … --secrets DIR`.
 
 `--authorization` writes the block with our users alone, to be included by the configuration of a broker of your own (deploy/nats/).
 
@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from postern_core.bus.permissions import PROVISIONER, SERVICES, BrokerAddress, broker_authorization, broker_config
+from postern_core.broker.names import PROVISIONER, SERVICES
+from postern_core.broker.permissions import BrokerAddress, broker_authorization, broker_config
 
 
 def write_broker_files(configuration: Path, secrets_dir: Path, address: BrokerAddress, *, server_name: str = "postern") -> None:
@@ -60,9 +61,7 @@ def write_private(path: Path, text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 done, 73 (EX_CANTCREAT) a file cannot be written."""
-    parser = argparse.ArgumentParser(
-        prog="python -m postern_core.bus.broker_files", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m postern_core.broker.files", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--secrets", type=Path, required=True, help="folder with one folder for each broker user")
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--conf", type=Path, help="write a complete configuration to this file")

@@ -18,12 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from postern_core.accounts import PEERS_SUBJECT
-from postern_core.bus.connection import inbox_prefix
-from postern_core.bus.topology import RECORDER_CONSUMER, SCREENER_CONSUMER
+from postern_core.broker.names import PROVISIONER, RECORDER_CONSUMER, SCREENER_CONSUMER, SERVICES, inbox_prefix
 from postern_core.greylist import GREYLIST_SUBJECT
 
-PROVISIONER: Final = "provisioner"
-SERVICES: Final = ("ingress-anon", "ingress-auth", "screener", "delivery", "api")
 STREAMS_ACCOUNT: Final = "POSTERN"
 
 # the requests that a service answers, and that the api alone may make; those to a gate name the replica, or none
