@@ -49,7 +49,7 @@ soak: $(VENV)/dev.stamp ## Hours of steady load, after which nothing has grown t
 bench: $(VENV)/dev.stamp ## Postern and its peers on this machine, < 15 min (DOCS=1 writes docs/performance.md; ARGS="--quick")
 	cd tests && ../$(BIN)/python -m bench.run --json ../var/bench.json --plot $(if $(DOCS),../docs/performance.png --write-docs,../var/bench.png) $(ARGS)
 
-parts: $(VENV)/dev.stamp ## Gate, inspection and idle stack alone against their targets, 4 min (DOCS=1 writes docs/performance.md)
+parts: $(VENV)/dev.stamp ## Gate, inspection and idle stack alone against their targets, 6 min (DOCS=1 writes docs/performance.md)
 	cd tests && ../$(BIN)/python -m bench.parts --json ../var/parts.json $(if $(DOCS),--write-docs) $(ARGS)
 
 guard: $(VENV)/dev.stamp ## Has it become slower? Ratios of a minute's run against the committed ones (REFERENCE=1 renews them)

@@ -49,7 +49,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         return median(loop / ms for loop, ms in zip(self.loop_ms, self.ms_per_message, strict=True))
 
 
-def screening_rules(made: Rules) -> Ruleset:
+def screening_policy(made: Rules) -> ScreeningPolicy:
     """The rules of the benchmark as an administrator would have them: one for each sender and extension, the phrases a hundred a rule."""
     conditions: list[SenderCondition | AttachmentCondition | KeywordCondition] = []
     conditions += [SenderCondition(patterns=(sender,)) for sender in (*made.addresses, *made.domains)]
@@ -59,14 +59,14 @@ def screening_rules(made: Rules) -> Ruleset:
         Rule(id=f"bench-{number}", name=f"bench {number}", condition=condition, action=Action.DELETE)
         for number, condition in enumerate(conditions)
     )
-    return compile_policy(ScreeningPolicy(revision=1, rules=listed, relay_domains=(RelayDomain(pattern="relay.example"),)))
+    return ScreeningPolicy(revision=1, rules=listed, relay_domains=(RelayDomain(pattern="relay.example"),))
 
 
 def inspect(mix: str, rounds: int, seconds: float) -> Inspection:
     """`rounds` times about `seconds` of the templates of this mix. RuntimeError when a verdict is not the one that a template is made for."""
-    ruleset = screening_rules(rules())
+    ruleset = compile_policy(screening_policy(rules()))
     bodies = [template.data for template in templates(mix)]
-    envelope = _envelope()
+    envelope = envelope_of(50_000)
     for template in templates(mix):
         wanted = Decision.DELETE if template.caught else Decision.PASS
         if (decision := screen(envelope, template.data, ruleset).verdict.decision) is not wanted:
@@ -101,14 +101,15 @@ def loop_s() -> float:
     return time.process_time() - begun
 
 
-def _envelope() -> Envelope:
+def envelope_of(size_bytes: int) -> Envelope:
+    """One message at the anonymous gate, with one recipient."""
     queue_id = new_queue_id()
     return Envelope(
         id=queue_id,
         gate=Gate.ANON,
         reverse_path="sender@origin.example",
         recipients=(Recipient(n=0, address="recipient@relay.example"),),
-        size_bytes=50_000,
+        size_bytes=size_bytes,
         accepted_at=accepted_at(queue_id),
         client=Client(address="127.0.0.1"),
     )

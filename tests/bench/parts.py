@@ -1,6 +1,7 @@
-"""Parts of Postern against the targets for them: the gate alone, its connections, inspection alone, the embedded stack with nothing to do.
+"""Parts of Postern against the targets for them: the gate alone, its connections, inspection alone, screener workers alone, and the embedded stack
+with nothing to do.
 
-    python -m bench.parts --json ../var/parts.json       # five minutes; --write-docs puts the tables into docs/performance.md
+    python -m bench.parts --json ../var/parts.json       # six minutes; --write-docs puts the tables into docs/performance.md
 
 Everything shares two cores, as in the guard. Exit code 0 when all of it could be measured, whether a target was met or not.
 """
@@ -28,10 +29,13 @@ from bench.machine import Machine, machine
 from bench.processes import keep_to_two_cores
 from bench.report import table, write_between_markers
 from bench.run import PAGE, private_directory
+from bench.workers import Screened, Workers, measure_workers
 
 MARKERS = ("<!-- parts:begin -->", "<!-- parts:end -->")
 _GATE_TARGETS = {"4k": 1.5, "50k": 3.0}  # times stock aiosmtpd
 _INSPECTION_MS = {"50k": 0.5}
+_WORKER_RATE = 1000  # messages/s
+_WORKER_GROWTH = 1.8  # from one worker to two
 _IDLE_MB = 350
 _START_S = 5
 _CONNECTION_KB = 40
@@ -46,6 +50,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     took_s: float
     gate: list[Duel]
     inspection: list[Inspection]
+    workers: Workers
     idle: Idle
     connections: Connections
 
@@ -74,7 +79,19 @@ def marks(parts: Parts) -> Iterator[Mark]:
         if most := _INSPECTION_MS.get(each.mix):
             what = f"inspection, {each.mix}, CPU of a message"
             yield Mark(what=what, target=f"≤ {most:g} ms", measured=f"{each.ms:.2f} ms", met=each.ms <= most)
-    idle = parts.idle
+    workers, idle = parts.workers, parts.idle
+    yield Mark(
+        what=f"one screener worker with the broker, {workers.mix}",
+        target=f"≥ {_WORKER_RATE} messages/s",
+        measured=f"{workers.rate:.0f}",
+        met=workers.rate >= _WORKER_RATE,
+    )
+    yield Mark(
+        what="two screener workers where inspection is the load",
+        target=f"≥ {_WORKER_GROWTH} × one",
+        measured=f"{workers.growth:.2f} ×",
+        met=workers.growth >= _WORKER_GROWTH,
+    )
     yield Mark(
         what="embedded stack, idle, memory",
         target=f"≤ {_IDLE_MB} MB",
@@ -126,6 +143,15 @@ def markdown(parts: Parts) -> str:
                     for each in parts.inspection
                 ],
             ),
+            "Screener workers alone with the broker, medians of the rounds:",
+            table(
+                ("workers", "rules", "messages/s (lowest–highest)", "CPU ms a message: screener", "broker"),
+                [
+                    _workers_row("1", f"as above, {parts.workers.mix}", parts.workers.rules_only),
+                    _workers_row("1", "inspection is the load", parts.workers.one),
+                    _workers_row("2", "inspection is the load", parts.workers.two),
+                ],
+            ),
             f"Memory after {parts.idle.idle_s:g} s of idling, MB: "
             + ", ".join(f"{name} {memory:.0f}" for name, memory in parts.idle.memory_mb.items())
             + f". Start to first mail: {parts.idle.first_start_s:.1f} s on an empty directory, {parts.idle.second_start_s:.1f} s afterwards.",
@@ -147,6 +173,17 @@ def _duel_row(found: Duel) -> tuple[str, ...]:
     )
 
 
+def _workers_row(number: str, under: str, runs: list[Screened]) -> tuple[str, ...]:
+    rates = sorted(run.messages_per_s for run in runs)
+    return (
+        number,
+        under,
+        f"{median(rates):.0f} ({rates[0]:.0f}–{rates[-1]:.0f})",
+        f"{median(run.screener_ms for run in runs):.2f}",
+        f"{median(run.broker_ms for run in runs):.2f}",
+    )
+
+
 def measure_parts(below: Path, *, rounds: int, seconds: float, idle_s: float, connections: int, options: str) -> Parts:
     """All of it, one part after another."""
     begun = time.monotonic()
@@ -156,9 +193,19 @@ def measure_parts(below: Path, *, rounds: int, seconds: float, idle_s: float, co
         idle = measure_idle(directory, idle_s)
         many = measure_connections(directory, connections, max(connections // 10, 1))
         gate = gate_duels(tuple(_GATE_TARGETS), rounds, seconds, directory)
+        workers = measure_workers(directory, rounds=min(rounds, 5), messages=max(int(seconds * 1500), 160))
     inspection = [inspect(mix, rounds, seconds) for mix in ("4k", "50k", "small", "mixed", "large")]
     took_s = round(time.monotonic() - begun, 1)
-    return Parts(machine=what, options=options, took_s=took_s, gate=gate, inspection=inspection, idle=idle, connections=many)
+    return Parts(
+        machine=what,
+        options=options,
+        took_s=took_s,
+        gate=gate,
+        inspection=inspection,
+        workers=workers,
+        idle=idle,
+        connections=many,
+    )
 
 
 def _arguments() -> argparse.Namespace:

@@ -26,6 +26,7 @@ import httpx
 import msgspec
 import structlog
 
+from bench.inspection import envelope_of
 from bench.mix import templates
 from bench.processes import cpu_s, running, wait_until
 from bench.rules import rules
@@ -35,8 +36,7 @@ from postern_core.archive import ArchivedMessage, frame_archived
 from postern_core.batch import unframe_all
 from postern_core.bus import Bus, Consumer, Delivered
 from postern_core.bus.topology import ARCHIVE, GIB, INTAKE, OUTBOUND, archive_subject, intake_subject
-from postern_core.envelope import Client, Envelope, Gate, Recipient, frame
-from postern_core.ids import accepted_at, new_queue_id
+from postern_core.envelope import Gate, frame
 from postern_core.job import Job
 from postern_core.verdict import Decision, Verdict
 
@@ -72,7 +72,7 @@ class _Live:
     async def _send(self) -> None:
         body = self._bodies[self._sent % len(self._bodies)]
         self._sent += 1
-        envelope = _envelope(len(body))
+        envelope = envelope_of(len(body))
         await self._gate.publish(INTAKE, intake_subject(Gate.ANON, envelope.id), frame(envelope, body), f"{envelope.id}:intake")
 
 
@@ -172,22 +172,9 @@ def _policy() -> dict[str, Any]:
 async def _archive(screener: Bus, bodies: list[bytes]) -> None:
     """One entry of the archive."""
     verdict = Verdict(revision=1, decision=Decision.PASS)
-    members = [(ArchivedMessage(envelope=_envelope(len(body)), verdict=verdict), body) for body in bodies[:_ENTRY]]
+    members = [(ArchivedMessage(envelope=envelope_of(len(body)), verdict=verdict), body) for body in bodies[:_ENTRY]]
     first = members[0][0].envelope.id
     await screener.publish(ARCHIVE, archive_subject(first), frame_archived(members), f"{first}:archive")
-
-
-def _envelope(size_bytes: int) -> Envelope:
-    queue_id = new_queue_id()
-    return Envelope(
-        id=queue_id,
-        gate=Gate.ANON,
-        reverse_path="sender@origin.example",
-        recipients=(Recipient(n=0, address="recipient@relay.example"),),
-        size_bytes=size_bytes,
-        accepted_at=accepted_at(queue_id),
-        client=Client(address="127.0.0.1"),
-    )
 
 
 def main() -> int:

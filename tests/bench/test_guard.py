@@ -18,6 +18,7 @@ from bench.inspection import inspect
 from bench.measure import TESTS, Load
 from bench.report import write_between_markers
 from bench.run import PAGE
+from bench.workers import Screened, Workers
 from fixtures.stack import environment
 
 _REFERENCE = {"gate": 2.0, "stack": 0.4}
@@ -214,6 +215,8 @@ def test_a_tiny_run_marks_every_target_for_a_part(tmp_path: Path) -> None:
     assert [mark.what.partition(",")[0] for mark in parts.marks(found)] == [
         *["gate alone"] * 4,
         "inspection",
+        "one screener worker with the broker",
+        "two screener workers where inspection is the load",
         "embedded stack",
         "an idle connection",
         "an idle connection inside TLS",
@@ -221,6 +224,10 @@ def test_a_tiny_run_marks_every_target_for_a_part(tmp_path: Path) -> None:
         "start to first mail",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["parts.json"]
+
+
+def _screened(messages_per_s: float) -> Screened:
+    return Screened(messages_per_s=messages_per_s, screener_ms=1, broker_ms=1)
 
 
 def test_a_target_that_is_missed_is_marked() -> None:
@@ -234,10 +241,11 @@ def test_a_target_that_is_missed_is_marked() -> None:
         took_s=0,
         gate=[slow],
         inspection=[inspection],
+        workers=Workers(mix="50k", rules_only=[_screened(999)], one=[_screened(300)], two=[_screened(530)]),
         idle=idle,
         connections=crowd,
     )
-    assert [mark.met for mark in parts.marks(run)] == [False, True, False, False, False, True, False, False]
+    assert [mark.met for mark in parts.marks(run)] == [False, True, False, False, False, False, False, True, False, False]
 
 
 def test_reference_of_a_run_that_says_nothing_is_refused() -> None:
