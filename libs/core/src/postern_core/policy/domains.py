@@ -7,6 +7,7 @@ and the longest wildcard wins.
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections.abc import Iterable
 from typing import Generic, TypeVar
@@ -36,6 +37,7 @@ class RelayDomain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     recipients: Recipients = Recipients.ANY
 
 
+@functools.lru_cache(maxsize=1024)  # mail comes from few domains, and this is asked several times about each message
 def normalise_domain(name: str) -> str:
     """`name` in lower case, A-label form (RFC 5890), without a trailing dot. ValueError when it is no domain name."""
     text = name.strip().removesuffix(".")
