@@ -72,8 +72,8 @@ def measure_workers(below: Path, *, mix: str = "50k", rounds: int = 3, messages:
     found = Workers(mix=mix, rules_only=[], one=[], two=[])
     for _ in range(rounds):
         found.rules_only.append(_run(below, benchmark, mix, 1, messages))
-        found.one.append(_run(below, heavy, "small", 1, messages // 2))
-        found.two.append(_run(below, heavy, "small", 2, messages // 2))
+        found.one.append(_run(below, heavy, mix, 1, messages // 8))
+        found.two.append(_run(below, heavy, mix, 2, messages // 8))
     return found
 
 
