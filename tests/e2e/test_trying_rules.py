@@ -12,14 +12,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from nats.aio.msg import Msg
 from typer.testing import CliRunner
 
 from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, an_envelope, eventually, hold
 from fixtures.broker import Broker
+from fixtures.clamd import INFECTED, VIRUS, ClamdServer
 from postern_cli.main import app
 from postern_core.archive import unframe_archived
 from postern_core.bus import BodyStore
 from postern_core.bus.topology import ARCHIVE, INTAKE, intake_subject
+from postern_core.control import ControlError
 from postern_core.envelope import Gate, frame
 from postern_screener.app import serve
 from postern_screener.engines.asking import EngineDesk
@@ -167,6 +170,75 @@ async def test_the_command_tells_the_same(api: RunningApi, tmp_path: Path) -> No
 def printed(result: Any) -> list[str]:
     """Without what the api, which runs in the same process, logs meanwhile."""
     return [line for line in result.output.splitlines() if not re.match(r"\d{4}-", line)]
+
+
+async def with_clamd(api: RunningApi, clamd: ClamdServer, **settings: Any) -> None:
+    body = {"enabled": True, "address": clamd.tcp, "timeout_s": 5} | settings
+    answer = (await api.client.put("/engines/clamd", json=body)).raise_for_status()
+    await until_live(api, int(answer.headers["Postern-Revision"]))
+
+
+async def test_clamd_is_asked_about_what_is_tried_and_its_absence_is_told(api: RunningApi, tmp_path: Path) -> None:
+    infected = CAUGHT + INFECTED
+    with ClamdServer(tmp_path / "clamd") as clamd:
+        await with_clamd(api, clamd)
+        rule = {"name": "v", "condition": {"type": "virus", "names": ["postern.*"]}, "action": "delete"}
+        draft = {"message": base64.b64encode(infected).decode(), "rules": [rule]}
+        found = (await api.client.post("/screening/test", json=draft)).raise_for_status().json()
+        assert (found["verdict"]["decision"], found["deferral"], found["failure"]) == ("delete", "", "")
+        assert [rule["outcome"] for rule in found["rules"]] == ["decided"]
+        unruled = await result_of(api, infected)
+        assert (unruled["verdict"]["decision"], unruled["verdict"]["hold_reason"]) == ("hold", "virus")
+        [answer] = unruled["verdict"]["answers"]
+        assert (answer["engine"], answer["result"], answer["detail"]) == ("clamd", "found", f"{VIRUS}.UNOFFICIAL")
+        assert (await result_of(api))["verdict"]["decision"] == "pass"
+
+        await set_archive(api, on=True)
+        await accept(api, CAUGHT, "a@relay.example")
+        await screened(api)
+        await eventually(lambda: has_archived(api, 1))
+        clamd.stop()
+        # with `defer`: live mail waits, and what is told is what it comes to when it has waited long enough
+        away = await result_of(api)
+        assert away["deferral"].startswith("clamd failed: cannot connect")
+        assert (away["verdict"]["decision"], away["verdict"]["hold_reason"]) == ("hold", "engine-failed")
+        assert (away["verdict"]["answers"][0]["result"], away["failure"]) == ("failed", "")
+        # of a rule nobody can say that it does not match
+        found = (await api.client.post("/screening/test", json=draft)).raise_for_status().json()
+        assert [rule["outcome"] for rule in found["rules"]] == ["unknown"]
+        # and a rehearsal takes it for no change that its rules make
+        found = await rehearsed(api, source="archive")
+        assert (found["state"], found["examined"], found["failed"], found["changed"]) == ("done", 1, 1, 0)
+        await with_clamd(api, clamd, on_failure="pass")
+        passed = await result_of(api)
+        assert (passed["verdict"]["decision"], passed["verdict"]["unscanned"], passed["deferral"]) == ("pass", ["clamd"], "")
+
+
+async def has_archived(api: RunningApi, number: int) -> bool:
+    return len(await archived(api)) == number
+
+
+async def test_a_request_that_the_screener_has_no_time_for_ends_a_rehearsal_and_is_not_made_again(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """Only while others are tried is it made again: rules that take too long to compile would do so thirty times."""
+    starter, asked = ApiStarter(broker, tmp_path), []
+    screener = await broker.connect("screener")
+
+    async def refuse(msg: Msg) -> None:
+        asked.append(msg.subject)
+        await msg.respond(msgspec.json.encode(ControlError(message="there was no time for this trial: the screener is busy")))
+
+    await screener.client.subscribe("control.screener.*", cb=refuse)
+    try:
+        api = await starter(BOOTSTRAP)
+        await hold(screener, an_envelope())
+        found = await rehearsed(api, source="held")
+        assert (found["state"], len(asked)) == ("failed", 1)
+        assert "no time" in found["detail"]
+    finally:
+        await starter.close()
+        await screener.close()
 
 
 # -- rehearsals

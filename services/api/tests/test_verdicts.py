@@ -109,6 +109,7 @@ async def test_the_verdict_of_held_mail_is_the_one_in_quarantine(api: RunningApi
     assert found["verdict"]["hold_reason"] == "rule"
     (finding,) = found["verdict"]["findings"]
     assert finding == {
+        "continued": False,
         "rule_id": "r-1",
         "rule_name": "a rule",
         "part": "1",

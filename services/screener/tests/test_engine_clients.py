@@ -21,6 +21,7 @@ from postern_core.policy import ClamdEngine, Engines, RspamdEngine
 from postern_core.verdict import Engine
 from postern_screener.engines.answers import EngineError, Failure, Spam, Viruses
 from postern_screener.engines.asking import EngineDesk
+from postern_screener.engines.breaker import FAILURES
 from postern_screener.engines.clamd import Clamd, parse_reply
 from postern_screener.engines.links import IDLE_S, Links
 from postern_screener.engines.rspamd import Rspamd, envelope_fields, parse_answer
@@ -289,6 +290,18 @@ def desk_with(clamd: ClamdEngine | None = None, rspamd: RspamdEngine | None = No
     desk = EngineDesk(ping_every_s=ping_every_s)
     desk.follow(Engines(clamd=clamd or ClamdEngine(), rspamd=rspamd or RspamdEngine()))
     return desk
+
+
+async def test_what_fails_for_trials_is_not_held_against_an_engine(silent: str, an_envelope: Any) -> None:
+    """An administrator who tries a message again and again that the engine cannot do must not have live mail go without it."""
+    desk = desk_with(rspamd=RspamdEngine(enabled=True, url=f"http://{silent}", timeout_s=0.05))
+    for _ in range(2 * FAILURES):
+        answers = await desk.ask((Engine.RSPAMD,), an_envelope(), HEAD, is_trial=True)
+        assert isinstance(answers.rspamd, Failure)
+    assert [status.state for status in desk.statuses()] == [EngineState.UNKNOWN]
+    for _ in range(FAILURES):
+        await desk.ask((Engine.RSPAMD,), an_envelope(), HEAD)
+    assert [status.state for status in desk.statuses()] == [EngineState.OPEN]
 
 
 async def test_engines_are_asked_side_by_side_and_one_that_fails_spoils_no_other(

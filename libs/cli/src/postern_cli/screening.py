@@ -49,6 +49,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if verdict is None:
         return [f"its inspection fails: {found['failure']}"]
     lines = [f"{verdict['decision']}  {verdict['detail']}".rstrip()]
+    if found["deferral"]:
+        lines.insert(0, f"waits  {found['deferral']}; when it has waited long enough:")
     lines += [f"  {place['part']} +{place['offset']}: {place['excerpt']}" for place in found["places"]]
     for rule in found["rules"] or ():
         lines.append(f"{rule['rule_id']}  {rule['outcome']:9}  {rule['rule_name']}  {rule['because']}".rstrip())

@@ -17,6 +17,7 @@ from postern_core.envelope import Envelope, frame, unframe
 from postern_core.verdict import Engine, Verdict
 
 TRIAL_TIMEOUT_S: Final = 75.0  # compiling 100,000 phrases at the lowest priority is in it
+TRIALS_ARE_BUSY: Final = "the screener is busy with other trials: try again later"  # a refusal that means no more than that
 MOST_TRIAL_OCTETS: Final = 7 * 1024 * 1024  # of a request; the broker takes 8 MiB
 
 
@@ -69,6 +70,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shares: tuple[TriedShare, ...] = ()  # where rules differ between recipients; `verdict` is then that of the first
     steps_ms: dict[str, float] = {}
     failure: str = ""
+    deferral: str = ""  # an engine failed: live mail like it would wait for it, and meet `verdict` when it has waited long enough
     asks: tuple[Engine, ...] = ()  # engines without whose answers nothing can be said: it never leaves the screener
 
 

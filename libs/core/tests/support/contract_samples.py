@@ -353,6 +353,7 @@ PLAIN: dict[str, msgspec.Struct] = {
         ),
         compile_ms=12.5,
     ),
+    "trial-answer-1-deferral.json": TrialAnswer(tried=(Tried(verdict=VERDICT, deferral="clamd failed: cannot connect"),)),
     "event-batch-1-verdict.json": EventBatch(
         events=(
             TraceEvent(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import resource
 from collections.abc import Sequence
 from typing import Final
@@ -58,7 +59,7 @@ async def serve(
     sandbox = Sandbox(sandbox_command or default_command(settings.sandbox_memory_mib))
     archive = Archive(bus)
     engines = EngineDesk()
-    trials = Trials(bus, trial_command(settings.sandbox_memory_mib), engines.ask)
+    trials = Trials(bus, trial_command(settings.sandbox_memory_mib), functools.partial(engines.ask, is_trial=True))
     bodies = BodyStore(bus, SERVICE, settings.inline_limit_bytes)
 
     def probe() -> dict[str, object]:

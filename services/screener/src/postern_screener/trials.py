@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from postern_core.bus import Bus
 from postern_core.control import ControlError
 from postern_core.envelope import Envelope, frame
-from postern_core.trial import TRIAL_TIMEOUT_S, ScreenerVerb, TrialAnswer, Tried, unframe_trial
+from postern_core.trial import TRIAL_TIMEOUT_S, TRIALS_ARE_BUSY, ScreenerVerb, TrialAnswer, Tried, unframe_trial
 from postern_core.verdict import Engine
 from postern_screener.engines.answers import NOBODY_ASKED, Answers
 from postern_screener.sandbox_wire import LENGTH, SECONDS, Kind, exchange, pack
@@ -37,6 +37,7 @@ _ALL_S: Final = TRIAL_TIMEOUT_S - 10  # for one request, from its arrival
 _EACH_S: Final = 20.0  # for one message, at a priority at which it may have to wait for everybody else
 _GRACE_S: Final = 2.0
 _IDLE_S: Final = 120.0
+_NO_TIME: Final = "there was no time for it"
 
 Ask = Callable[[Iterable[Engine], Envelope, bytes], Awaitable[Answers]]
 
@@ -51,7 +52,7 @@ def default_command(memory_limit_mib: int) -> tuple[str, ...]:
 
 
 class Trials:
-    """See the module. `command` starts the child, `ask` the engines of the policy in force; tests give their own."""
+    """See the module. `command` starts the child, `ask` asks the engines of the policy in force; tests give their own."""
 
     def __init__(self, bus: Bus, command: Sequence[str], ask: Ask, *, each_s: float = _EACH_S, idle_s: float = _IDLE_S) -> None:
         self._bus = bus
@@ -113,7 +114,7 @@ class Trials:
         if subject.rpartition(".")[2] != _VERB:
             raise RefusedError("the screener knows no such request")
         if len(self._tasks) > 1 + _MOST_WAITING:
-            raise RefusedError("the screener is busy with other trials: try again later")
+            raise RefusedError(TRIALS_ARE_BUSY)
 
     async def _try(self, payload: bytes, deadline: asyncio.Timeout) -> TrialAnswer:
         try:
@@ -128,11 +129,23 @@ class Trials:
             places = WITH_PLACES if request.places else WITHOUT_PLACES
             found = await self._try_one(envelope, body, NOBODY_ASKED, places, deadline)
             if found.asks and self._child is not None:
-                answers = await self._ask(found.asks, envelope, bytes(body))
-                found = await self._try_one(envelope, body, answers, places, deadline)
+                found = await self._try_with_engines(found.asks, envelope, body, places, deadline)
             tried.append(found)
         self._used_at = asyncio.get_running_loop().time()
         return TrialAnswer(tried=tuple(tried), compile_ms=compile_ms)
+
+    async def _try_with_engines(
+        self, asks: Iterable[Engine], envelope: Envelope, body: memoryview, places: bytes, deadline: asyncio.Timeout
+    ) -> Tried:
+        left_s = _left_s(deadline)
+        if left_s < _GRACE_S:
+            return Tried(failure=_NO_TIME)
+        try:
+            async with asyncio.timeout(left_s):
+                answers = await self._ask(asks, envelope, bytes(body))
+        except TimeoutError:
+            return Tried(failure=f"{', '.join(asks)} had not answered after {left_s:.0f} s")
+        return await self._try_one(envelope, body, answers, places, deadline)
 
     async def _ready_child(self, policy: bytes) -> float:
         """A child that judges by `policy`; returns the milliseconds that compiling it took, 0 when that was done before."""
@@ -162,9 +175,9 @@ class Trials:
         self, envelope: Envelope, body: memoryview, answers: Answers, places: bytes, deadline: asyncio.Timeout
     ) -> Tried:
         assert self._child is not None
-        left_s = (deadline.when() or 0) - asyncio.get_running_loop().time() - _GRACE_S
+        left_s = _left_s(deadline)
         if left_s < _GRACE_S:
-            return Tried(failure="there was no time for it")
+            return Tried(failure=_NO_TIME)
         limit_s = min(self._each_s, left_s)
         said = msgspec.json.encode(answers)
         request = pack(Kind.MESSAGE, SECONDS.pack(limit_s), places, LENGTH.pack(len(said)), said, frame(envelope, body))
@@ -194,3 +207,8 @@ class Trials:
         await child.wait()
         if child.stdin is not None:
             child.stdin.close()
+
+
+def _left_s(deadline: asyncio.Timeout) -> float:
+    """For one step of a request, so that there is time to answer behind it."""
+    return (deadline.when() or 0) - asyncio.get_running_loop().time() - _GRACE_S

@@ -33,7 +33,14 @@ def try_out(envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers 
         TriedShare(recipients=tuple(addresses[n] for n in outcome.recipients), verdict=outcome.verdict)
         for outcome in screened.outcomes
     )
-    tried = Tried(verdict=screened.verdict, subject=screened.subject, shares=shares, steps_ms=steps, asks=screened.asks)
+    tried = Tried(
+        verdict=screened.verdict,
+        subject=screened.subject,
+        shares=shares,
+        steps_ms=steps,
+        deferral=screened.deferral,
+        asks=screened.asks,
+    )
     if not places or screened.asks:
         return tried
     started = time.perf_counter()

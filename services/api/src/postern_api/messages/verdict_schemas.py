@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue
 
 from postern_api.fields import Body, examples
 from postern_core.policy.why_not import RuleOutcome
-from postern_core.verdict import ChangeMade, Finding, Verdict
+from postern_core.verdict import ChangeMade, EngineAnswer, Finding, Obstacle, Verdict
 
 FINDING: dict[str, JsonValue] = {
     "rule_id": "r-1a2b3c4d",
@@ -20,6 +20,7 @@ FINDING: dict[str, JsonValue] = {
     "chain": [],
     "excerpt": "invoice.exe",
     "monitored": False,
+    "continued": False,
 }
 OUTCOME: dict[str, JsonValue] = {
     "rule_id": "r-9f8e7d6c",
@@ -36,6 +37,9 @@ VERDICT_EXAMPLE: dict[str, JsonValue] = {
     "detail": "rule no programs",
     "screening_ms": 0.21,
     "findings": [FINDING],
+    "obstacles": [{"kind": "malformed", "part": "1", "reason": "2 content-type fields"}],
+    "answers": [{"engine": "clamd", "result": "clean", "detail": "", "ms": 3.1}],
+    "unscanned": [],
 }
 
 
@@ -54,6 +58,7 @@ class FindingView(Body):
     )
     excerpt: str = Field(description="What matched, at most 72 characters; empty where the policy keeps none.")
     monitored: bool = Field(description="The rule only records what it would do.")
+    continued: bool = Field(default=False, description="The rule's action is `continue`: it decided nothing.")
 
     @classmethod
     def of(cls, finding: Finding) -> FindingView:
@@ -66,6 +71,7 @@ class FindingView(Body):
             chain=list(finding.chain),
             excerpt=finding.excerpt,
             monitored=finding.monitored,
+            continued=finding.continued,
         )
 
 
@@ -93,6 +99,31 @@ class ChangeView(Body):
             skipped=made.skipped,
             monitored=made.monitored,
         )
+
+
+class ObstacleView(Body):
+    """What could not be screened, whatever was decided."""
+
+    kind: str = Field(description="As in `/screening/unscannable`.")
+    part: str
+    reason: str = Field(description="Without what it quotes of the message, where no excerpts are kept.")
+
+    @classmethod
+    def of(cls, obstacle: Obstacle) -> ObstacleView:
+        return cls(kind=obstacle.kind.value, part=obstacle.part, reason=obstacle.reason)
+
+
+class AnswerView(Body):
+    """What an engine said, or why it could not."""
+
+    engine: str
+    result: str = Field(description="`clean`, `found`, `failed`; of rspamd its action.")
+    detail: str
+    ms: float = Field(description="Milliseconds until it had answered.")
+
+    @classmethod
+    def of(cls, answer: EngineAnswer) -> AnswerView:
+        return cls(engine=answer.engine.value, result=answer.result, detail=answer.detail, ms=round(answer.ms, 3))
 
 
 class RuleOutcomeView(Body):
@@ -132,6 +163,9 @@ class VerdictView(Body):
     screening_ms: float = Field(description="Milliseconds from the message at hand to the verdict.")
     findings: list[FindingView] = Field(description="Those of the rule that decided first; at most 20.")
     changes: list[ChangeView] = Field(default=[], description="Of all rules up to the one that decided, in their order.")
+    obstacles: list[ObstacleView] = Field(default=[], description="The first of each kind, then others; at most 10.")
+    answers: list[AnswerView] = Field(default=[], description="Of the engines that were asked.")
+    unscanned: list[str] = Field(default=[], description="Engines that failed, and without which it passes by policy.")
 
     @classmethod
     def of(cls, verdict: Verdict) -> VerdictView:
@@ -144,6 +178,9 @@ class VerdictView(Body):
             screening_ms=round(verdict.screening_ms, 3),
             findings=[FindingView.of(finding) for finding in verdict.findings],
             changes=[ChangeView.of(made) for made in verdict.changes],
+            obstacles=[ObstacleView.of(obstacle) for obstacle in verdict.obstacles],
+            answers=[AnswerView.of(answer) for answer in verdict.answers],
+            unscanned=[engine.value for engine in verdict.unscanned],
         )
 
 

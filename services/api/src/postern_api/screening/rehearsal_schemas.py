@@ -130,7 +130,9 @@ class RehearsalView(Body):
     progress: float = Field(description="0 to 1, by what was read of the sources.")
     examined: int
     left_out: int = Field(description="Unreadable, or too large to be tried.")
-    failed: int = Field(description="Their inspection failed, as that of live mail like them would, or got no processor in time.")
+    failed: int = Field(
+        description="Their inspection failed, as that of live mail like them would, got no processor in time, or lacked the answer of an engine."
+    )
     changed: int = Field(description="Messages that would come to another end.")
 
     @classmethod

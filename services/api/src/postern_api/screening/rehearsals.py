@@ -28,8 +28,8 @@ from postern_core.bus.topology import INTAKE
 from postern_core.envelope import Envelope
 from postern_core.errors import TransientError
 from postern_core.ids import QueueId, new_queue_id
-from postern_core.trial import TrialAnswer, Tried
-from postern_core.verdict import Decision, Verdict
+from postern_core.trial import TRIALS_ARE_BUSY, TrialAnswer, Tried
+from postern_core.verdict import Decision, HoldReason, Verdict
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -97,7 +97,7 @@ class Rehearsal:
     progress: float = 0.0
     examined: int = 0
     left_out: int = 0  # unreadable, or too large to be tried
-    failed: int = 0  # their inspection failed
+    failed: int = 0  # their inspection failed, or an engine did not answer
     changed: int = 0
     changes: list[Change] = field(default_factory=list)
     caught: Counter[str] = field(default_factory=Counter)  # recipients of mail that passed and would not
@@ -221,7 +221,7 @@ class Rehearsals:
                     await self._try(rehearsal, section, [each])
                 return
             except ConflictError as error:
-                if "busy" not in error.message or attempt == _REFUSED_RETRIES:
+                if error.message != TRIALS_ARE_BUSY or attempt == _REFUSED_RETRIES:
                     raise
                 await asyncio.sleep(_PAUSE_S)
         for each, tried in zip(batch, answer.tried, strict=True):
@@ -255,7 +255,7 @@ def _is_starved(answer: TrialAnswer) -> bool:
 
 def _compare(rehearsal: Rehearsal, earlier: Earlier, tried: Tried) -> None:
     rehearsal.examined += 1
-    if tried.verdict is None:
+    if tried.verdict is None or _lacks_an_engine(tried):
         rehearsal.failed += 1
         return
     if earlier.verdict is None or earlier.envelope is None:
@@ -267,6 +267,12 @@ def _compare(rehearsal: Rehearsal, earlier: Earlier, tried: Tried) -> None:
     rehearsal.changed += bool(others)
     for recipients, after in others:
         _note(rehearsal, earlier, tried, earlier.envelope, recipients, earlier.verdict, after)
+
+
+def _lacks_an_engine(tried: Tried) -> bool:
+    """Whether the verdict tells of an engine that did not answer just now, and not of the rules."""
+    verdicts = [share.verdict for share in tried.shares] or ([] if tried.verdict is None else [tried.verdict])
+    return any(verdict.hold_reason is HoldReason.ENGINE_FAILED or verdict.unscanned for verdict in verdicts)
 
 
 def _note(

@@ -116,6 +116,7 @@ class TestResult(Body):
             "verdict": VERDICT_EXAMPLE,
             "shares": [],
             "failure": "",
+            "deferral": "",
             "subject": "Your invoice",
             "places": [_A_PLACE],
             "rules": [OUTCOME],
@@ -133,6 +134,9 @@ class TestResult(Body):
         description="Where rules differ between recipients: each verdict; `verdict` and `rules` are those of the first."
     )
     failure: str
+    deferral: str = Field(
+        description="Why live mail like it would wait for an engine that failed; `verdict` is then for when it has waited long enough."
+    )
     subject: str
     places: list[PlaceFound] = Field(
         description="All places where a condition of some rule holds, 500 at most, in the order of the message."
@@ -155,6 +159,7 @@ class TestResult(Body):
                 ShareFound(recipients=list(share.recipients), verdict=VerdictView.of(share.verdict)) for share in tried.shares
             ],
             failure=tried.failure,
+            deferral=tried.deferral,
             subject=tried.subject,
             places=[PlaceFound.of(place) for place in tried.places],
             rules=rules,

@@ -83,12 +83,13 @@ class EngineDesk:
         self._health = {engine: self._health.get(engine) or _Health() for engine in Engine if engines.of(engine).enabled}
         self._poked.set()
 
-    async def ask(self, engines: Iterable[Engine], envelope: Envelope, body: bytes) -> Answers:
-        """What they say, each an answer or a Failure; those that are no daemons are left out."""
+    async def ask(self, engines: Iterable[Engine], envelope: Envelope, body: bytes, *, is_trial: bool = False) -> Answers:
+        """What they say, each an answer or a Failure; those that are no daemons are left out. What fails for a trial is not held against an engine:
+        somebody who tries messages must not have live mail do without it."""
         wanted = [engine for engine in dict.fromkeys(engines) if engine in (Engine.CLAMD, Engine.RSPAMD)]
         if not wanted:
             return NOBODY_ASKED
-        found = await asyncio.gather(*(self._ask(engine, envelope, body) for engine in wanted))
+        found = await asyncio.gather(*(self._ask(engine, envelope, body, is_trial=is_trial) for engine in wanted))
         answers = dict(zip(wanted, found, strict=True))
         clamd, rspamd = answers.get(Engine.CLAMD), answers.get(Engine.RSPAMD)
         assert not isinstance(clamd, Spam) and not isinstance(rspamd, Viruses)  # noqa: PT018  (each answers in its own words)
@@ -132,7 +133,7 @@ class EngineDesk:
         for daemon in self._daemons.values():
             daemon.client.close()
 
-    async def _ask(self, engine: Engine, envelope: Envelope, body: bytes) -> Viruses | Spam | Failure:
+    async def _ask(self, engine: Engine, envelope: Envelope, body: bytes, *, is_trial: bool) -> Viruses | Spam | Failure:
         daemon, health = self._daemons.get(engine), self._health.get(engine)
         if daemon is None or health is None:
             return Failure("it was switched off meanwhile")
@@ -153,7 +154,7 @@ class EngineDesk:
             elif not isinstance(error, TimeoutError):
                 reason = str(error)
             # what it cannot do for this message says nothing about the next one
-            if not lasting:
+            if not lasting and not is_trial:
                 self._failed(engine, health, reason)
                 settled = True
             health.failed += 1
