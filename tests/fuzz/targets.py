@@ -12,6 +12,7 @@ import msgspec
 from fixtures.ambiguous import AMBIGUOUS
 from fixtures.corpus import ACCEPTED
 from postern_core.envelope import Client, Envelope, Gate, Recipient
+from postern_core.file_names import compared_names, normalise_name
 from postern_core.ids import derived_queue_id
 from postern_core.policy import (
     AllOf,
@@ -39,7 +40,7 @@ from postern_screener.charsets import (
     transfer_encoding,
 )
 from postern_screener.encoded_words import decode_leniently
-from postern_screener.filenames import candidate_names, compared_names, extensions, normalise_name, parameter, parameters
+from postern_screener.filenames import candidate_names, extensions, parameter, parameters
 from postern_screener.html_text import source_index, visible_text
 from postern_screener.mime import MAX_PARTS, read_message
 from postern_screener.ruleset import Ruleset, compile_policy

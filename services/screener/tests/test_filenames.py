@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postern_screener.filenames import candidate_names, compared_names, extensions, normalise_name, parameter
+from postern_core.file_names import compared_names, normalise_name
+from postern_screener.filenames import candidate_names, extensions, parameter
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postern_core.unicode_forms import caseless
 from postern_screener.charsets import decode_base64, is_plain_ascii, text_readings, transfer_encoding
 from postern_screener.encoded_words import decode_leniently
 from postern_screener.html_text import source_index, visible_text
 from postern_screener.text import PlainText, UnicodeText, fold, html_readings
-from postern_screener.unicode_forms import caseless
 
 
 @pytest.mark.parametrize(

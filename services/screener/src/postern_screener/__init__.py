@@ -2,7 +2,7 @@
 
     worker.py      pulls a message, has it inspected, carries the verdict out, lets go
     mime.py        bytes → part tree      defects.py: where other readers may see another
-    text.py        and charsets.py, encoded_words.py, html_text.py, filenames.py, unicode_forms.py: what a reader would see of it
+    text.py        and charsets.py, encoded_words.py, html_text.py, filenames.py: what a reader would see of it
     contents/      what attachments are and what lies in them
     checks/        one file a rule family: message → hits      ruleset.py: policy → compiled checks
     deciding.py    hits and answers → which rule decides, and who has to be asked      screening.py   → verdict

@@ -1,19 +1,17 @@
 """File names of a part: every name that some mail client might show (RFC 2183, RFC 2231, RFC 2047 in parameters).
 
-Names are collected, not chosen: a rule matches when any of them does. `normalise_name` removes what hides an extension.
+Names are collected, not chosen: a rule matches when any of them does. In which form they are compared: `postern_core.file_names`.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from postern_screener.charsets import decode_text
 from postern_screener.encoded_words import decode_leniently
-from postern_screener.unicode_forms import caseless
 
 _VALUE: Final = r"""("(?:[^"\\]|\\.)*+"?|[^;]*+)"""
 _PARAMETER: Final = re.compile(r""";\s*+([^=;\s"]++)\s*+=\s*+""" + _VALUE, re.DOTALL)
@@ -21,7 +19,6 @@ _PARAMETER: Final = re.compile(r""";\s*+([^=;\s"]++)\s*+=\s*+""" + _VALUE, re.DO
 _LOOSE_NAME: Final = re.compile(r"""name\s*+(?:\([^()]*+\)\s*+)?+[=:]\s*+""" + _VALUE, re.DOTALL | re.IGNORECASE)
 _NAMES: Final = frozenset({"filename", "name", "file"})
 _MAX_SECTIONS: Final = 1000
-_NOT_IN_FILE_NAMES: Final = str.maketrans("", "", '"<>|?*')  # Windows takes none of them: clients leave them out
 
 
 def parameters(field_value: str) -> list[tuple[str, str]]:
@@ -98,30 +95,6 @@ def _decode_extended(value: str) -> str:
     if not quote or not second or len(language) > 40:
         charset, text = "utf-8", value
     return decode_text(unquote_to_bytes(text), charset)
-
-
-def normalise_name(name: str) -> str:
-    """`name` as it is compared: without directories, controls, direction marks, an NTFS stream and trailing dots and blanks; caseless.
-
-    What Windows would store it under (`a.exe.` and `a.exe::$DATA` are a.exe), full-width forms taken as plain ones.
-    """
-    return compared_names(name)[0]
-
-
-def compared_names(name: str) -> tuple[str, ...]:
-    """`normalise_name`, and after it what else the file may be called where a colon stands in the name: some clients write what is
-    behind it (`x:a.exe`), others put another character in its place."""
-    text = caseless(name)
-    if not (text.isascii() and text.isprintable()):
-        # categories C*: controls, format (U+202E among them), surrogates, private use, unassigned
-        text = "".join(character for character in text if unicodedata.category(character)[0] != "C")
-    text = re.split(r"[/\\]", text.rstrip("/\\. "))[-1].translate(_NOT_IN_FILE_NAMES)
-    pieces = [piece for piece in text.split(":") if piece] if ":" in text else [text]
-    return tuple(_trim(piece) for piece in pieces) or ("",)
-
-
-def _trim(name: str) -> str:
-    return name.strip().strip("'").rstrip(". '")
 
 
 def extensions(normalised: str) -> list[str]:

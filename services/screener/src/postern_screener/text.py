@@ -11,21 +11,17 @@ import re
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from postern_core.unicode_forms import UNSEEN, caseless, compatible
 from postern_screener.charsets import is_plain_ascii, text_readings
 from postern_screener.checks.hit import Place
 from postern_screener.hidden_text import Cut, cuts
 from postern_screener.html_text import source_end, source_index, visible_text
 from postern_screener.lookalikes import has_marks, may_have_lookalikes, undisguised, without_marks
-from postern_screener.unicode_forms import caseless, compatible
 
 # controls but white space, and DEL: clients show nothing or a box, and a reader reads across it
 _CONTROLS: Final = bytes(byte for byte in (*range(0x20), 0x7F) if byte not in b"\t\n\v\f\r")
 _LOWER: Final = bytes(range(256)).lower()
-_IGNORED: Final = re.compile(
-    "[\u0080-\u0084\u0086-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
-)
-# the same characters in UTF-8, by first byte: each of these searches runs at the speed of memchr, the class above does not
+# `UNSEEN` in UTF-8, by first byte: each of these searches runs at the speed of memchr, that class does not
 _IGNORED_BYTES: Final = tuple(
     re.compile(expression)
     for expression in (
@@ -65,7 +61,7 @@ def _without_unseen(text: str) -> str:
     encoded = text.encode("utf-8", "replace").translate(None, _CONTROLS)
     text = encoded.decode("utf-8")
     if any(expression.search(encoded) for expression in _IGNORED_BYTES):
-        text = _IGNORED.sub("", text)
+        text = UNSEEN.sub("", text)
     return text
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from postern_core.file_names import normalise_name
 from postern_screener.defects import Defect
-from postern_screener.filenames import extensions, normalise_name
+from postern_screener.filenames import extensions
 from postern_screener.formats.blocks import may_have_blocks, unpack_blocks
 from postern_screener.formats.member import Unpacked
 from postern_screener.formats.tnef import SIGNATURE, unpack_tnef

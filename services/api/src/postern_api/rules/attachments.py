@@ -9,7 +9,7 @@ from pydantic import Field
 
 from postern_api.errors import InvalidError
 from postern_api.fields import Body, Flag, Whole
-from postern_api.rules.values import Lines, ListNames, checked_values, list_names, trimmed
+from postern_api.rules.values import Lines, ListNames, checked_values, checked_wildcards, list_names, trimmed
 from postern_core.policy import AttachmentCondition, AttachmentMatch, ListKind
 from postern_core.policy.conditions import MATCHES_INSIDE, MATCHES_NUMBER, MATCHES_VALUES
 from postern_core.policy.file_types import FILE_TYPES, Family, is_type_or_family
@@ -97,4 +97,5 @@ def _values(match: AttachmentMatch, values: list[str]) -> tuple[str, ...]:
             raise InvalidError("invalid_condition", "a wildcard needs a letter: nothing but * and ? would match every name")
         if len(values) > _MOST_WILDCARDS:
             raise InvalidError("too_many", f"{len(values)} wildcards: at most {_MOST_WILDCARDS} are possible in a condition")
+        return checked_wildcards(values)
     return trimmed(values, "value")

@@ -9,7 +9,7 @@ from pydantic import Field, Strict
 
 from postern_api.errors import InvalidError
 from postern_api.fields import Body, Line
-from postern_api.rules.values import FewLines, Lines, ListNames, checked_expressions, trimmed
+from postern_api.rules.values import FewLines, Lines, ListNames, checked_expressions, checked_phrases, trimmed
 from postern_core.authentication import Method, Result
 from postern_core.policy import (
     AuthenticationCondition,
@@ -97,5 +97,5 @@ def _header(body: HeaderBody) -> HeaderCondition:
     if has_values == (body.match is HeaderMatch.PRESENT):
         wants = "takes no values" if has_values else "needs values or lists"
         raise InvalidError("invalid_condition", f"match {body.match} {wants}")
-    checked = checked_expressions(body.values) if body.match is HeaderMatch.REGEX else trimmed(body.values, "value")
+    checked = checked_expressions(body.values) if body.match is HeaderMatch.REGEX else checked_phrases(body.values)
     return HeaderCondition(name=name, match=body.match, values=checked, lists=tuple(dict.fromkeys(body.lists)))

@@ -12,8 +12,10 @@ from postern_api.fields import Line
 from postern_api.policy.addresses import checked_sender_pattern
 from postern_api.policy.list_checks import MAX_PHRASE_CHARACTERS, MAX_PHRASES
 from postern_core.expressions import MAX_EXPRESSION_CHARACTERS, MAX_EXPRESSIONS
-from postern_core.policy import ListKind
+from postern_core.file_names import compared_value
+from postern_core.policy import AttachmentMatch, ListKind
 from postern_core.policy.networks import normalise_network
+from postern_core.unicode_forms import UNSEEN
 
 # the first that is wrong is told: a hundred thousand sentences about as many values would help nobody
 Lines = Annotated[list[Line], FailFast(), Field(max_length=MAX_PHRASES)]
@@ -47,11 +49,39 @@ def checked_values(kind: ListKind, values: Iterable[str]) -> tuple[str, ...]:
             bare = [value.strip().removeprefix("*").removeprefix(".") for value in values]
             if any("." in value or "/" in value for value in bare):
                 raise InvalidError("invalid_condition", "an extension is what stands behind the last dot, as in exe")
-            return trimmed(bare, _NOUNS[kind])
+            return _file_names(AttachmentMatch.EXTENSION, trimmed(bare, _NOUNS[kind]))
+        case ListKind.FILE_NAMES:
+            return _file_names(AttachmentMatch.NAME, trimmed(values, _NOUNS[kind]))
         case ListKind.EXPRESSIONS:
             return checked_expressions(values)
+        case ListKind.PHRASES:
+            return checked_phrases(values)
         case _:
             return trimmed(values, _NOUNS[kind])
+
+
+def checked_phrases(values: Iterable[str]) -> tuple[str, ...]:
+    """InvalidError also for one of which nothing is left when it is compared: a screener would refuse the whole policy for it."""
+    phrases = trimmed(values, _NOUNS[ListKind.PHRASES])
+    for phrase in phrases:
+        if not phrase.isascii() and not UNSEEN.sub("", phrase).strip():
+            raise InvalidError("invalid_condition", f"a phrase shows nothing: {phrase!a}")
+    return phrases
+
+
+def checked_wildcards(values: Iterable[str]) -> tuple[str, ...]:
+    """As `checked_values`, for wildcards, of which there is no list."""
+    return _file_names(AttachmentMatch.WILDCARD, trimmed(values, "value"))
+
+
+def _file_names(match: AttachmentMatch, values: tuple[str, ...]) -> tuple[str, ...]:
+    """InvalidError for one of which nothing is left when names are compared: a screener would refuse the whole policy for it."""
+    for value in values:
+        try:
+            compared_value(match, value)
+        except ValueError as error:
+            raise InvalidError("invalid_condition", str(error)) from error
+    return values
 
 
 def checked_expressions(expressions: Iterable[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from postern_core.file_names import compared_names
 from postern_core.policy import AttachmentCondition, AttachmentMatch, Lists
 from postern_core.policy.file_types import FILE_TYPES, UNKNOWN, Family, types_of
 from postern_screener.checks.file_names import NAME_MATCHES, NameTables, names_of
@@ -18,7 +19,7 @@ from postern_screener.contents.archives import Member, walk
 from postern_screener.contents.budget import Budget
 from postern_screener.contents.entry import Obstacle, ObstacleKind
 from postern_screener.contents.real_type import real_types
-from postern_screener.filenames import compared_names, extensions
+from postern_screener.filenames import extensions
 from postern_screener.mime import Part
 
 _DEEP: Final = frozenset({AttachmentMatch.NESTING, AttachmentMatch.ENCRYPTED, AttachmentMatch.MACRO, AttachmentMatch.UNOPENED})

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from postern_core.file_names import compared_names, compared_value
 from postern_core.policy import AttachmentCondition, AttachmentMatch, ListKind, Lists
 from postern_screener.checks.owners import Table
 from postern_screener.contents.deceptive import deception
-from postern_screener.filenames import compared_names, extensions, normalise_name
-from postern_screener.unicode_forms import caseless
+from postern_screener.filenames import extensions
 
 _MOST_CHARACTERS: Final = 4096  # of a name that wildcards are compared with
 NAME_MATCHES: Final = frozenset(
@@ -39,9 +39,7 @@ class NameTables:
         if match is AttachmentMatch.DECEPTIVE_NAME:
             self._deceptive.append(criterion)
         for value in values:
-            normalised = _normalised(match, value)
-            if not normalised.strip("."):
-                raise ValueError(f"attachment rule: {value!r} is no file {match.value}")
+            normalised = compared_value(match, value)
             if match is AttachmentMatch.WILDCARD:
                 self._wildcards.setdefault(normalised, []).append(criterion)
                 self._least[normalised] = max(re.split(r"[*?]", normalised), key=len)
@@ -78,18 +76,6 @@ def names_of(condition: AttachmentCondition, lists: Lists) -> Iterator[str]:
     yield from condition.values
     if (kind := _LISTED.get(condition.match)) is not None:
         yield from lists.values(condition.lists, kind)
-
-
-def _normalised(match: AttachmentMatch, value: str) -> str:
-    if match is AttachmentMatch.WILDCARD:
-        return _normalised_wildcard(value)
-    normalised = normalise_name(value)
-    return normalised if match is AttachmentMatch.NAME else normalised.removeprefix("*").lstrip(".")
-
-
-def _normalised_wildcard(pattern: str) -> str:
-    """As names are compared: the stretches between stars and question marks in one form of letters."""
-    return "".join(piece if piece in ("*", "?") else caseless(piece) for piece in re.split(r"([*?])", pattern))
 
 
 def matches_wildcard(pattern: str, name: str) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from postern_core.file_names import compared_names
 from postern_core.policy.file_types import FILE_TYPES, Family
-from postern_screener.filenames import compared_names, extensions
+from postern_screener.filenames import extensions
 
 # what Windows runs, or hands to something that runs it, when somebody opens it (Outlook's blocked attachments and what has been abused since)
 PROGRAM_EXTENSIONS: Final = frozenset(

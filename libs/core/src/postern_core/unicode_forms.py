@@ -17,6 +17,11 @@ _STARTERS: Final = (
     "\t-~\u0370-\u0482\u05d0-\u05ea\u0621-\u064a\u0904-\u0939\u0e01-\u0e30\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff\uac00-\ud7a3"
 )
 _PIECES: Final = re.compile(rf".{{1,{_PIECE}}}(?=[{_STARTERS}]|\Z)|.{{1,{_PIECE}}}", re.DOTALL)
+# soft hyphens, fillers, zero-width characters, direction marks, variation selectors, tags: a reader reads across them
+UNSEEN: Final = re.compile(
+    "[\u0080-\u0084\u0086-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
+)
 
 
 def compatible(text: str) -> str:
