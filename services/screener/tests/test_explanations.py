@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from postern_core.authentication import Method, Result
 from postern_core.bus.topology import EVENTS
+from postern_core.changes import StripAttachments
 from postern_core.envelope import Client, Envelope, Gate, Recipient
 from postern_core.events import EventBatch, TraceEvent
 from postern_core.ids import accepted_at, new_queue_id
@@ -210,6 +211,46 @@ def test_where_the_policy_keeps_no_excerpts_nothing_of_the_text_is_stored() -> N
         kept = to_be_kept(screen(ENVELOPE, CLEAN, ruleset), ruleset).verdict
         (finding,) = kept.findings
         assert (finding.excerpt, finding.part, finding.length) == ("beta" if keep else "", "1", 4)
+
+
+HOSTILE_WORDS = "secret-project's name"
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (f'From: a@b.example\r\nContent-Type: {HOSTILE_WORDS}/"x\r\n\r\nx\r\n', "different types: "),
+        (f"From: a@b.example\r\n{HOSTILE_WORDS}: x\r\n\r\nx\r\n", "the field name "),
+        (f"From: a@b.example\r\n\r\nbegin 644 {HOSTILE_WORDS}\r\n#0V%T\r\n\r\n", ": "),
+        (
+            f'From: a@b.example\r\nContent-Disposition: attachment; filename="{HOSTILE_WORDS}.zip"\r\n\r\nPK\x03\x04 broken\r\n',
+            "is missing, in ",
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_stripped", [False, True])
+def test_without_excerpts_what_could_not_be_screened_is_told_without_the_words_of_the_message(
+    body: str, kept: str, is_stripped: bool
+) -> None:
+    looking = a_rule(AttachmentCondition(match=AttachmentMatch.UNOPENED), mode=RuleMode.MONITOR)
+    strip = a_rule(Not(of=UserCondition()), action=Action.CONTINUE, changes=(StripAttachments(every=True),))
+    rules = (looking, strip) if is_stripped else (looking,)
+    for keep in (True, False):
+        ruleset = compile_policy(ScreeningPolicy(revision=1, rules=rules, excerpts=keep))
+        verdict = to_be_kept(screen(ENVELOPE, body.encode(), ruleset), ruleset).verdict
+        told = msgspec.json.encode(verdict).decode()
+        assert ("secret-project" in told) is keep, told
+        assert any(kept in obstacle.reason for obstacle in verdict.obstacles)
+
+
+def test_without_excerpts_the_name_of_a_rule_stays_as_it_is() -> None:
+    rule = a_rule(KeywordCondition(phrases=("x",)))
+    rule = msgspec.structs.replace(rule, name="don't")
+    ruleset = compile_policy(ScreeningPolicy(revision=1, rules=(rule,), excerpts=False))
+    body = b"From: a@b.example\r\nContent-Type: text\r\nContent-Type: text/plain\r\n\r\nx\r\n"
+    verdict = to_be_kept(screen(ENVELOPE, body, ruleset), ruleset).verdict
+    assert verdict.obstacles
+    assert verdict.detail == "rule don't"
 
 
 # -- the same again

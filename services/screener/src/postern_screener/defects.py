@@ -34,7 +34,7 @@ class Defect:
     """One place where readers may disagree."""
 
     part: str
-    reason: str  # one sentence for an administrator
+    reason: str  # one sentence for an administrator; what it says in the message's words stands in quotes, at the end
     kind: Unscannable = Unscannable.MALFORMED
     is_ambiguous: bool = True  # a second reading may find more
 

@@ -272,8 +272,9 @@ class Inspection:
 
 
 def _defect(obstacle: Obstacle) -> Defect:
-    where = f"{'/'.join(obstacle.chain)}: " if obstacle.chain else ""
-    return Defect(obstacle.part, where + obstacle.reason, _KIND_OF.get(obstacle.kind, Unscannable.LIMIT), is_ambiguous=False)
+    # what comes from the message stands in quotes, at the end: `unscannable.unquoted`
+    where = f", in {'/'.join(obstacle.chain)!r}" if obstacle.chain else ""
+    return Defect(obstacle.part, obstacle.reason + where, _KIND_OF.get(obstacle.kind, Unscannable.LIMIT), is_ambiguous=False)
 
 
 @dataclass(frozen=True, slots=True)

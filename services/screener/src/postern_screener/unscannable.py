@@ -6,6 +6,7 @@ is held can still be deleted. Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -15,6 +16,7 @@ from postern_core.policy import UnscannableAction, UnscannablePolicy
 from postern_core.verdict import Decision, Obstacle, Unscannable, Verdict
 from postern_screener.defects import Defect
 
+_QUOTE: Final = re.compile("['\"]")
 UNSCANNABLE_FIELD: Final = "X-Postern-Unscannable"
 MAX_OBSTACLES: Final = 10
 _REASON_CHARACTERS: Final = 400
@@ -73,6 +75,12 @@ def _fields(obstacles: Iterable[Obstacle]) -> Iterable[bytes]:
     for obstacle in obstacles:
         told = f"part {obstacle.part[:60]}: {obstacle.reason[:_FIELD_CHARACTERS]}".encode("ascii", "replace").decode("ascii")
         yield f"{UNSCANNABLE_FIELD}: {obstacle.kind.value}; {told}\r\n".encode("ascii")
+
+
+def unquoted(text: str) -> str:
+    """`text` up to where it quotes the message; a quotation may have been cut, so that nobody knows where it ends."""
+    told = _QUOTE.split(text, maxsplit=1)
+    return text if len(told) == 1 else f"{told[0]}..."
 
 
 def _told(obstacle: Obstacle) -> str:
