@@ -31,7 +31,7 @@ from postern_screener.trials import Trials
 from postern_screener.trials import default_command as trial_command
 
 CAUGHT = b"From: x@sender.example\r\nSubject: Your invoice\r\n\r\nplease wire the money\r\n"
-RULE = {"name": "wires", "condition": {"type": "keyword", "phrases": ["wire the money"]}, "action": "hold"}
+RULE: dict[str, Any] = {"name": "wires", "condition": {"type": "keyword", "phrases": ["wire the money"]}, "action": "hold"}
 
 
 @pytest.fixture
@@ -322,8 +322,9 @@ async def test_the_traffic_of_the_last_hours_is_rehearsed_with_a_draft_and_tells
     (await api.client.post("/rules", json=RULE)).raise_for_status()
     assert (await rehearsed(api, source="archive"))["changed"] == 4
     assert (await rehearsed(api, source="archive", hours=1, most=2))["examined"] == 2
-    actions = [entry["action"] for entry in (await api.get("/audit"))["entries"]]
-    assert "screening.rehearse" in actions
+    noted = [entry for entry in (await api.get("/audit"))["entries"] if entry["action"] == "screening.rehearse"]
+    # what was looked for in everybody's mail, too
+    assert [RULE["condition"]["phrases"][0] in str(entry["changes"]) for entry in noted] == [False, False, True]
     # switched off, nothing more is kept
     await set_archive(api, on=False)
     later = await accept(api, CAUGHT, "late@relay.example")
@@ -348,6 +349,36 @@ async def test_held_mail_is_rehearsed_with_rules_that_would_let_it_go(api: Runni
     assert (await rehearsed(api, source="all"))["changed"] == 0
     # nothing came of it: what is held is held
     assert {row["queue_id"] for row in (await api.get("/quarantine"))["rows"]} == set(held)
+
+
+async def test_held_mail_that_was_split_off_is_rehearsed_as_it_came_in(api: RunningApi) -> None:
+    """Was: as of gate `internal`, so that no condition about the direction held of it."""
+    for_one = {"type": "all", "of": [RULE["condition"], {"type": "recipient", "patterns": ["a@relay.example"]}]}
+    added = (await api.client.post("/rules", json=RULE | {"condition": for_one})).raise_for_status()
+    await until_live(api, int(added.headers["Postern-Revision"]))
+    await accept(api, CAUGHT, "a@relay.example", "b@relay.example")
+    await screened(api)
+    draft = {"name": "from outside", "id": "mine", "condition": {"type": "direction", "gates": ["anon"]}, "action": "delete"}
+    [change] = (await rehearsed(api, source="held", rules=[draft]))["changes"]
+    assert (change["recipients"], change["after"]["decision"], change["after"]["rule_id"]) == (
+        ["a@relay.example"],
+        "delete",
+        "mine",
+    )
+
+
+async def test_a_replica_that_did_not_begin_a_rehearsal_says_so(api: RunningApi, broker: Broker, tmp_path: Path) -> None:
+    other = ApiStarter(broker, tmp_path)
+    try:
+        second = await other(instance="second")
+        begun = (await api.client.post("/screening/rehearsals", json={"source": "held"})).raise_for_status().json()
+        answer = await second.client.get(f"/screening/rehearsals/{begun['id']}")
+        assert (answer.status_code, answer.json()["error"]) == (404, "rehearsal_not_found")
+        assert "another replica was asked to begin it" in answer.json()["message"]
+        # another one may be begun there: the screener tries them in turn
+        assert (await second.client.post("/screening/rehearsals", json={"source": "held"})).status_code == 201
+    finally:
+        await other.close()
 
 
 async def test_a_rehearsal_waits_for_live_mail_and_can_be_stopped(broker: Broker, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import enum
 import msgspec
 
 from postern_core.contract import Version, written
-from postern_core.envelope import Envelope
+from postern_core.envelope import Envelope, Gate
 
 MOST_CRITERIA = 300  # written down of one message
 
@@ -153,3 +153,11 @@ class HeldMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     verdict: Verdict
     subject: str = ""  # decoded Subject:, at most 200 characters, for lists
     generation: int = 0  # of the `held` disposition; release and forward use the next one
+    came_in_at: Gate | None = (
+        None  # of a share of a message, whose own gate is internal: where the whole came in, for rules that ask
+    )
+
+    @property
+    def as_it_came_in(self) -> Envelope:
+        """What rules about the envelope judge."""
+        return self.envelope if self.came_in_at is None else msgspec.structs.replace(self.envelope, gate=self.came_in_at)

@@ -315,6 +315,12 @@ FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
         b"\r\n",
     ),
     "held-message-1-changes.mail": (HeldMessage(envelope=STOWED, verdict=CHANGED_VERDICT), b""),
+    "held-message-1-share.mail": (
+        HeldMessage(
+            envelope=msgspec.structs.replace(STOWED, gate=Gate.INTERNAL), verdict=VERDICT, subject="s", came_in_at=Gate.ANON
+        ),
+        b"",
+    ),
     "badmail-1.mail": (
         Badmail(job=JOB, recipients=JOB.recipients, reason="there is nobody to tell", last_reply="550 5.1.1 no such user"),
         MAIL,

@@ -60,6 +60,7 @@ class Judged:
     envelope: Envelope
     body: Body
     screened: Screened
+    came_in_at: Gate | None = None  # of a share: the gate of the whole
     known: Mapping[int, DispositionKind] = field(default_factory=dict)  # what earlier runs wrote down, by `Recipient.n`
 
 
@@ -93,7 +94,7 @@ class Actions:
         if judged.screened.outcomes:
             await self._split(judged, ruleset, redelivered=redelivered)
         elif verdict.decision is Decision.HOLD:
-            await self._hold(envelope, judged.body, judged.screened)
+            await self._hold(judged)
         elif verdict.decision is Decision.DELETE:
             await self._write(envelope, DispositionKind.DELETED, verdict)
             await self._bodies.delete(envelope)
@@ -198,9 +199,16 @@ class Actions:
             return
         await self._bus.publish(OUTBOUND, subject, payload, f"{digest}:outbound")
 
-    async def _hold(self, envelope: Envelope, body: Body, screened: Screened) -> None:
-        held = HeldMessage(envelope=envelope, verdict=screened.verdict, subject=screened.subject, generation=_GENERATION)
-        inline = body if envelope.body is None else b""
+    async def _hold(self, judged: Judged) -> None:
+        envelope, screened = judged.envelope, judged.screened
+        held = HeldMessage(
+            envelope=envelope,
+            verdict=screened.verdict,
+            subject=screened.subject,
+            generation=_GENERATION,
+            came_in_at=judged.came_in_at,
+        )
+        inline = judged.body if envelope.body is None else b""
         msg_id = f"{envelope.id}:quarantine:{_GENERATION}"
         await self._bus.publish(QUARANTINE, quarantine_subject(envelope.id), frame(held, inline), msg_id)
         await self._write(envelope, DispositionKind.HELD, screened.verdict)
@@ -266,7 +274,12 @@ def shares(judged: Judged) -> list[Judged]:
             envelope, id=derived_queue_id(envelope.accepted_at, digest), gate=Gate.INTERNAL, recipients=recipients, body=None
         )
         found.append(
-            Judged(own, judged.body, Screened(verdict=outcome.verdict, subject=judged.screened.subject, edits=outcome.edits))
+            Judged(
+                own,
+                judged.body,
+                Screened(verdict=outcome.verdict, subject=judged.screened.subject, edits=outcome.edits),
+                came_in_at=envelope.gate,
+            )
         )
     return found
 

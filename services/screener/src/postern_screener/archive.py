@@ -48,7 +48,7 @@ class Archive:
         """Keep a copy if there is room for it, of each share where recipients went their own ways; returns at once."""
         for share in shares(judged):
             # as it came in: rules ask for that
-            envelope = msgspec.structs.replace(share.envelope, gate=judged.envelope.gate)
+            envelope = msgspec.structs.replace(share.envelope, gate=share.came_in_at or share.envelope.gate)
             self._offer(replace(share, envelope=envelope))
         if not judged.screened.outcomes:
             self._offer(judged)

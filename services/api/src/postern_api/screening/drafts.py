@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 
@@ -15,6 +17,9 @@ from postern_api.rules.schemas import RuleBody
 from postern_api.rules.service import checked_rule_id, rule_from
 from postern_core.policy import ScreeningPolicy
 
+_MOST_TOLD: Final = 100
+_TOLD_CHARACTERS: Final = 8000
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -22,6 +27,12 @@ class Draft:
 
     policy: ScreeningPolicy
     is_draft: bool
+
+
+def told(rules: Sequence[RuleBody]) -> dict[str, Any]:
+    """Draft rules for the audit log: what somebody looks for in everybody's mail is not to go unseen, and may be long."""
+    shown = msgspec.json.encode([rule.model_dump(mode="json", exclude_defaults=True) for rule in rules[:_MOST_TOLD]]).decode()
+    return {"number": len(rules), "text": shown[:_TOLD_CHARACTERS]}
 
 
 class Drafts:

@@ -14,6 +14,7 @@ from postern_api.errors import InvalidError, declared
 from postern_api.fields import Exactly, Identity
 from postern_api.messages.verdict_schemas import RuleOutcomeView
 from postern_api.policy.addresses import checked_address
+from postern_api.screening.drafts import told
 from postern_api.screening.rehearsal_schemas import RehearsalBody, RehearsalResult, RehearsalView
 from postern_api.screening.schemas import EnvelopeBody, TestBody, TestResult
 from postern_core.envelope import Client, Envelope, Gate, Recipient
@@ -57,7 +58,13 @@ async def begin_rehearsal(body: RehearsalBody, context: InContext, who: Operator
     """Try rules on held mail, on recent traffic, or both: which messages would come to another end? Without `rules`, those in force now are tried:
     who already got what they would catch? It runs beside live mail, and waits for it; one at a time. Noted in the audit log, since it reads mail."""
     draft = await context.screening.drafts.policy(body.revision, body.rules)
-    detail = {"source": body.source.value, "hours": body.hours, "draft": draft.is_draft}
+    detail = {
+        "source": body.source.value,
+        "hours": body.hours,
+        "draft": draft.is_draft,
+        "revision": draft.policy.revision,
+        "rules": told(body.rules or []),
+    }
     async with audited(context.audit, who.name, "screening.rehearse", "screening/rehearsals", detail):
         begun = context.rehearsals.begin(actor=who.name, source=body.source, hours=body.hours, draft=draft, most=body.most)
     return RehearsalView.of(begun)

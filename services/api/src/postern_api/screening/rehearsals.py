@@ -64,6 +64,14 @@ class State(enum.StrEnum):
     FAILED = "failed"
 
 
+class UnknownRehearsalError(NotFoundError):
+    """It may be known all the same, to another replica."""
+
+    def __init__(self, identity: str) -> None:
+        super().__init__("rehearsal", identity)
+        self.message += " in this replica of the api: it is over and forgotten (a restart does that, too), or another replica was asked to begin it"
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A message that would come to another end, for these recipients."""
@@ -134,7 +142,7 @@ class Rehearsals:
     def get(self, identity: str) -> Rehearsal:
         found = self._all.get(identity)
         if found is None:
-            raise NotFoundError("rehearsal", identity)
+            raise UnknownRehearsalError(identity)
         return found
 
     def stop(self, identity: str) -> None:

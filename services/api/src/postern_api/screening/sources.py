@@ -54,7 +54,7 @@ class Sources:
             except (ValueError, BodyMissing):
                 yield Earlier("held", read)
                 continue
-            yield Earlier("held", read, held.envelope, body, held.verdict, held.subject)
+            yield Earlier("held", read, held.as_it_came_in, body, held.verdict, held.subject)
 
     async def archived(self, since: datetime) -> AsyncIterator[Earlier]:
         """What was screened since then, the oldest first."""
