@@ -119,6 +119,12 @@ async def test_where_rules_differ_between_recipients_each_share_is_told(api: Run
             400,
             "invalid_condition",
         ),
+        (
+            {"message": "QQ==", "rules": [RULE | {"condition": {"type": "keyword", "expressions": ["("]}}]},
+            {},
+            400,
+            "invalid_expression",
+        ),
         ({"message": "QQ==", "rules": [RULE | {"id": "a"}, RULE | {"id": "a"}]}, {}, 409, "rule_exists"),
         ({"message": "QQ==", "rules": [RULE | {"id": "../x"}]}, {}, 400, "invalid_rule_id"),
         ({"message": "QQ==", "envelope": {"client": "nowhere"}}, {}, 400, "invalid_client"),
@@ -135,6 +141,14 @@ async def test_what_cannot_be_tried_is_refused_by_name(api: RunningApi, body: An
     else:
         answer = await api.client.post("/screening/test", json=body, params=query)
     assert (answer.status_code, answer.json()["error"]) == (status, error)
+
+
+async def test_a_draft_that_does_not_compile_begins_no_rehearsal(api: RunningApi) -> None:
+    """Was: it was begun, and `done` where there was no mail to try it on."""
+    body = {"rules": [RULE | {"condition": {"type": "keyword", "expressions": ["("]}}]}
+    answer = await api.client.post("/screening/rehearsals", json=body)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_expression")
+    assert await api.get("/screening/rehearsals") == []
 
 
 async def test_hostile_mail_is_tried_like_any_other(api: RunningApi) -> None:
@@ -216,6 +230,34 @@ async def test_clamd_is_asked_about_what_is_tried_and_its_absence_is_told(api: R
 
 async def has_archived(api: RunningApi, number: int) -> bool:
     return len(await archived(api)) == number
+
+
+async def test_a_rehearsal_goes_on_when_the_screener_is_back(broker: Broker, tmp_path: Path) -> None:
+    starter, stop = ApiStarter(broker, tmp_path), asyncio.Event()
+    bus = await broker.connect("screener")
+    trials = Trials(bus, trial_command(1024), EngineDesk().ask)
+    answering: list[asyncio.Task[None]] = []
+    try:
+        api = await starter(BOOTSTRAP)
+        await hold(bus, an_envelope())
+        begun = (await api.client.post("/screening/rehearsals", json={"source": "held"})).raise_for_status().json()
+
+        async def is_read() -> bool:
+            return bool((await api.get(f"/screening/rehearsals/{begun['id']}"))["progress"])
+
+        await eventually(is_read)
+        answering.append(asyncio.create_task(trials.run(stop)))
+
+        async def is_over() -> str:
+            state = (await api.get(f"/screening/rehearsals/{begun['id']}"))["state"]
+            return "" if state == "running" else str(state)
+
+        assert await eventually(is_over, 40) == "done"
+    finally:
+        stop.set()
+        await starter.close()
+        await asyncio.gather(*answering)
+        await bus.close()
 
 
 async def test_a_request_that_the_screener_has_no_time_for_ends_a_rehearsal_and_is_not_made_again(

@@ -19,7 +19,7 @@ from postern_core.envelope import Client, Envelope, Gate, Recipient
 from postern_core.errors import TransientError
 from postern_core.ids import accepted_at, new_queue_id
 from postern_core.policy import KeywordCondition, Rule, ScreeningPolicy, encode_section
-from postern_core.trial import MOST_TRIAL_OCTETS, TrialAnswer, Tried, frame_trial, unframe_trial
+from postern_core.trial import MOST_TRIAL_OCTETS, TRIALS_ARE_BUSY, TrialAnswer, Tried, frame_trial, unframe_trial
 from postern_core.verdict import Action, Decision
 from postern_screener.engines.asking import EngineDesk
 from postern_screener.ruleset import compile_policy
@@ -130,6 +130,30 @@ async def test_what_cannot_be_tried_is_answered_and_not_met_with_silence(running
         assert isinstance(answer, ControlError)
         assert "cannot be read" in answer.message
     assert (await running.ask(CLEAN)).tried[0].verdict is not None
+
+
+async def test_a_worker_that_ends_hands_back_what_it_was_asked(broker: Broker) -> None:
+    """Silence would keep whoever asked waiting for more than a minute."""
+    api, screener, stop = await broker.connect("api"), await broker.connect("screener"), asyncio.Event()
+    broken = (sys.executable, str(Path(__file__).parent / "programs" / "trial_child.py"), "1024")
+    trials = Trials(screener, broken, EngineDesk().ask, each_s=60)
+    serving = asyncio.create_task(trials.run(stop))
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await api.request("control.screener.hello", b"", timeout_s=5)
+                break
+            except TransientError:
+                await asyncio.sleep(0.02)
+        asked = asyncio.create_task(Running(api, trials).ask(CLEAN + b"HANG"))
+        while not any(task.get_name() == "control.screener.try" for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.02)
+        stop.set()
+        await serving
+        answer = await asked
+    assert answer.message == TRIALS_ARE_BUSY
+    await api.close()
+    await screener.close()
 
 
 async def test_whoever_comes_while_too_many_wait_is_sent_away(running: Running) -> None:

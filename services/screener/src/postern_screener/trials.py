@@ -96,6 +96,9 @@ class Trials:
             self._refuse_some(msg.subject)
             async with asyncio.timeout(_ALL_S) as deadline, self._one_at_a_time:
                 answer = await self._try(msg.data, deadline)
+        except asyncio.CancelledError:  # this worker ends; another one may do it
+            await _respond(msg, ControlError(message=TRIALS_ARE_BUSY))
+            raise
         except RefusedError as error:
             answer = ControlError(message=str(error))
         except TimeoutError:
@@ -105,10 +108,7 @@ class Trials:
         except Exception:  # the one handler of a request: whoever asked gets an answer, the log the rest
             log.exception("trial.failed")
             answer = ControlError(message="internal error, see the screener's log")
-        try:
-            await msg.respond(msgspec.json.encode(answer))
-        except (nats.errors.Error, OSError) as error:
-            log.warning("trial.unanswered", reason=f"{type(error).__name__}: {error}")
+        await _respond(msg, answer)
 
     def _refuse_some(self, subject: str) -> None:
         if subject.rpartition(".")[2] != _VERB:
@@ -207,6 +207,13 @@ class Trials:
         await child.wait()
         if child.stdin is not None:
             child.stdin.close()
+
+
+async def _respond(msg: Msg, answer: msgspec.Struct) -> None:
+    try:
+        await msg.respond(msgspec.json.encode(answer))
+    except (nats.errors.Error, OSError) as error:
+        log.warning("trial.unanswered", reason=f"{type(error).__name__}: {error}")
 
 
 def _left_s(deadline: asyncio.Timeout) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +13,7 @@ from postern_api.errors import ConflictError, NotFoundError
 from postern_api.policy.checks import check
 from postern_api.policy.compiling import compile_policy
 from postern_api.policy.editing import Editor
+from postern_api.policy.expressions import ExpressionCheck
 from postern_api.policy.repository import PolicyRepository, Revision
 from postern_api.rules.schemas import RuleBody
 from postern_api.rules.service import checked_rule_id, rule_from
@@ -39,6 +41,8 @@ class Drafts:
     def __init__(self, editor: Editor, policy: PolicyRepository) -> None:
         self._editor = editor
         self._policy = policy
+        self._expressions = ExpressionCheck()
+        self._one_at_a_time = asyncio.Lock()
 
     async def policy(self, revision: int | None, rules: list[RuleBody] | None) -> Draft:
         """`rules` in place of those of the revision. ApiError when that is no policy."""
@@ -48,6 +52,8 @@ class Drafts:
             drafted = tuple(rule_from(rule, checked_rule_id(rule.id or f"draft-{n}")) for n, rule in enumerate(rules, start=1))
             snapshot = msgspec.structs.replace(snapshot, rules=drafted)
             check(snapshot)
+            async with self._one_at_a_time:  # each is a process that may run for seconds
+                await self._expressions.check(snapshot)
         compiled = compile_policy(snapshot, found.number)
         if compiled is None:
             raise ConflictError("no_route", "there is no default route yet: nothing is screened before there is one")

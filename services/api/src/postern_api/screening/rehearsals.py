@@ -18,9 +18,9 @@ from typing import Final
 
 import structlog
 
-from postern_api.errors import ApiError, ConflictError, NotFoundError, TooLargeError
+from postern_api.errors import ApiError, ConflictError, NotFoundError, TooLargeError, UnavailableError
 from postern_api.screening.drafts import Draft
-from postern_api.screening.service import ScreeningService, encoded
+from postern_api.screening.service import Mail, ScreeningService, encoded
 from postern_api.screening.sources import Earlier, Sources
 from postern_core.broker.names import SCREENER_CONSUMER
 from postern_core.bus import Bus
@@ -45,6 +45,7 @@ _REST: Final = 9.0
 _LONGEST_REST_S: Final = 5.0
 _NOTICEABLE_MS: Final = 5.0
 _REFUSED_RETRIES: Final = 30  # the screener is busy with other trials
+_UNANSWERED_RETRIES: Final = 6  # half a minute: it may be started anew
 
 
 class Source(enum.StrEnum):
@@ -216,22 +217,18 @@ class Rehearsals:
             return
         mail = [(each.envelope, each.body) for each in batch if each.envelope is not None]
         begun = asyncio.get_running_loop().time()
-        for attempt in range(_REFUSED_RETRIES + 1):
-            try:
-                answer = await self._screening.ask(section, mail)
-                break
-            except TooLargeError:
-                # one at a time; the one that does not fit by itself is left out
-                if len(batch) == 1:
-                    rehearsal.left_out += 1
-                    return
-                for each in batch:
-                    await self._try(rehearsal, section, [each])
+        try:
+            answer = await self._ask(rehearsal, section, mail)
+        except TooLargeError:
+            # one at a time; the one that does not fit by itself is left out
+            if len(batch) == 1:
+                rehearsal.left_out += 1
                 return
-            except ConflictError as error:
-                if error.message != TRIALS_ARE_BUSY or attempt == _REFUSED_RETRIES:
-                    raise
-                await asyncio.sleep(_PAUSE_S)
+            for each in batch:
+                await self._try(rehearsal, section, [each])
+            return
+        if answer is None:
+            return
         for each, tried in zip(batch, answer.tried, strict=True):
             _compare(rehearsal, each, tried)
         took_s = asyncio.get_running_loop().time() - begun
@@ -239,6 +236,25 @@ class Rehearsals:
             rehearsal.rest_s = _LONGEST_REST_S
         else:
             rehearsal.rest_s = min(_REST * took_s, _LONGEST_REST_S) if rehearsal.beside_live_mail else 0.0
+
+    async def _ask(self, rehearsal: Rehearsal, section: bytes, mail: Mail) -> TrialAnswer | None:
+        """None when the rehearsal was stopped meanwhile."""
+        refused = unanswered = 0
+        while rehearsal.state is State.RUNNING:
+            try:
+                return await self._screening.ask(section, mail)
+            except ConflictError as error:
+                if error.message != TRIALS_ARE_BUSY or refused == _REFUSED_RETRIES:
+                    raise
+                refused += 1
+                await asyncio.sleep(_PAUSE_S)
+            except UnavailableError:
+                # a worker that died took the request with it
+                if unanswered == _UNANSWERED_RETRIES:
+                    raise
+                await asyncio.sleep(_PAUSE_S * 2**unanswered)
+                unanswered += 1
+        return None
 
     async def _nobody_waits(self, rehearsal: Rehearsal) -> bool:
         """Wait until live mail does not; False when the rehearsal was stopped meanwhile."""
