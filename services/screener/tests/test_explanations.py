@@ -300,10 +300,11 @@ async def test_the_trace_has_a_verdict_of_what_matched_and_nothing_more_of_other
     ordinary = await mailbag.send(b"From: x@sender.example\r\n\r\nnothing\r\n", "a@relay.example")
     matched = await mailbag.send(CLEAN, "a@relay.example")
     held = await mailbag.send(CLEAN.replace(b"gamma", b"omega"), "a@relay.example")
+    forged = await mailbag.send(b"X-Postern-Unscanned: clamd\r\nFrom: x@sender.example\r\n\r\nnothing\r\n", "a@relay.example")
     await mailbag.screened()
     told: dict[str, TraceEvent] = {}
     async with asyncio.timeout(10):
-        while len(told) < 3:
+        while len(told) < 4:
             state = await mailbag.reader.stream_state(EVENTS)
             for sequence in range(1, int(state["last_seq"]) + 1):
                 answer = await mailbag.reader.api(f"STREAM.MSG.GET.{EVENTS}", {"seq": sequence})
@@ -312,6 +313,11 @@ async def test_the_trace_has_a_verdict_of_what_matched_and_nothing_more_of_other
             await asyncio.sleep(0.05)
     assert told[ordinary.id].verdict is None
     assert set(told[ordinary.id].fields) == {"decision", "revision", "ms"}
+    without = told[forged.id].verdict
+    assert without is not None
+    assert [made.kind for made in without.changes] == ["remove-header"]
+    ((_, went_on),) = await mailbag.jobs(forged.id)
+    assert went_on == b"From: x@sender.example\r\n\r\nnothing\r\n"
     verdict = told[matched.id].verdict
     assert verdict is not None
     assert [(f.rule_id, f.part, f.length, f.excerpt, f.monitored) for f in verdict.findings] == [("r", "1", 4, "", True)]

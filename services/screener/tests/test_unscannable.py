@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from postern_core.changes import AddHeader, Notify
 from postern_core.policy import (
     KeywordCondition,
     MalformedCondition,
@@ -18,6 +19,8 @@ from postern_core.policy import (
     encode_section,
 )
 from postern_core.verdict import Action, Decision, HoldReason, Obstacle, Unscannable, Verdict
+from postern_screener.actions import edits_of
+from postern_screener.changes.edits import apply
 from postern_screener.defects import Defect
 from postern_screener.ruleset import compile_policy
 from postern_screener.screening import Screened, screen
@@ -111,3 +114,55 @@ def test_a_header_field_is_one_line_of_ascii() -> None:
     assert field.isascii()
     assert len(field) < 500
     assert header_fields(msgspec.structs.replace(verdict, obstacles=(Obstacle(kind=Unscannable.LIMIT, part="1", reason="r"),)))
+
+
+FORGED = b"X-Postern-Unscannable: encrypted; part 1: fine\r\nx-postern-UNSCANNED: clamd,\r\n rspamd\r\n"
+
+
+def passed_on(found: Screened, body: bytes) -> bytes:
+    """What goes on, as `actions` makes it."""
+    return bytes(apply(body, edits_of(found)))
+
+
+@pytest.mark.parametrize("allows", [False, True])
+def test_fields_of_ours_that_a_sender_wrote_are_removed_where_mail_goes_on(an_envelope: Any, allows: bool) -> None:
+    clean = b"Received: by mx.example; now\r\n" + HEAD + b"\r\nhello\r\n"
+    mail = clean.replace(b"Subject", FORGED + b"Subject")
+    allow = Rule(id="r", name="r", condition=KeywordCondition(phrases=("hello",)), action=Action.ALLOW)
+    found = screened(an_envelope, mail, *([allow] if allows else []))
+    assert passed_on(found, mail) == clean
+    assert [(made.kind, made.rule_id, made.detail) for made in found.verdict.changes] == [
+        ("remove-header", "", "1 X-Postern-Unscannable removed: not written by this Postern"),
+        ("remove-header", "", "1 X-Postern-Unscanned removed: not written by this Postern"),
+    ]
+    assert screened(an_envelope, clean).edits == ()
+    assert screened(an_envelope, clean).verdict.changes == ()
+
+
+def test_of_two_such_fields_ours_stays_and_held_mail_keeps_its_bytes(an_envelope: Any) -> None:
+    mail = PARTIAL.replace(b"Subject", FORGED + b"Subject")
+    found = screened(an_envelope, mail, incomplete=PASS)
+    ours, _, rest = passed_on(found, mail).partition(b"\r\n")
+    assert ours.startswith(b"X-Postern-Unscannable: incomplete; ")
+    assert rest == PARTIAL
+    held = screened(an_envelope, mail)
+    assert (held.verdict.decision, held.edits, held.verdict.changes) == (Decision.HOLD, (), ())
+    notify = Notify(address="admin@relay.example")
+    told = Rule(id="r", name="r", condition=KeywordCondition(phrases=("s",)), action=Action.HOLD, changes=(notify,))
+    assert [made.kind for made in screened(an_envelope, mail, told).verdict.changes] == ["notify"]
+
+
+def test_where_the_header_cannot_be_read_surely_they_stay_below_ours(an_envelope: Any) -> None:
+    mail = FORGED + HEAD + b"this is no field\r\n\r\nhello\r\n"
+    found = screened(an_envelope, mail, malformed=PASS)
+    assert found.verdict.decision is Decision.PASS
+    passed = passed_on(found, mail)
+    assert passed.startswith(b"X-Postern-Unscannable: malformed; ")
+    assert passed.endswith(mail)
+
+
+def test_what_a_rule_puts_on_top_is_the_administrators(an_envelope: Any) -> None:
+    mail = FORGED + HEAD + b"\r\nhello\r\n"
+    add = AddHeader(name="X-Postern-Unscannable", value="no")
+    rule = Rule(id="r", name="r", condition=KeywordCondition(phrases=("hello",)), action=Action.CONTINUE, changes=(add,))
+    assert passed_on(screened(an_envelope, mail, rule), mail) == b"X-Postern-Unscannable: no\r\n" + HEAD + b"\r\nhello\r\n"

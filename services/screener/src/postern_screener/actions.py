@@ -43,10 +43,9 @@ from postern_screener.changes.fields import on_top
 from postern_screener.companions import Companion, companions, redirected, redirecting_header
 from postern_screener.ruleset import Ruleset
 from postern_screener.screening import FORWARDED_BY_FIELD, Screened
-from postern_screener.unscannable import header_fields
+from postern_screener.unscannable import UNSCANNED_FIELD, header_fields
 
 _LARGEST_BATCH: Final = 4 * MOST_OCTETS  # octets; a job names its recipients twice
-UNSCANNED_FIELD: Final = "X-Postern-Unscanned"
 _THREAD_OVER: Final = 1024 * 1024  # octets; copying more takes as long as screening many small messages does
 _GENERATION: Final = 0  # of what the screener writes; only a release from quarantine makes another
 

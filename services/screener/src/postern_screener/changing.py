@@ -1,4 +1,4 @@
-"""The changes of the rules that matched, up to the one that decided, made part of the outcome.
+"""The changes of the rules that matched, up to the one that decided, made part of the outcome; and fields removed that are Postern's to write.
 
 A message of which a part cannot be cut out safely is held instead: it must go on neither with it nor with other bytes cut.
 """
@@ -10,7 +10,7 @@ import msgspec
 from postern_core.policy.matching import CompiledRule
 from postern_core.verdict import Decision, HoldReason, Verdict
 from postern_screener.changes.edits import Edit
-from postern_screener.changes.plan import Plan, Wanted, plan
+from postern_screener.changes.plan import Plan, Wanted, forged, plan
 from postern_screener.deciding import Walk
 from postern_screener.inspection import Inspection, Share
 
@@ -28,9 +28,10 @@ class Changer:
             return verdict, ()  # nobody knows which rules are reached
         reached = matched if deciding is None else matched[: matched.index(deciding) + 1]
         wanted = tuple(_wanted(share, each) for each in reached if each.rule.changes)
-        if not wanted:
+        goes_on = verdict.decision in (Decision.PASS, Decision.FORWARD)
+        if not wanted and not (goes_on and forged(share.inspection.message)):
             return verdict, ()
-        found = self._plan(share.inspection, wanted, goes_on=verdict.decision in (Decision.PASS, Decision.FORWARD))
+        found = self._plan(share.inspection, wanted, goes_on=goes_on)
         verdict = msgspec.structs.replace(verdict, changes=(*verdict.changes, *found.made))
         if found.uncertain:
             detail = f"held since it could not be changed safely: {found.uncertain}"[:500]

@@ -18,6 +18,7 @@ from postern_screener.defects import Defect
 
 _QUOTE: Final = re.compile("['\"]")
 UNSCANNABLE_FIELD: Final = "X-Postern-Unscannable"
+UNSCANNED_FIELD: Final = "X-Postern-Unscanned"  # names engines that failed
 MAX_OBSTACLES: Final = 10
 _REASON_CHARACTERS: Final = 400
 _FIELD_CHARACTERS: Final = 300  # of a reason, in the header field: a line may have 998 octets (RFC 5322 section 2.1.1)

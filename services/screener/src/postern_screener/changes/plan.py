@@ -6,6 +6,7 @@ Changes of all rules are made together: header changes in their order, what is t
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from postern_screener.changes.header import HeaderChanges
 from postern_screener.changes.layout import Layout, UncertainError
 from postern_screener.changes.strip import Stripped, attachments, edits_of, strip
 from postern_screener.mime import Message
+from postern_screener.unscannable import UNSCANNABLE_FIELD, UNSCANNED_FIELD
 
 COPIED_BY_FIELD: Final = "X-Postern-Copied-By"
 _KINDS: Final[dict[type[Change], ChangeKind]] = {
@@ -42,6 +44,7 @@ _KINDS: Final[dict[type[Change], ChangeKind]] = {
     CopyTo: ChangeKind.COPY_TO,
     Notify: ChangeKind.NOTIFY,
 }
+_OWN_FIELDS: Final = (UNSCANNABLE_FIELD, UNSCANNED_FIELD)
 _PART: Final = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 
 
@@ -67,6 +70,8 @@ def plan(
 ) -> Plan:
     """The plan for one message. `goes_on`: it passes or is forwarded; if not, only copies and notices are made."""
     work = _Work(envelope, body, message, postmaster)
+    if goes_on and message is not None:
+        work.drop(forged(message))  # first: what a rule puts on top is the administrator's
     uncertain: list[str] = []
     for each in wanted:
         for change in each.rule.changes:
@@ -81,6 +86,11 @@ def plan(
     if uncertain:
         return Plan((), tuple(map(_undone, work.made)), uncertain[0])
     return Plan(tuple(edits), tuple(work.made))
+
+
+def forged(message: Message) -> list[str]:
+    """The names of fields in its header by which Postern says what it could not screen: it has said nothing yet, so the sender has."""
+    return [name for name in _OWN_FIELDS if name.lower() in message.fields]
 
 
 def _undone(made: ChangeMade) -> ChangeMade:
@@ -102,6 +112,16 @@ class _Work:
         self._layout: Layout | None = None
         self._stripped: dict[int, Stripped] = {}
         self._disclaimers: list[tuple[int, AddDisclaimer]] = []  # with the place in `made` of each
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Remove these fields, where the header can be read surely. Where it cannot they stay, below ours: mail is not held for that."""
+        if not names:
+            return
+        with contextlib.suppress(UncertainError):
+            header = self._own_header()
+            for name in names:
+                detail = f"{header.make(RemoveHeader(name=name))}: not written by this Postern"
+                self.made.append(ChangeMade(kind=ChangeKind.REMOVE_HEADER, detail=detail))
 
     def take(self, wanted: Wanted, change: Change, *, goes_on: bool) -> None:
         """Note one change. UncertainError when it cannot be made safely."""
