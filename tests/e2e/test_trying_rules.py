@@ -360,6 +360,12 @@ async def test_the_traffic_of_the_last_hours_is_rehearsed_with_a_draft_and_tells
     assert "a@relay.example" in change["recipients"]
     assert found["already_got"][0] == {"recipient": "a@relay.example", "messages": 3}
     assert len(found["already_got"]) == 5
+    # and it keeps no more of that than it shows
+    (kept,) = api.api.context.rehearsals.known()
+    assert kept.draft.policy.rules == ()
+    assert {(change.after.criteria, len(change.after.findings), change.after.findings[0].excerpt) for change in kept.changes} == {
+        ((), 1, "")
+    }
     # a rule that is in force now is tried on what went through before
     (await api.client.post("/rules", json=RULE)).raise_for_status()
     assert (await rehearsed(api, source="archive"))["changed"] == 4

@@ -9,10 +9,9 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from postern_api.fields import Body, Whole, examples
 from postern_api.rules.schemas import RuleBody
-from postern_api.screening.rehearsals import Change, Rehearsal, Source
+from postern_api.screening.rehearsal import Change, Rehearsal, Source
 from postern_core.verdict import Verdict
 
-_MOST_SHOWN_RECIPIENTS = 20
 _VIEW: dict[str, JsonValue] = {
     "id": "h-01j9zq3v5k7wexamp1e0000000",
     "by": "ann (t-0a1b2c3d4e5f)",
@@ -99,7 +98,7 @@ class ChangeView(Body):
             before=End.of(change.before),
             after=End.of(change.after),
             sender=change.sender,
-            recipients=list(change.recipients[:_MOST_SHOWN_RECIPIENTS]),
+            recipients=list(change.recipients),
             subject=change.subject,
         )
 

@@ -1,18 +1,14 @@
 """Rehearsals: rules tried on held mail and on the traffic of the last hours, to see which messages would change their disposition.
 
 One at a time, in this process's memory: a restart forgets them. A rehearsal takes what nobody else wants: the screener tries its mail at the lowest
-priority, in small requests one after the other, with rests while there is live mail, and it waits while mail waits in INTAKE or the machine is busy. What it tells is bounded; the
-counts are whole.
+priority, in small requests one after the other, with rests while there is live mail, and it waits while mail waits in INTAKE or the machine is busy.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
-from collections import Counter
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -20,21 +16,18 @@ import structlog
 
 from postern_api.errors import ApiError, ConflictError, NotFoundError, TooLargeError, UnavailableError
 from postern_api.screening.drafts import Draft
+from postern_api.screening.rehearsal import Rehearsal, Source, State, compare, end, progress
 from postern_api.screening.service import Mail, ScreeningService, encoded
 from postern_api.screening.sources import Earlier, Sources
 from postern_core.broker.names import SCREENER_CONSUMER
 from postern_core.bus import Bus
 from postern_core.bus.topology import INTAKE
-from postern_core.envelope import Envelope
 from postern_core.errors import TransientError
-from postern_core.ids import QueueId, new_queue_id
-from postern_core.trial import TRIALS_ARE_BUSY, TrialAnswer, Tried
-from postern_core.verdict import Decision, HoldReason, Verdict
+from postern_core.ids import new_queue_id
+from postern_core.trial import TRIALS_ARE_BUSY, TrialAnswer
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-MOST_CHANGES: Final = 1000  # listed; all are counted
-MOST_RECIPIENTS: Final = 1000
 _MOST_KEPT: Final = 20  # rehearsals that are over
 _BATCH_MESSAGES: Final = 32
 _BATCH_OCTETS: Final = 1024 * 1024
@@ -48,68 +41,12 @@ _REFUSED_RETRIES: Final = 30  # the screener is busy with other trials
 _UNANSWERED_RETRIES: Final = 6  # half a minute: it may be started anew
 
 
-class Source(enum.StrEnum):
-    """What mail a rehearsal goes through."""
-
-    HELD = "held"
-    ARCHIVE = "archive"
-    ALL = "all"
-
-
-class State(enum.StrEnum):
-    """How far a rehearsal is."""
-
-    RUNNING = "running"
-    DONE = "done"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
 class UnknownRehearsalError(NotFoundError):
     """It may be known all the same, to another replica."""
 
     def __init__(self, identity: str) -> None:
         super().__init__("rehearsal", identity)
         self.message += " in this replica of the api: it is over and forgotten (a restart does that, too), or another replica was asked to begin it"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A message that would come to another end, for these recipients."""
-
-    queue_id: QueueId
-    source: str
-    before: Verdict
-    after: Verdict
-    sender: str
-    recipients: tuple[str, ...]
-    subject: str
-
-
-@dataclass(slots=True)
-class Rehearsal:
-    """One of them, as far as it is."""
-
-    id: str
-    actor: str
-    source: Source
-    hours: int
-    draft: Draft
-    most: int
-    begun_at: datetime
-    state: State = State.RUNNING
-    detail: str = ""
-    ended_at: datetime | None = None
-    waiting: bool = False  # for live mail
-    beside_live_mail: bool = False
-    rest_s: float = 0.0  # before the next request
-    progress: float = 0.0
-    examined: int = 0
-    left_out: int = 0  # unreadable, or too large to be tried
-    failed: int = 0  # their inspection failed, or an engine did not answer
-    changed: int = 0
-    changes: list[Change] = field(default_factory=list)
-    caught: Counter[str] = field(default_factory=Counter)  # recipients of mail that passed and would not
 
 
 class Rehearsals:
@@ -150,7 +87,7 @@ class Rehearsals:
         """Stop it; one that is over is forgotten."""
         found = self.get(identity)
         if found.state is State.RUNNING:
-            _end(found, State.STOPPED)
+            end(found, State.STOPPED)
         else:
             del self._all[identity]
 
@@ -184,7 +121,7 @@ class Rehearsals:
             batch: list[Earlier] = []
             async with contextlib.aclosing(self._mail(rehearsal)) as mail:
                 async for each in mail:
-                    rehearsal.progress = _progress(rehearsal.source, each)
+                    rehearsal.progress = progress(rehearsal.source, each)
                     if each.envelope is None:
                         rehearsal.left_out += 1
                         continue
@@ -197,12 +134,12 @@ class Rehearsals:
             await self._try(rehearsal, section, batch)
             if rehearsal.state is State.RUNNING:
                 rehearsal.progress = 1.0
-                _end(rehearsal, State.DONE)
+                end(rehearsal, State.DONE)
         except (ApiError, TransientError) as error:
-            _end(rehearsal, State.FAILED, error.message if isinstance(error, ApiError) else "the bus does not answer")
+            end(rehearsal, State.FAILED, error.message if isinstance(error, ApiError) else "the bus does not answer")
         except Exception:  # the one handler of a rehearsal: whoever looks at it is told
             log.exception("rehearsal.failed", rehearsal=rehearsal.id)
-            _end(rehearsal, State.FAILED, "internal error, see the api's log")
+            end(rehearsal, State.FAILED, "internal error, see the api's log")
 
     async def _mail(self, rehearsal: Rehearsal) -> AsyncGenerator[Earlier]:
         if rehearsal.source is not Source.ARCHIVE:
@@ -230,7 +167,7 @@ class Rehearsals:
         if answer is None:
             return
         for each, tried in zip(batch, answer.tried, strict=True):
-            _compare(rehearsal, each, tried)
+            compare(rehearsal, each, tried)
         took_s = asyncio.get_running_loop().time() - begun
         if _is_starved(answer):
             rehearsal.rest_s = _LONGEST_REST_S
@@ -275,62 +212,3 @@ def _is_starved(answer: TrialAnswer) -> bool:
     """Whether the screener's child, which runs when nobody else wants to, got the processor for less than half of the time: there is no capacity to spare."""
     wall, cpu = (sum(tried.steps_ms.get(name, 0.0) for tried in answer.tried) for name in ("screen", "cpu"))
     return wall > _NOTICEABLE_MS and cpu < wall / 2
-
-
-def _compare(rehearsal: Rehearsal, earlier: Earlier, tried: Tried) -> None:
-    rehearsal.examined += 1
-    if tried.verdict is None or _lacks_an_engine(tried):
-        rehearsal.failed += 1
-        return
-    if earlier.verdict is None or earlier.envelope is None:
-        return
-    everybody = tuple(recipient.address for recipient in earlier.envelope.recipients)
-    ends = [(share.recipients, share.verdict) for share in tried.shares] or [(everybody, tried.verdict)]
-    before = (earlier.verdict.decision, earlier.verdict.forward_to)
-    others = [(whom, after) for whom, after in ends if (after.decision, after.forward_to) != before]
-    rehearsal.changed += bool(others)
-    for recipients, after in others:
-        _note(rehearsal, earlier, tried, earlier.envelope, recipients, earlier.verdict, after)
-
-
-def _lacks_an_engine(tried: Tried) -> bool:
-    """Whether the verdict tells of an engine that did not answer just now, and not of the rules."""
-    verdicts = [share.verdict for share in tried.shares] or ([] if tried.verdict is None else [tried.verdict])
-    return any(verdict.hold_reason is HoldReason.ENGINE_FAILED or verdict.unscanned for verdict in verdicts)
-
-
-def _note(
-    rehearsal: Rehearsal,
-    earlier: Earlier,
-    tried: Tried,
-    envelope: Envelope,
-    recipients: tuple[str, ...],
-    before: Verdict,
-    after: Verdict,
-) -> None:
-    if len(rehearsal.changes) < MOST_CHANGES:
-        subject = tried.subject or earlier.subject
-        rehearsal.changes.append(Change(envelope.id, earlier.source, before, after, envelope.reverse_path, recipients, subject))
-    if before.decision is Decision.PASS:
-        for address in recipients:
-            if address in rehearsal.caught or len(rehearsal.caught) < MOST_RECIPIENTS:
-                rehearsal.caught[address] += 1
-
-
-def _progress(source: Source, each: Earlier) -> float:
-    """Held mail is the first half of a rehearsal of both."""
-    if source is not Source.ALL:
-        return each.read
-    return each.read / 2 + (0.5 if each.source == "archive" else 0.0)
-
-
-def _end(rehearsal: Rehearsal, state: State, detail: str = "") -> None:
-    rehearsal.state, rehearsal.detail, rehearsal.ended_at, rehearsal.waiting = state, detail, datetime.now(UTC), False
-    log.info(
-        "rehearsal.ended",
-        rehearsal=rehearsal.id,
-        state=state.value,
-        examined=rehearsal.examined,
-        changed=rehearsal.changed,
-        reason=detail,
-    )
