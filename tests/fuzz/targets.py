@@ -21,6 +21,7 @@ from postern_core.policy import (
     AttachmentMatch,
     KeywordCondition,
     KeywordScope,
+    LanguageCondition,
     MalformedCondition,
     Not,
     Rule,
@@ -64,6 +65,7 @@ def ruleset() -> Ruleset:
         AttachmentCondition(match=AttachmentMatch.EXTENSION, values=("exe", "tar.gz", "b")),
         AttachmentCondition(match=AttachmentMatch.SIZE, larger_than_bytes=1),
         MalformedCondition(),
+        LanguageCondition(languages=("en", "ru")),
         AllOf(of=(keyword, Not(of=name))),
         AnyOf(of=(name, MalformedCondition())),
     )

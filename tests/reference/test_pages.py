@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from postern_core.policy.languages import LANGUAGES
 from reference import file_types_page
 from reference.settings_page import PAGE, page
 
@@ -46,3 +47,9 @@ def test_every_link_between_pages_leads_somewhere() -> None:
         if "://" not in target and not (page.parent / target).exists()
     ]
     assert dead == []
+
+
+def test_every_language_that_can_be_told_is_on_the_page() -> None:
+    text = file_types_page.PAGE.read_text(encoding="utf-8")
+    listed = text.partition("<!-- languages -->")[2].partition("<!-- /languages -->")[0]
+    assert listed == ", ".join(f"`{code}` {name}" for code, name in LANGUAGES.items())

@@ -21,6 +21,7 @@ from postern_core.policy import (
     DirectionCondition,
     KeywordCondition,
     KeywordScope,
+    LanguageCondition,
     MalformedCondition,
     Not,
     Rule,
@@ -46,6 +47,7 @@ EVERY_KIND: list[Criterion] = [
     UserCondition(names=("ann",)),
     SizeCondition(larger_than_bytes=9),
     MalformedCondition(),
+    LanguageCondition(languages=("de", "en", "fr", "zh")),
 ]
 
 conditions: st.SearchStrategy[Condition] = st.recursive(

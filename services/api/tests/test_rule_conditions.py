@@ -251,6 +251,7 @@ MESSAGE_CONDITIONS: list[dict[str, Any]] = [
     {"type": "header", "name": "X-Mailer", "match": "regex", "values": ["^bulk [0-9]+"], "lists": []},
     {"type": "charset", "charsets": ["koi8-r"]},
     {"type": "script", "scripts": ["cyrillic", "han"], "more_than_percent": 12.5},
+    {"type": "language", "languages": ["de", "zh"]},
     {"type": "authentication", "method": "dmarc", "results": ["fail", "permerror"]},
     WORD | {"phrases": ["alpha"], "expressions": [r"\bbeta\b"], "lists": [], "scope": "all", "at_least": 2},
 ]
@@ -285,6 +286,7 @@ async def test_conditions_about_the_message_are_kept_as_they_are(api: RunningApi
         ({"type": "charset", "charsets": []}, 422, "malformed_payload"),
         ({"type": "script", "scripts": ["klingon"]}, 422, "malformed_payload"),
         ({"type": "script", "scripts": ["han"], "more_than_percent": 100}, 422, "malformed_payload"),
+        ({"type": "language", "languages": []}, 422, "malformed_payload"),
         ({"type": "authentication", "method": "dmarc", "results": []}, 422, "malformed_payload"),
         ({"type": "authentication", "method": "guess", "results": ["fail"]}, 422, "malformed_payload"),
     ],
@@ -295,6 +297,12 @@ async def test_conditions_about_the_message_that_make_no_sense(
     answer = await api.client.post("/rules", json=RULE | {"condition": condition})
     assert (answer.status_code, answer.json()["error"]) == (status, error), answer.text
     assert await rules_in_force(api) == ()
+
+
+async def test_a_language_that_cannot_be_told_is_named_beside_those_that_can(api: RunningApi) -> None:
+    answer = await api.client.post("/rules", json=RULE | {"condition": {"type": "language", "languages": ["de", "Klingon"]}})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_condition")
+    assert answer.json()["message"].startswith("'klingon' is no language that can be told; those are af, am, ar, ")
 
 
 async def test_an_expression_that_does_not_compile_is_named(api: RunningApi) -> None:

@@ -14,7 +14,7 @@ from postern_core.events import EventKind
 from postern_core.ids import QueueId, new_queue_id
 from postern_core.policy import DirectionCondition, KeywordCondition
 from postern_core.policy.matching import criterion_key
-from postern_core.verdict import Decision, Finding, HoldReason, Verdict
+from postern_core.verdict import Decision, Finding, HoldReason, TextLanguage, Verdict
 
 ALPHA, BETA = (KeywordCondition(phrases=(word,)) for word in ("alpha", "beta"))
 RULES: list[dict[str, Any]] = [
@@ -86,6 +86,19 @@ async def test_of_a_message_that_passed_each_rule_says_what_kept_it_from_matchin
     # the steps of the trace are as short as ever
     (step,) = (await api.get(f"/messages/{queue_id}"))["events"]
     assert step["fields"] == fields
+
+
+async def test_the_language_that_a_rule_asked_for_is_shown_and_said_to_be_another_one(api: RunningApi) -> None:
+    rule = {"name": "ours", "condition": {"type": "language", "languages": ["en"]}, "action": "hold", "mode": "on"}
+    made = (await api.client.post("/rules", json=rule)).raise_for_status()
+    revision = int(made.headers["Postern-Revision"])
+    queue_id = new_queue_id()
+    language = TextLanguage(code="de", percent=97, confidence=0.99, letters=640)
+    verdict = Verdict(revision=revision, decision=Decision.PASS, language=language)
+    await screener_tells(api, lambda sink: sink.tell(queue_id, EventKind.SCREENED, verdict=verdict, decision="pass"))
+    found = (await the_verdict(api, queue_id, why_not=True)).raise_for_status().json()
+    assert found["verdict"]["language"] == {"code": "de", "percent": 97, "confidence": 0.99, "letters": 640}
+    assert found["rules"][0]["because"] == "it is not so that the text is in one of English (en): it is mostly German (de), 97 %"
 
 
 async def test_an_ordinary_message_has_a_verdict_of_little_and_its_rules_are_told_under_its_own_revision(api: RunningApi) -> None:

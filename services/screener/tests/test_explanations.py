@@ -31,6 +31,7 @@ from postern_core.policy import (
     DirectionCondition,
     HeaderCondition,
     KeywordCondition,
+    LanguageCondition,
     MalformedCondition,
     Not,
     RecipientCondition,
@@ -49,7 +50,7 @@ from postern_core.policy import (
 )
 from postern_core.policy.matching import LAZY
 from postern_core.policy.why_not import Outcome, explain
-from postern_core.verdict import MOST_CRITERIA, Action, Decision, Verdict
+from postern_core.verdict import MOST_CRITERIA, Action, Decision, TextLanguage, Verdict
 from postern_screener.checks.engines import engine_look
 from postern_screener.checks.facts import look_of
 from postern_screener.checks.properties import property_of
@@ -86,6 +87,7 @@ SAMPLES: tuple[Criterion, ...] = (
     CharsetCondition(charsets=("utf-8",)),
     ScriptCondition(scripts=(Script.LATIN,)),
     ScriptCondition(scripts=(Script.THAI,)),
+    LanguageCondition(languages=("de",)),
     AuthenticationCondition(method=Method.SPF, results=(Result.FAIL,)),
 )
 OF_ENGINES: tuple[Criterion, ...] = (VirusCondition(), SpamCondition(at_least=5.0), YaraCondition())
@@ -293,6 +295,19 @@ def test_several_rules_that_matched_are_all_told(name: str) -> None:
     assert [finding.rule_id for finding in found.findings] == ["r", "other"]
 
 
+async def _told(mailbag: Any, messages: int) -> dict[str, TraceEvent]:
+    told: dict[str, TraceEvent] = {}
+    async with asyncio.timeout(10):
+        while len(told) < messages:
+            state = await mailbag.reader.stream_state(EVENTS)
+            for sequence in range(1, int(state["last_seq"]) + 1):
+                answer = await mailbag.reader.api(f"STREAM.MSG.GET.{EVENTS}", {"seq": sequence})
+                data = base64.b64decode(answer["message"]["data"])
+                told |= {event.id: event for event in msgspec.json.decode(data, type=EventBatch).events}
+            await asyncio.sleep(0.05)
+    return told
+
+
 async def test_the_trace_has_a_verdict_of_what_matched_and_nothing_more_of_other_mail(mailbag: Any, screener: Any) -> None:
     watching = a_rule(KeywordCondition(phrases=("beta",)), mode=RuleMode.MONITOR)
     holding = a_rule(KeywordCondition(phrases=("omega",)), rule_id="s")
@@ -302,15 +317,7 @@ async def test_the_trace_has_a_verdict_of_what_matched_and_nothing_more_of_other
     held = await mailbag.send(CLEAN.replace(b"gamma", b"omega"), "a@relay.example")
     forged = await mailbag.send(b"X-Postern-Unscanned: clamd\r\nFrom: x@sender.example\r\n\r\nnothing\r\n", "a@relay.example")
     await mailbag.screened()
-    told: dict[str, TraceEvent] = {}
-    async with asyncio.timeout(10):
-        while len(told) < 4:
-            state = await mailbag.reader.stream_state(EVENTS)
-            for sequence in range(1, int(state["last_seq"]) + 1):
-                answer = await mailbag.reader.api(f"STREAM.MSG.GET.{EVENTS}", {"seq": sequence})
-                data = base64.b64decode(answer["message"]["data"])
-                told |= {event.id: event for event in msgspec.json.decode(data, type=EventBatch).events}
-            await asyncio.sleep(0.05)
+    told = await _told(mailbag, 4)
     assert told[ordinary.id].verdict is None
     assert set(told[ordinary.id].fields) == {"decision", "revision", "ms"}
     without = told[forged.id].verdict
@@ -325,3 +332,12 @@ async def test_the_trace_has_a_verdict_of_what_matched_and_nothing_more_of_other
     ((entry, _),) = await mailbag.held(held.id)
     assert {finding.excerpt for finding in entry.verdict.findings} == {""}
     assert entry.verdict == told[held.id].verdict
+
+
+async def test_the_trace_has_the_language_of_mail_in_which_nothing_matched(mailbag: Any, screener: Any) -> None:
+    await mailbag.put_policy(a_rule(LanguageCondition(languages=("de",))))
+    sent = await mailbag.send(CLEAN, "a@relay.example")
+    await mailbag.screened()
+    verdict = (await _told(mailbag, 1))[sent.id].verdict
+    assert verdict is not None
+    assert (verdict.findings, verdict.language) == ((), TextLanguage(letters=9))

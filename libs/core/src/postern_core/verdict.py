@@ -115,6 +115,15 @@ class EngineAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     ms: float = 0.0  # until it had answered
 
 
+class TextLanguage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the text of a message is mostly written in."""
+
+    code: str = ""  # ISO 639-1; empty: none for sure
+    percent: int = 0  # of the letters that were looked at
+    confidence: float = 0.0  # of the identifier, 0 to 1
+    letters: int = 0  # that were looked at; one of Chinese, Japanese or Korean counts for three
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The outcome of screening one message under one policy revision."""
 
@@ -130,6 +139,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unasked: tuple[str, ...] = ()  # keys of criteria of which nobody knows: what they depend on was not asked
     answers: tuple[EngineAnswer, ...] = ()  # of the engines that were asked
     unscanned: tuple[Engine, ...] = ()  # engines that failed, and without which the message passes by policy
+    language: TextLanguage | None = None  # None: no rule came to ask for it
     obstacles: tuple[Obstacle, ...] = ()  # what could not be screened, whatever was decided; the first of each kind, then others
     changes: tuple[ChangeMade, ...] = ()  # of all rules that matched, up to the one that decided, in their order
 

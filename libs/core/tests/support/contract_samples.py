@@ -73,6 +73,7 @@ from postern_core.policy import (
     HeaderMatch,
     KeywordCondition,
     KeywordScope,
+    LanguageCondition,
     ListedAt,
     ListenerAccess,
     ListenerAuthentication,
@@ -155,6 +156,7 @@ from postern_core.verdict import (
     HeldMessage,
     HoldReason,
     Obstacle,
+    TextLanguage,
     Unscannable,
     Verdict,
 )
@@ -390,6 +392,22 @@ PLAIN: dict[str, msgspec.Struct] = {
             ),
         )
     ),
+    "event-batch-1-language.json": EventBatch(
+        events=(
+            TraceEvent(
+                id=ID,
+                kind=EventKind.SCREENED,
+                at=LATER,
+                service="screener",
+                fields={"decision": "pass"},
+                verdict=Verdict(
+                    revision=42,
+                    decision=Decision.PASS,
+                    language=TextLanguage(code="de", percent=97, confidence=0.99, letters=1204),
+                ),
+            ),
+        )
+    ),
     "notice-batch-1.json": NoticeBatch(
         notices=(
             Notice(
@@ -568,6 +586,10 @@ PLAIN: dict[str, msgspec.Struct] = {
         ),
     ),
     "screening-policy-1-kept.json": ScreeningPolicy(revision=42, excerpts=False, archive=True),
+    "screening-policy-1-language.json": ScreeningPolicy(
+        revision=42,
+        rules=(Rule(id="r1", name="ours", condition=Not(of=LanguageCondition(languages=("de", "en"))), action=Action.HOLD),),
+    ),
     "screening-policy-1-engines.json": ScreeningPolicy(
         revision=42,
         rules=(

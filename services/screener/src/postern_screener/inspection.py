@@ -13,7 +13,7 @@ from typing import Final
 from postern_core.envelope import Envelope, Recipient
 from postern_core.policy import OnFailure
 from postern_core.policy.expressions import Truth
-from postern_core.verdict import Engine, Unscannable
+from postern_core.verdict import Engine, TextLanguage, Unscannable
 from postern_screener.attachment_texts import Attached, further_texts
 from postern_screener.charsets import is_plain_ascii
 from postern_screener.checks.contents import Looked
@@ -134,6 +134,11 @@ class Inspection:
             answer = self._yara if engine is Engine.YARA else self._answers.of(engine)
             if answer is not None:
                 yield engine, answer
+
+    @property
+    def language(self) -> TextLanguage | None:
+        """What the text is written in; None: no rule came to ask."""
+        return None if self._facts is None else self._facts.told_language
 
     @property
     def obstacles(self) -> tuple[Obstacle, ...]:

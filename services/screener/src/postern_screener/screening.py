@@ -104,7 +104,7 @@ def _together(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
         decided_by = verdict.deciding.rule_id if verdict.deciding is not None and verdict.decision is not Decision.PASS else ""
         changes = tuple(made for made in verdict.changes if not made.monitored)
         alike = msgspec.structs.replace(
-            verdict, findings=(), detail="", criteria=(), criteria_cut=False, unasked=(), changes=changes
+            verdict, findings=(), detail="", criteria=(), criteria_cut=False, unasked=(), language=None, changes=changes
         )
         # … unless one passes with a field that says what was not screened, and the other without
         same = (decided_by, header_fields(verdict), alike)
@@ -167,11 +167,15 @@ def _with_criteria(verdict: Verdict, share: Share) -> Verdict:
     key = inspection.ruleset.numbered.key
     held = inspection.found | share.told
     unasked = [criterion for criterion in inspection.ruleset.engines if inspection.holds_so_far(criterion) is None]
-    if not held and not unasked:
+    if not held and not unasked and inspection.language is None:
         return verdict
     keys = tuple(map(key, sorted(held)[:MOST_CRITERIA]))
     return msgspec.structs.replace(
-        verdict, criteria=keys, criteria_cut=len(held) > MOST_CRITERIA, unasked=tuple(map(key, unasked[:MOST_CRITERIA]))
+        verdict,
+        criteria=keys,
+        criteria_cut=len(held) > MOST_CRITERIA,
+        unasked=tuple(map(key, unasked[:MOST_CRITERIA])),
+        language=inspection.language,
     )
 
 

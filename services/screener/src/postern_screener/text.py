@@ -51,6 +51,15 @@ def fold(text: str) -> str:
     return caseless(text)
 
 
+def written(text: str) -> str:
+    """`text` in form NFKC, without what shows nothing, in the case in which it is written."""
+    return _without_controls(text) if text.isascii() else compatible(_without_unseen(text))
+
+
+def _without_controls(text: str) -> str:
+    return text.encode("ascii").translate(None, _CONTROLS).decode("ascii")
+
+
 def _without_unseen(text: str) -> str:
     """`text`, which is not ASCII, with blanks for separators of lines and without what shows nothing."""
     # NFKC leaves the other separators alone; the no-break space it would handle, but often nothing else keeps a text from being ASCII

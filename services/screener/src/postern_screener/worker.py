@@ -334,7 +334,8 @@ class Worker:
         if verdict.changes:
             fields["changes"] = "; ".join(map(told_change, verdict.changes))[:_TOLD_CHARACTERS]
         # of an ordinary message nothing matched: there is no more to tell
-        more = verdict if verdict.findings or verdict.criteria or verdict.obstacles or verdict.changes else None
+        of_note = verdict.findings or verdict.criteria or verdict.obstacles or verdict.changes or verdict.language
+        more = verdict if of_note else None
         self._events.tell(envelope.id, EventKind.SCREENED, verdict=more, **fields)
 
 

@@ -251,6 +251,12 @@ class ScriptCondition(msgspec.Struct, frozen=True, kw_only=True, tag="script", o
     more_than_percent: float = 30.0
 
 
+class LanguageCondition(msgspec.Struct, frozen=True, kw_only=True, tag="language"):
+    """The message's text is, for the greater part and without doubt, in one of these languages (`policy.languages`)."""
+
+    languages: tuple[str, ...]  # ISO 639-1
+
+
 class AuthenticationCondition(msgspec.Struct, frozen=True, kw_only=True, tag="authentication"):
     """By our own gate's evaluation, a method came to one of these results. Where the gate evaluates nothing, it never holds."""
 
@@ -293,6 +299,7 @@ Criterion = (
     | HeaderCondition
     | CharsetCondition
     | ScriptCondition
+    | LanguageCondition
     | AuthenticationCondition
 )
 Condition = Criterion | AllOf | AnyOf | Not

@@ -22,6 +22,7 @@ from postern_core.policy.conditions import (
     ClientCondition,
     Criterion,
     DirectionCondition,
+    LanguageCondition,
     RecipientCondition,
     ScheduleCondition,
     ScriptCondition,
@@ -43,6 +44,7 @@ LAZY: Final = (
     AuthenticationCondition,
     CharsetCondition,
     ScriptCondition,
+    LanguageCondition,
 )
 _KEY_OCTETS: Final = 6
 

@@ -24,6 +24,7 @@ from postern_core.policy.conditions import (
     DirectionCondition,
     KeywordCondition,
     KeywordScope,
+    LanguageCondition,
     MalformedCondition,
     Not,
     RecipientCondition,
@@ -32,9 +33,10 @@ from postern_core.policy.conditions import (
     UserCondition,
 )
 from postern_core.policy.expressions import Truth, expression
+from postern_core.policy.languages import LEAST_LETTERS, named
 from postern_core.policy.matching import CompiledRule, NumberedRules, is_lazy
 from postern_core.policy.screening import Rule, RuleMode
-from postern_core.verdict import Action
+from postern_core.verdict import Action, TextLanguage
 
 _SHOWN_VALUES: Final = 3
 _SHOWN_CHARACTERS: Final = 60  # of each value
@@ -69,9 +71,11 @@ class RuleOutcome:
     because: str = ""
 
 
-def explain(rules: Sequence[Rule], held: Collection[str], unasked: Collection[str] = ()) -> list[RuleOutcome]:
+def explain(
+    rules: Sequence[Rule], held: Collection[str], unasked: Collection[str] = (), language: TextLanguage | None = None
+) -> list[RuleOutcome]:
     """What came of each rule, in their order, for a message of which the criteria with the keys `held` held; of those in `unasked` it is
-    not known."""
+    not known. `language`: what was found when a rule asked for it."""
     numbered = NumberedRules(rules)
     keys = [numbered.key(n) for n in range(len(numbered.criteria))]
     true = {n for n, key in enumerate(keys) if key in held}
@@ -92,13 +96,15 @@ def explain(rules: Sequence[Rule], held: Collection[str], unasked: Collection[st
 
     outcomes, decided = [], False
     for rule in numbered.rules:
-        outcome = _outcome(rule, truth, numbered, decided=decided)
+        outcome = _outcome(rule, truth, numbered, decided=decided, language=language)
         decided = decided or outcome.outcome is Outcome.DECIDED
         outcomes.append(outcome)
     return outcomes
 
 
-def _outcome(compiled: CompiledRule, truth: Truth, numbered: NumberedRules, *, decided: bool) -> RuleOutcome:
+def _outcome(
+    compiled: CompiledRule, truth: Truth, numbered: NumberedRules, *, decided: bool, language: TextLanguage | None
+) -> RuleOutcome:
     rule, matches = compiled.rule, compiled.matches(truth)
     if matches is None:
         return RuleOutcome(rule, Outcome.UNKNOWN)
@@ -111,7 +117,7 @@ def _outcome(compiled: CompiledRule, truth: Truth, numbered: NumberedRules, *, d
     if compiled.condition.judge(truth) is not False and rule.unless is not None:
         return RuleOutcome(rule, Outcome.EXCEPTED, "unless", f"the exception holds: {in_words(rule.unless)}")
     path, failed = _first_failed(rule.condition, truth, numbered, "condition")
-    return RuleOutcome(rule, Outcome.FAILED, path, _complaint(failed))
+    return RuleOutcome(rule, Outcome.FAILED, path, _complaint(failed, language))
 
 
 def _first_failed(condition: Condition, truth: Truth, numbered: NumberedRules, path: str) -> tuple[str, Condition]:
@@ -123,14 +129,23 @@ def _first_failed(condition: Condition, truth: Truth, numbered: NumberedRules, p
     return path, condition
 
 
-def _complaint(failed: Condition) -> str:
+def _complaint(failed: Condition, language: TextLanguage | None) -> str:
     if isinstance(failed, Not):
         return f"it must not be so that {in_words(failed.of)}, but it is"
     if isinstance(failed, AnyOf):
         shown = "; ".join(in_words(part) for part in failed.of[:_SHOWN_PARTS])
         more = len(failed.of) - _SHOWN_PARTS
         return f"none of these holds: {shown}{f'; and {more} more' if more > 0 else ''}"
-    return f"it is not so that {in_words(failed)}"
+    said = f"it is not so that {in_words(failed)}"
+    return f"{said}: {_of_language(language)}" if isinstance(failed, LanguageCondition) and language is not None else said
+
+
+def _of_language(found: TextLanguage) -> str:
+    if found.code:
+        return f"it is mostly {named(found.code)}, {found.percent} %"
+    if found.letters < LEAST_LETTERS:
+        return f"there is too little text to tell, {found.letters} letters of at least {LEAST_LETTERS}"
+    return "no language is certain"
 
 
 def in_words(condition: Condition) -> str:
@@ -170,6 +185,8 @@ def _of_criterion(criterion: msgspec.Struct) -> str:
             return f"one of these users sent it: {_values(names, lists)}" if names or lists else "a user sent it"
         case SizeCondition(larger_than_bytes=size):
             return f"the message is larger than {size} bytes"
+        case LanguageCondition(languages=languages):
+            return f"the text is in one of {_values([named(code) for code in languages])}"
         case MalformedCondition():
             return "the message has a defect"
         case _:

@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue
 
 from postern_api.fields import Body, examples
 from postern_core.policy.why_not import RuleOutcome
-from postern_core.verdict import ChangeMade, EngineAnswer, Finding, Obstacle, Verdict
+from postern_core.verdict import ChangeMade, EngineAnswer, Finding, Obstacle, TextLanguage, Verdict
 
 FINDING: dict[str, JsonValue] = {
     "rule_id": "r-1a2b3c4d",
@@ -126,6 +126,19 @@ class AnswerView(Body):
         return cls(engine=answer.engine.value, result=answer.result, detail=answer.detail, ms=round(answer.ms, 3))
 
 
+class LanguageView(Body):
+    """What the text of the message is mostly written in."""
+
+    code: str = Field(description="ISO 639-1; empty where no language is certain.")
+    percent: int = Field(description="Of the letters that were looked at.")
+    confidence: float = Field(description="How sure the identifier is, from 0 to 1.")
+    letters: int = Field(description="That were looked at; one of Chinese, Japanese or Korean counts for three.")
+
+    @classmethod
+    def of(cls, found: TextLanguage) -> LanguageView:
+        return cls(code=found.code, percent=found.percent, confidence=found.confidence, letters=found.letters)
+
+
 class RuleOutcomeView(Body):
     """What came of one rule."""
 
@@ -162,6 +175,7 @@ class VerdictView(Body):
     detail: str
     screening_ms: float = Field(description="Milliseconds from the message at hand to the verdict.")
     findings: list[FindingView] = Field(description="Those of the rule that decided first; at most 20.")
+    language: LanguageView | None = Field(default=None, description="Null where no rule came to ask for it.")
     changes: list[ChangeView] = Field(default=[], description="Of all rules up to the one that decided, in their order.")
     obstacles: list[ObstacleView] = Field(default=[], description="The first of each kind, then others; at most 10.")
     answers: list[AnswerView] = Field(default=[], description="Of the engines that were asked.")
@@ -177,6 +191,7 @@ class VerdictView(Body):
             detail=verdict.detail,
             screening_ms=round(verdict.screening_ms, 3),
             findings=[FindingView.of(finding) for finding in verdict.findings],
+            language=None if verdict.language is None else LanguageView.of(verdict.language),
             changes=[ChangeView.of(made) for made in verdict.changes],
             obstacles=[ObstacleView.of(obstacle) for obstacle in verdict.obstacles],
             answers=[AnswerView.of(answer) for answer in verdict.answers],

@@ -70,7 +70,9 @@ class VerdictService:
         compiled = None if revision is None else compile_policy(revision.snapshot, revision.number)
         if compiled is None:
             raise ConflictError("not_explained", f"revision {verdict.revision} is not known here any more")
-        return await asyncio.to_thread(explain, compiled.screening.rules, frozenset(verdict.criteria), frozenset(verdict.unasked))
+        return await asyncio.to_thread(
+            explain, compiled.screening.rules, frozenset(verdict.criteria), frozenset(verdict.unasked), verdict.language
+        )
 
 
 def _verdict(fields: dict[str, object]) -> Verdict:

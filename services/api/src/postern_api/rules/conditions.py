@@ -32,6 +32,7 @@ from postern_api.rules.message_conditions import (
     AuthenticationBody,
     CharsetBody,
     HeaderBody,
+    LanguageBody,
     MessageBody,
     ScriptBody,
     message_condition,
@@ -48,6 +49,7 @@ from postern_core.policy import (
     HeaderCondition,
     KeywordCondition,
     KeywordScope,
+    LanguageCondition,
     ListKind,
     MalformedCondition,
     Not,
@@ -163,7 +165,7 @@ def _condition(body: ConditionBody) -> Condition:
             return MalformedCondition()
         case VirusBody() | SpamBody() | YaraBody():
             return engine_condition(body)
-        case HeaderBody() | CharsetBody() | ScriptBody() | AuthenticationBody():
+        case HeaderBody() | CharsetBody() | ScriptBody() | LanguageBody() | AuthenticationBody():
             return message_condition(body)
 
 
@@ -194,7 +196,7 @@ def shown_condition(condition: Condition) -> ConditionBody:
             return MalformedBody(type="malformed")
         case VirusCondition() | SpamCondition() | YaraCondition():
             return shown_engine_condition(condition)
-        case HeaderCondition() | CharsetCondition() | ScriptCondition() | AuthenticationCondition():
+        case HeaderCondition() | CharsetCondition() | ScriptCondition() | LanguageCondition() | AuthenticationCondition():
             return shown_message_condition(condition)
         case _:
             return shown_envelope_condition(condition)

@@ -1,4 +1,4 @@
-"""Conditions about what a message says of itself, at the HTTP edge: header fields, charsets, scripts, authentication. Pure."""
+"""Conditions about what a message says of itself, at the HTTP edge: header fields, charsets, scripts, languages, authentication. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from postern_core.policy import (
     CharsetCondition,
     HeaderCondition,
     HeaderMatch,
+    LanguageCondition,
     Script,
     ScriptCondition,
 )
+from postern_core.policy.languages import checked_languages
 
 _FIELD_NAME: Final = re.compile(r"[!-9;-~]{1,100}")  # RFC 5322 section 2.2
 
@@ -51,6 +53,13 @@ class ScriptBody(Body):
     more_than_percent: Annotated[float, Strict()] = Field(default=30.0, ge=0, lt=100, allow_inf_nan=False)
 
 
+class LanguageBody(Body):
+    """The text is, for the greater part and without doubt, in one of these languages."""
+
+    type: Literal["language"]
+    languages: FewLines = Field(min_length=1, description="ISO 639-1 codes: de, fr. One that cannot be told is refused by name.")
+
+
 class AuthenticationBody(Body):
     """What the gate found when it asked whether the message is from whom it says. Never holds where the gate does not ask."""
 
@@ -59,8 +68,8 @@ class AuthenticationBody(Body):
     results: list[Result] = Field(min_length=1, max_length=len(Result))
 
 
-MessageBody = HeaderBody | CharsetBody | ScriptBody | AuthenticationBody
-MessageCondition = HeaderCondition | CharsetCondition | ScriptCondition | AuthenticationCondition
+MessageBody = HeaderBody | CharsetBody | ScriptBody | LanguageBody | AuthenticationBody
+MessageCondition = HeaderCondition | CharsetCondition | ScriptCondition | LanguageCondition | AuthenticationCondition
 
 
 def message_condition(body: MessageBody) -> MessageCondition:
@@ -72,6 +81,8 @@ def message_condition(body: MessageBody) -> MessageCondition:
             return CharsetCondition(charsets=trimmed(charsets, "charset"))
         case ScriptBody(scripts=scripts, more_than_percent=percent):
             return ScriptCondition(scripts=tuple(dict.fromkeys(scripts)), more_than_percent=percent)
+        case LanguageBody(languages=languages):
+            return LanguageCondition(languages=_languages(languages))
         case AuthenticationBody(method=method, results=results):
             return AuthenticationCondition(method=method, results=tuple(dict.fromkeys(results)))
 
@@ -85,8 +96,17 @@ def shown_message_condition(condition: MessageCondition) -> MessageBody:
             return CharsetBody(type="charset", charsets=list(charsets))
         case ScriptCondition(scripts=scripts, more_than_percent=percent):
             return ScriptBody(type="script", scripts=list(scripts), more_than_percent=percent)
+        case LanguageCondition(languages=known):
+            return LanguageBody(type="language", languages=list(known))
         case AuthenticationCondition(method=method, results=results):
             return AuthenticationBody(type="authentication", method=method, results=list(results))
+
+
+def _languages(codes: list[str]) -> tuple[str, ...]:
+    try:
+        return checked_languages(codes)
+    except ValueError as error:
+        raise InvalidError("invalid_condition", str(error)) from error
 
 
 def _header(body: HeaderBody) -> HeaderCondition:

@@ -65,7 +65,9 @@ class ScreeningService:
     async def _why_not(self, policy: ScreeningPolicy, verdict: Verdict | None) -> list[RuleOutcome] | None:
         if verdict is None or verdict.criteria_cut or not verdict.was_screened:
             return None
-        return await asyncio.to_thread(explain, policy.rules, frozenset(verdict.criteria), frozenset(verdict.unasked))
+        return await asyncio.to_thread(
+            explain, policy.rules, frozenset(verdict.criteria), frozenset(verdict.unasked), verdict.language
+        )
 
 
 async def encoded(policy: ScreeningPolicy) -> bytes:

@@ -1,8 +1,6 @@
-"""Criteria about what a message is written in: charsets and scripts, each a look at facts that are gathered when a rule first asks for them.
+"""Criteria about what a message is written in: charsets, scripts and languages, each a look at facts that are gathered when a rule first asks for them.
 
-Scripts, not languages: which letters a text is made of is exact, the same for every message and cheap, and mail in a script that nobody here reads is
-what such rules are for. To guess a language takes a model of some megabytes in each worker, is wrong about short and mixed texts most of the
-time, and cannot be explained to anybody; nothing here stands in the way of one.
+Which letters a text is made of is exact, the same for every message and cheap; the language is a guess, made only where it is sure (checks/language.py).
 """
 
 from __future__ import annotations
@@ -12,12 +10,20 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from postern_core.policy import CharsetCondition, Criterion, Script, ScriptCondition
+from postern_core.policy import CharsetCondition, Criterion, LanguageCondition, Script, ScriptCondition
+from postern_core.policy.languages import checked_languages
+from postern_core.verdict import TextLanguage
 from postern_screener.charsets import charset_name, named_charsets, text_readings
+from postern_screener.checks.language import Told, load_identifier, tell
+from postern_screener.hidden_text import cuts
 from postern_screener.html_text import visible_text
 from postern_screener.mime import Message, Part
+from postern_screener.text import written
 
 MAX_CHARACTERS: Final = 1_000_000  # of a message, whose letters are counted
+_MAX_SOURCE: Final = 64 * 1024  # characters of a text, in which the beginning of what a reader sees is looked for
+_UNICODE: Final = frozenset({"utf-8", "utf-16"})
+_MAX_WRITTEN: Final = 16 * 1024  # characters of what he sees, with links and keys that are no words
 Look = Callable[["Facts"], tuple[str, str] | None]  # part and text for the verdict; None: it does not hold
 
 _SCRIPTS: Final = {
@@ -48,6 +54,7 @@ class Facts:
 
     def __init__(self, message: Message) -> None:
         self._message = message
+        self.told_language: TextLanguage | None = None  # None: nobody has asked
 
     @functools.cached_property
     def charsets(self) -> dict[str, str]:
@@ -65,6 +72,13 @@ class Facts:
         readings = [list(self._texts(0)), list(self._texts(-1))]
         return tuple(_letters(texts) for texts in (readings[:1] if readings[0] == readings[1] else readings))
 
+    @functools.cached_property
+    def language(self) -> Told:
+        """What the message is mostly written in."""
+        told = tell((part.path, _read(part)) for part in self._message.parts if part.is_text and not part.is_attachment)
+        self.told_language = told.language
+        return told
+
     def _texts(self, reading: int) -> Iterator[str]:
         left = MAX_CHARACTERS
         yield self._message.field("subject")
@@ -78,6 +92,19 @@ class Facts:
 def _shown(part: Part, reading: int) -> str:
     text = text_readings(part.content(), part.charset)[reading][0]
     return visible_text(text) if part.is_html else text
+
+
+def _read(part: Part) -> str:
+    """What a reader reads first: without what is hidden from him, and in Unicode, whatever the header says, where the bytes are of no other charset:
+    UTF-8 that is read in another one looks like a language too."""
+    content = part.content()
+    readings = text_readings(content, part.charset)
+    others = () if content.isascii() else readings[1:]
+    text = next((other for other, codec in others if codec in _UNICODE), readings[0][0])[:_MAX_SOURCE]
+    if part.is_html:
+        without_hidden = cuts(text, text.encode("utf-8", "replace"))
+        text = visible_text(without_hidden[0].rest if without_hidden else text)
+    return written(text[:_MAX_WRITTEN])
 
 
 def _letters(texts: list[str]) -> tuple[dict[Script, int], int]:
@@ -105,6 +132,10 @@ def look_of(criterion: Criterion) -> Look | None:
             return lambda facts: _charset(facts, wanted)
         case ScriptCondition(scripts=scripts, more_than_percent=percent):
             return lambda facts: _script(facts, scripts, percent)
+        case LanguageCondition(languages=languages):
+            load_identifier()
+            asked = checked_languages(languages)
+            return lambda facts: _language(facts, asked)
         case _:
             return None
 
@@ -119,3 +150,11 @@ def _script(facts: Facts, scripts: tuple[Script, ...], percent: float) -> tuple[
         if share > percent:
             return "1", f"{share:.0f} % of the letters are {', '.join(scripts)}"
     return None
+
+
+def _language(facts: Facts, asked: tuple[str, ...]) -> tuple[str, str] | None:
+    told = facts.language
+    found = told.language
+    if found.code not in asked:
+        return None
+    return told.part, f"{found.code} {found.percent} % ({found.confidence}): {told.sample}"
