@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from postern_core.authentication import Method, Result
 from postern_core.bus.topology import EVENTS
-from postern_core.changes import StripAttachments
+from postern_core.changes import AddDisclaimer, Notify, StripAttachments
 from postern_core.envelope import Client, Envelope, Gate, Recipient
 from postern_core.events import EventBatch, TraceEvent
 from postern_core.ids import accepted_at, new_queue_id
@@ -44,6 +44,8 @@ from postern_core.policy import (
     SenderCondition,
     SizeCondition,
     SpamCondition,
+    UnscannableAction,
+    UnscannablePolicy,
     UserCondition,
     VirusCondition,
     YaraCondition,
@@ -54,6 +56,7 @@ from postern_core.verdict import MOST_CRITERIA, Action, Decision, TextLanguage, 
 from postern_screener.checks.engines import engine_look
 from postern_screener.checks.facts import look_of
 from postern_screener.checks.properties import property_of
+from postern_screener.companions import companions
 from postern_screener.mime import parse_message
 from postern_screener.ruleset import compile_policy
 from postern_screener.sandbox import Sandbox, default_command
@@ -243,6 +246,22 @@ def test_without_excerpts_what_could_not_be_screened_is_told_without_the_words_o
         told = msgspec.json.encode(verdict).decode()
         assert ("secret-project" in told) is keep, told
         assert any(kept in obstacle.reason for obstacle in verdict.obstacles)
+
+
+def test_a_notice_has_no_word_of_the_message_but_its_subject() -> None:
+    """Was: what could not be screened was told with what it quotes of the header, and with names of files."""
+    changes = (AddDisclaimer(text="mind this"), Notify(address="admin@relay.example"))
+    tell = a_rule(Not(of=UserCondition()), action=Action.CONTINUE, changes=changes)
+    unscannable = UnscannablePolicy(malformed=UnscannableAction.PASS)
+    ruleset = compile_policy(ScreeningPolicy(revision=1, rules=(tell,), unscannable=unscannable))
+    body = b"From: a@b.example\r\nSubject: beta\r\nContent-Transfer-Encoding: uu-secret-project\r\n\r\nx\r\n"
+    screened = screen(ENVELOPE, body, ruleset)
+    (told,) = companions(ENVELOPE, body, screened, ruleset)
+    assert "secret-project" in screened.verdict.detail
+    assert "secret-project" in screened.verdict.changes[0].detail  # why there is no disclaimer
+    assert b"transfer encoding ..." in told.body
+    assert b"beta" in told.body
+    assert b"secret" not in told.body
 
 
 def test_without_excerpts_the_name_of_a_rule_stays_as_it_is() -> None:

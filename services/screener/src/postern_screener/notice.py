@@ -16,6 +16,7 @@ from postern_core.envelope import Envelope
 from postern_core.ids import QueueId
 from postern_core.mail_text import field, line, part, unstructured_field
 from postern_core.verdict import ChangeMade, Verdict
+from postern_screener.unscannable import detail_of_ours, unquoted
 
 _WIDTH = 76
 _SHOWN = 20  # recipients, places, changes
@@ -56,7 +57,8 @@ def _outcome(verdict: Verdict) -> str:
 
 def _text(asked: ChangeMade, envelope: Envelope, verdict: Verdict, subject: str, hostname: str) -> Iterator[str]:
     yield from _row("Rule", f"{asked.rule_name} ({asked.rule_id}), policy revision {verdict.revision}")
-    yield from _row("Outcome", f"{_outcome(verdict)}{': ' if verdict.detail else ''}{verdict.detail}")
+    detail = detail_of_ours(verdict)
+    yield from _row("Outcome", f"{_outcome(verdict)}{': ' if detail else ''}{detail}")
     yield ""
     yield from _row("Queue id", envelope.id)
     yield from _row(
@@ -77,7 +79,7 @@ def _text(asked: ChangeMade, envelope: Envelope, verdict: Verdict, subject: str,
         yield from _row("Matched in", place)
     done = [each for each in verdict.changes if not each.monitored and each.kind != asked.kind]
     for each in done[:_SHOWN]:
-        state = "not done: " + each.detail if each.skipped else ""
+        state = "not done: " + unquoted(each.detail) if each.skipped else ""
         yield from _row("Changed", " ".join(word for word in (each.kind, each.part, each.address, state) if word))
     yield ""
     yield from textwrap.wrap(

@@ -24,7 +24,7 @@ from postern_screener.deciding import Blocked, Walk, decide
 from postern_screener.engines.answers import NOBODY_ASKED, Answers, told
 from postern_screener.inspection import Inspection, Share
 from postern_screener.ruleset import Ruleset
-from postern_screener.unscannable import by_policy, header_fields, obstacles_of, one_line, unquoted
+from postern_screener.unscannable import by_policy, detail_of_ours, header_fields, obstacles_of, one_line, unquoted
 
 ORIGINAL_RECIPIENTS_FIELD: Final = "X-Postern-Original-Recipients"
 FORWARDED_BY_FIELD: Final = "X-Postern-Forwarded-By"
@@ -254,7 +254,5 @@ def _without_text(verdict: Verdict) -> Verdict:
     findings = tuple(msgspec.structs.replace(finding, excerpt="", chain=()) for finding in verdict.findings)
     changes = tuple(msgspec.structs.replace(made, detail="") for made in verdict.changes)  # names of attachments
     obstacles = tuple(msgspec.structs.replace(each, reason=unquoted(each.reason)) for each in verdict.obstacles)
-    # what a rule says is the administrator's, and so are its quotes
-    by_rule = verdict.deciding is not None and verdict.detail == f"rule {verdict.deciding.rule_name}"
-    detail = unquoted(verdict.detail) if obstacles and not by_rule else verdict.detail
+    detail = detail_of_ours(verdict)
     return msgspec.structs.replace(verdict, findings=findings, changes=changes, obstacles=obstacles, detail=detail)

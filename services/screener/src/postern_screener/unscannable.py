@@ -84,6 +84,13 @@ def unquoted(text: str) -> str:
     return text if len(told) == 1 else f"{told[0]}..."
 
 
+def detail_of_ours(verdict: Verdict) -> str:
+    """The verdict's detail without what it quotes of the message."""
+    # what a rule says is the administrator's, and so are its quotes
+    by_rule = verdict.deciding is not None and verdict.detail == f"rule {verdict.deciding.rule_name}"
+    return unquoted(verdict.detail) if verdict.obstacles and not by_rule else verdict.detail
+
+
 def _told(obstacle: Obstacle) -> str:
     return one_line(f"part {obstacle.part}: {obstacle.reason}", 500)
 
