@@ -48,3 +48,24 @@ def test_large_blocks_are_used_again_and_given_back_when_they_have_been_free_for
     told = dict(line.split() for line in run.stdout.splitlines())
     assert int(told["faults"]) < 2304
     assert int(told["left"]) < 40
+
+
+def test_what_is_free_goes_back_at_once_when_asked() -> None:
+    """Also where nothing looks after it, and something small lies above it."""
+    code = f"""
+{PROGRAM.partition("async def main")[0]}
+import ctypes
+ctypes.CDLL(None).mallopt(-3, 32 * MIB)  # in the heap, as keep_large_blocks has it
+before, large, small = resident(), [], []
+for k in range(20):
+    large.append(bytes(range(256)) * (5 * MIB // 256))
+    small.append(bytes(5000 + k))
+large.clear()
+free = resident() - before
+heap.give_back()
+print(free, resident() - before)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    free, left = map(int, run.stdout.split())
+    assert free > 80
+    assert left < 20

@@ -31,6 +31,15 @@ class _Mallinfo2(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in _MALLINFO2]
 
 
+def give_back() -> None:
+    """Give free memory back to the system now, all of it: around work that takes much more than is needed afterwards. For a thread, since it may
+    take some milliseconds; where the C library is another one it does nothing."""
+    try:
+        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
+    except (OSError, AttributeError):
+        return
+
+
 async def keep_large_blocks(stop: asyncio.Event) -> None:
     """Until `stop`. Returns at once where the C library is another one, or the administrator has set it up."""
     if any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")):

@@ -24,6 +24,7 @@ from postern_core.policy.codec import Section, decode_section
 from postern_core.policy.delivery import DeliveryPolicy
 from postern_core.policy.gates import GatePolicy
 from postern_core.policy.screening import ScreeningPolicy
+from postern_core.process import giving_way
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -116,8 +117,9 @@ class PolicyWatch(Generic[S, C]):
                 log.warning("policy.not_kept", section=self._section.value, revision=self.revision, reason=str(error))
 
     def _decode(self, data: bytes) -> tuple[S, C]:
-        section = decode_section(data, self._kind)
-        return section, self._compile(section)
+        with giving_way():
+            section = decode_section(data, self._kind)
+            return section, self._compile(section)
 
     async def _take_kept(self) -> None:
         if self._file is None or self.current is not None:

@@ -68,6 +68,7 @@ class KeywordCheck:
             )
         except ValueError as error:
             raise ValueError(f"keyword rule: {error}") from error
+        self.compiled_in_s = self._phrases.compiled_in_s
         self.longest_octets = self._phrases.longest_octets  # of a phrase, folded
         self._wanted = Region(0)
         for wish in wishes:

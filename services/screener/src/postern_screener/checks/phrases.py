@@ -4,24 +4,26 @@ Phrases and texts are compared folded (`postern_screener.text`), so caseless; a 
 The databases see texts with each run of white space as one blank: with a repetition in the expressions they would take fifty times as long
 to compile. They say *that* a phrase occurs; where is looked up only for those that are told of, and whether as a whole word for those that ask.
 hyperscan releases the interpreter lock while it compiles and scans, so that neither stops the event loop. Nothing here is an object for
-each phrase: 100,000 of them take some 25 MB in all.
+each phrase: 100,000 of them take some 22 MB in all, of which what another revision has as well stands in memory once (`phrase_shards.py`).
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import hyperscan
 
 from postern_screener.checks.owners import Owners
+from postern_screener.checks.phrase_shards import literal, shards
+from postern_screener.checks.values import Values
 from postern_screener.text import fold
 
 MAX_PHRASE_CHARACTERS: Final = 1000
-_PHRASES_EACH: Final = 10_000  # in a database: the time to compile one grows faster than its size
+_MARKS: Final = (b"\0", b"\1")  # behind a phrase while they are gathered: as a whole word or not
 _SHORT_OCTETS: Final = 64 * 1024
 _WHITE_SPACE: Final = bytes(0x20 if byte in b"\t\n\v\f\r" else byte for byte in range(256))
 
@@ -33,33 +35,27 @@ class Phrases:
         """`wanted`: who wants them (a number of the caller's), whether as whole words only, and the phrases. ValueError for a phrase that is
         empty, too long or refused by the compiler."""
         self._owners = Owners()
-        self._whole = bytearray()
-        numbers: tuple[dict[bytes, int], dict[bytes, int]] = ({}, {})
-        texts: list[bytes] = []
+        different = Values()
         for owner, whole_word, phrases in wanted:
-            known = numbers[whole_word]
             for phrase in phrases:
-                text = _compared(phrase)
-                number = known.setdefault(text, len(texts))
-                if number == len(texts):
-                    texts.append(text)
-                    self._whole.append(whole_word)
-                self._owners.add(number, owner)
-        del numbers
-        self.longest_octets = max(map(len, texts), default=0)
-        self._of_words = any(b" " in text for text in texts)
-        self._ends = array("I", _running(map(len, texts)))
-        self._texts = b"".join(texts)
-        self._databases = [
-            _database(texts[first : first + _PHRASES_EACH], first) for first in range(0, len(texts), _PHRASES_EACH)
-        ]
+                self._owners.add(different.add(_compared(phrase) + _MARKS[whole_word]), owner)
+        self._whole = bytes(value[-1] for value in different)
+        self.shards = tuple(shards(value[:-1] for value in different))
+        self._firsts = tuple(_starts(map(len, self.shards)))
+        self.longest_octets = max((len(value) - 1 for value in different), default=0)
+        self._of_words = any(b" " in value for value in different)
         self._local = threading.local()
 
     def __bool__(self) -> bool:
-        return bool(self._databases)
+        return bool(self.shards)
 
     def __len__(self) -> int:
         return len(self._owners)
+
+    @property
+    def compiled_in_s(self) -> float:
+        """What it took to compile them, whoever did."""
+        return sum(each.compiled_in_s for each in self.shards)
 
     def owners(self, number: int) -> tuple[int, ...]:
         """Who wants this phrase."""
@@ -68,7 +64,7 @@ class Phrases:
     def find(self, folded: bytes, is_open: Callable[[tuple[int, ...]], bool] | None = None) -> Iterator[int]:
         """The numbers of the phrases in a folded text, in their order; whether they are whole words is looked up as they come, and only while
         `is_open` says that one of their owners still wants to know."""
-        if not self._databases:
+        if not self.shards:
             return
         data = _one_blank(folded) if self._of_words else folded
         for number in sorted(self._matched(data)):
@@ -79,29 +75,30 @@ class Phrases:
 
     def span(self, number: int, folded: bytes) -> tuple[int, int]:
         """Where a phrase that was found in a text stands first in it."""
-        for match in re.compile(rb"\s+".join(_literal(word) for word in self._text(number).split(b" "))).finditer(folded):
+        for match in re.compile(rb"\s+".join(literal(word) for word in self._text(number).split(b" "))).finditer(folded):
             if not self._whole[number] or _stands_alone(folded, *match.span()):
                 return match.span()
         return 0, 0
 
     def _text(self, number: int) -> bytes:
-        return self._texts[self._ends[number - 1] if number else 0 : self._ends[number]]
+        place = bisect_right(self._firsts, number) - 1
+        return self.shards[place][number - self._firsts[place]]
 
     def _matched(self, data: bytes) -> list[int]:
         found: list[int] = []
 
         def on_match(phrase: int, _start: int, _end: int, _flags: int, _context: object) -> None:
-            found.append(phrase)
+            found.append(first + phrase)
 
         if data:
-            for database, scratch in zip(self._databases, self._scratches(), strict=True):
-                database.scan(data, match_event_handler=on_match, scratch=scratch)
+            for first, shard, scratch in zip(self._firsts, self.shards, self._scratches(), strict=True):  # noqa: B007 (on_match takes it)
+                shard.database.scan(data, match_event_handler=on_match, scratch=scratch)
         return found
 
     def _scratches(self) -> list[hyperscan.Scratch]:
         scratches: list[hyperscan.Scratch] | None = getattr(self._local, "scratches", None)
         if scratches is None:
-            scratches = self._local.scratches = [hyperscan.Scratch(database) for database in self._databases]
+            scratches = self._local.scratches = [hyperscan.Scratch(each.database) for each in self.shards]
         return scratches
 
 
@@ -114,11 +111,11 @@ def _compared(phrase: str) -> bytes:
     return " ".join(words).encode("utf-8", "replace")
 
 
-def _running(lengths: Iterable[int]) -> Iterator[int]:
-    end = 0
+def _starts(lengths: Iterable[int]) -> Iterator[int]:
+    at = 0
     for length in lengths:
-        end += length
-        yield end
+        yield at
+        at += length
 
 
 def _stands_somewhere(text: bytes, data: bytes) -> bool:
@@ -152,24 +149,3 @@ def _one_blank(data: bytes) -> bytes:
     while len(shorter := data.replace(b"  ", b" ")) < len(data):
         data = shorter
     return data
-
-
-def _literal(text: bytes) -> bytes:
-    """`text` as an expression that means these bytes and nothing else."""
-    return b"".join(b"\\x%02x" % byte for byte in text)
-
-
-def _database(texts: list[bytes], first: int) -> hyperscan.Database:
-    """A database that reports these phrases by their numbers, which begin with `first`."""
-    database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-    try:
-        database.compile(
-            expressions=[_literal(text) for text in texts],
-            ids=list(range(first, first + len(texts))),
-            elements=len(texts),
-            # one report a phrase and scan: texts full of one phrase cost no more than others
-            flags=[hyperscan.HS_FLAG_SINGLEMATCH] * len(texts),
-        )
-    except hyperscan.error as error:
-        raise ValueError(f"phrases do not compile: {error}") from error
-    return database

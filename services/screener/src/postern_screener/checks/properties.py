@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -21,6 +22,7 @@ from postern_core.policy import (
 )
 from postern_core.policy.conditions import checked_zone
 from postern_core.policy.networks import NetworkSet
+from postern_screener.checks.owners import Table
 
 Property = Callable[[Envelope], str | None]  # what it found, as text for the verdict; None: it does not hold
 
@@ -33,10 +35,12 @@ def property_of(criterion: Criterion, lists: Lists | None = None) -> Property | 
             wanted = frozenset(gates)
             return lambda envelope: f"gate {envelope.gate}" if envelope.gate in wanted else None
         case ClientCondition(networks=networks, lists=names):
-            table = NetworkSet((*networks, *listed.values(names, ListKind.NETWORKS)))
+            table = NetworkSet(itertools.chain(networks, listed.values(names, ListKind.NETWORKS)))
             return lambda envelope: envelope.client.address if envelope.client.address in table else None
         case UserCondition(names=own, lists=names):
-            users = frozenset(name.casefold() for name in (*own, *listed.values(names, ListKind.USERS)))
+            users = Table()
+            for name in itertools.chain(own, listed.values(names, ListKind.USERS)):
+                users.add(name.casefold(), 0)
             is_any = not own and not names  # a list that is empty is not everybody
             return lambda envelope: _user(envelope, users, is_any=is_any)
         case ScheduleCondition():
@@ -58,9 +62,9 @@ def property_of(criterion: Criterion, lists: Lists | None = None) -> Property | 
             return None
 
 
-def _user(envelope: Envelope, users: frozenset[str], *, is_any: bool) -> str | None:
+def _user(envelope: Envelope, users: Table, *, is_any: bool) -> str | None:
     user = envelope.client.user
-    return f"user {user}" if user and (is_any or user.casefold() in users) else None
+    return f"user {user}" if user and (is_any or users.get(user.casefold())) else None
 
 
 def _time(envelope: Envelope, schedule: ScheduleCondition, zone: ZoneInfo) -> str | None:
