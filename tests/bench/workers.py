@@ -121,9 +121,12 @@ async def _screened(broker: Broker, directory: Path, policy: ScreeningPolicy, mi
 
 
 async def _watched(api: Bus, screener: list[int], broker: list[int], entries: int, members: float) -> Screened:
-    """From when a fifth of the entries are gone until a twentieth is left."""
+    """From when a fifth of the entries are gone until a twentieth is left; of a tiny run all of it."""
     async with asyncio.timeout(_PATIENCE_S):
-        left, begun, used = await _left(api, entries * 4 // 5), time.monotonic(), (cpu_s(screener), cpu_s(broker))
+        left, begun, used = entries, time.monotonic(), (cpu_s(screener), cpu_s(broker))
+        after_the_start = await _left(api, entries * 4 // 5)
+        if after_the_start > entries // 2:
+            left, begun, used = after_the_start, time.monotonic(), (cpu_s(screener), cpu_s(broker))
         rest = await _left(api, entries // 20)
     took_s, done = time.monotonic() - begun, (left - rest) * members
     screener_s, broker_s = cpu_s(screener) - used[0], cpu_s(broker) - used[1]
