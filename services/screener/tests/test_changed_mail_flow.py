@@ -28,7 +28,8 @@ from postern_core.policy import (
     ScreeningPolicy,
 )
 from postern_core.verdict import Action, HoldReason
-from postern_screener.actions import Actions, Judged
+from postern_screener.actions import Actions
+from postern_screener.judged import Judged
 from postern_screener.ruleset import compile_policy
 from postern_screener.screening import screen
 

@@ -8,17 +8,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from postern_core.bus import BodyStore
+from postern_core.bus import BodyStore, DispositionLog
 from postern_core.bus.connection import Bus
-from postern_core.disposition import DispositionKind
+from postern_core.disposition import Disposition, DispositionKind
 from postern_core.envelope import Envelope, Gate
 from postern_core.errors import TransientError
 from postern_core.policy import AllOf, KeywordCondition, Not, RecipientCondition, Rule, ScreeningPolicy
 from postern_core.verdict import Action, Decision, HoldReason
-from postern_screener.actions import Actions, Judged, shares
+from postern_screener import earlier_runs
+from postern_screener.actions import Actions
+from postern_screener.earlier_runs import beside
+from postern_screener.judged import Judged, shares
 from postern_screener.ruleset import compile_policy
 from postern_screener.screening import screen
-from postern_screener.worker import _beside, _was_handed_on
 
 Screens = Callable[..., Any]
 BODY = b"From: x@sender.example\r\nSubject: hello\r\n\r\nthe lottery\r\n"
@@ -150,7 +152,7 @@ async def run(bus: Any, envelope: Envelope, rules: tuple[Rule, ...], *, redelive
     ruleset = compile_policy(ScreeningPolicy(revision=1, rules=rules))
     known = await actions.known(envelope, "")
     judged = Judged(envelope, BODY, screen(envelope, BODY, ruleset))
-    found = _beside(judged, known, has_ended=len(known) == len(envelope.recipients))
+    found = beside(judged, known, has_ended=len(known) == len(envelope.recipients))
     try:
         if found is not None:
             await actions.carry_out([found], ruleset, redelivered=redelivered)
@@ -203,14 +205,74 @@ async def test_hundreds_of_recipients_on_either_side(mailbag: Any, screener: Any
     assert (len(job.recipients), len(held.envelope.recipients)) == (300, 300)
 
 
+def an_end(envelope: Envelope, n: int, kind: DispositionKind) -> Disposition:
+    return Disposition(
+        id=envelope.id,
+        n=n,
+        recipients_total=len(envelope.recipients),
+        kind=kind,
+        gate=envelope.gate,
+        accepted_at=envelope.accepted_at,
+        at=envelope.accepted_at,
+        recipient=RECIPIENTS[n],
+    )
+
+
+async def test_who_was_split_off_is_in_no_other_share_when_others_belong_together(
+    mailbag: Any, bus: Bus, an_envelope: Callable[..., Envelope]
+) -> None:
+    """He went with the new share once more: a second copy, although it was written down that he goes on elsewhere."""
+    envelope = an_envelope("a@relay.example", "b@held.relay.example", "c@gone.relay.example")
+    first = (a_rule("held.relay.example", Action.HOLD), a_rule("gone.relay.example", Action.DELETE))
+    for k in range(1, 20):
+        await run(Failing(bus, k, stored=False), envelope, first, redelivered=False)
+        if await mailbag.dispositions(envelope.id):
+            break
+    assert await run(bus, envelope, first[1:], redelivered=True)
+    assert sorted([r.n for r in job.recipients] for job, _ in await mailbag.jobs()) == [[0], [1]]
+
+
+async def test_a_share_of_which_one_has_his_mail_is_not_held_by_newer_rules(
+    mailbag: Any, bus: Bus, an_envelope: Callable[..., Envelope]
+) -> None:
+    """It was, as a whole: he had two ends, and a second copy when it was released."""
+    envelope = an_envelope("a@gone.relay.example", "b@held.relay.example", "c@held.relay.example")
+    # {a} is deleted and split off; then {b, c} pass, that is not written down of b any more, and b is delivered to
+    for k in (3, 2):
+        assert not await run(Failing(bus, k, stored=False), envelope, RULES[1:2], redelivered=False)
+    ((job, _),) = await mailbag.jobs()
+    delivery = await mailbag.broker.connect("delivery")
+    await DispositionLog(delivery).write([an_end(job.envelope, 1, DispositionKind.DELIVERED)])
+    await delivery.close()
+    assert await run(bus, envelope, RULES[:2], redelivered=True)
+    assert await mailbag.held() == []
+    assert {end.kind for end in await mailbag.dispositions(envelope.id)} == {DispositionKind.SPLIT}
+
+
+def test_what_is_written_down_as_held_for_one_stays_held_with_everybody(an_envelope: Callable[..., Envelope]) -> None:
+    """Newer rules let it pass for the others, whose job took the body along."""
+    envelope = an_envelope(*RECIPIENTS)
+    known = {0: an_end(envelope, 0, DispositionKind.HELD)}
+    for rules in ((), RULES):
+        judged = Judged(envelope, BODY, screen(envelope, BODY, compile_policy(ScreeningPolicy(revision=1, rules=rules))))
+        found = beside(judged, known, has_ended=False)
+        assert found is not None
+        verdict = found.screened.verdict
+        assert (verdict.decision, verdict.hold_reason, found.screened.outcomes) == (Decision.HOLD, HoldReason.RULE, ())
+
+
 def test_an_end_of_some_does_not_tell_that_the_body_was_handed_on(an_envelope: Callable[..., Envelope]) -> None:
     envelope = an_envelope("a@relay.example", "b@relay.example")
-    assert not _was_handed_on(envelope, {})
-    assert not _was_handed_on(envelope, {0: DispositionKind.SPLIT})
-    assert not _was_handed_on(envelope, {0: DispositionKind.DELETED})
-    assert _was_handed_on(envelope, {0: DispositionKind.SPLIT, 1: DispositionKind.SPLIT})
-    assert _was_handed_on(envelope, {0: DispositionKind.DELIVERED})
-    assert _was_handed_on(envelope, {0: DispositionKind.HELD})
+
+    def was_handed_on(envelope: Envelope, kinds: dict[int, DispositionKind]) -> bool:
+        return earlier_runs.was_handed_on(envelope, {n: an_end(envelope, n, kind) for n, kind in kinds.items()})
+
+    assert not was_handed_on(envelope, {})
+    assert not was_handed_on(envelope, {0: DispositionKind.SPLIT})
+    assert not was_handed_on(envelope, {0: DispositionKind.DELETED})
+    assert was_handed_on(envelope, {0: DispositionKind.SPLIT, 1: DispositionKind.SPLIT})
+    assert was_handed_on(envelope, {0: DispositionKind.DELIVERED})
+    assert was_handed_on(envelope, {0: DispositionKind.HELD})
 
 
 def test_ids_of_shares_tell_who_is_in_them(an_envelope: Callable[..., Envelope]) -> None:

@@ -1,8 +1,8 @@
 """Stored bodies of jobs: who refers to one, and when it may go.
 
 A job's body is its own, but the job may lie in two places for a moment, or for good: partly deferred and partly badmail, or on its way from
-one stream to the next. So a body goes only when neither DEFERRED nor BADMAIL refers to it; what a crash leaves behind is the
-janitor's.
+one stream to the next. And a message that a screener let pass may have been held in a second run of it, under other rules, with the body of the
+job. So a body goes only when neither DEFERRED nor BADMAIL nor QUARANTINE refers to it; what a crash leaves behind is the janitor's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 import structlog
 
 from postern_core.bus import BodyStore, Bus
-from postern_core.bus.topology import BADMAIL, DEFERRED, badmail_subject, deferred_subject
+from postern_core.bus.topology import BADMAIL, DEFERRED, QUARANTINE, badmail_subject, deferred_subject, quarantine_subject
 from postern_core.errors import TransientError
 from postern_core.job import Job
 
@@ -39,7 +39,8 @@ class JobBodies:
             deferred, bad = await asyncio.gather(
                 self._bus.last(DEFERRED, deferred_subject(job.id)), self._bus.last(BADMAIL, badmail_subject(job.id))
             )
-            if deferred is None and bad is None:
+            # a release takes a copy of the body along, and deletes the one that it held
+            if deferred is None and bad is None and not await self._bus.subjects(QUARANTINE, quarantine_subject(job.queue_id)):
                 await self._store.delete(job.envelope)
         except TransientError as error:
             log.warning("body.delete_failed", id=job.queue_id, name=job.envelope.body.name, reason=error.reason)

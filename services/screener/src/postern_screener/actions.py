@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -34,13 +34,15 @@ from postern_core.bus.topology import (
     quarantine_subject,
 )
 from postern_core.disposition import Disposition, DispositionKind
-from postern_core.envelope import Envelope, Gate, Recipient, frame
+from postern_core.envelope import Envelope, Recipient, frame
 from postern_core.ids import QueueId, derived_queue_id
 from postern_core.job import Job
 from postern_core.verdict import Decision, HeldMessage, Verdict
 from postern_screener.changes.edits import Edit, apply
 from postern_screener.changes.fields import on_top
 from postern_screener.companions import Companion, companions, redirected, redirecting_header
+from postern_screener.earlier_runs import beside
+from postern_screener.judged import Judged, shares
 from postern_screener.ruleset import Ruleset
 from postern_screener.screening import FORWARDED_BY_FIELD, Screened
 from postern_screener.unscannable import UNSCANNED_FIELD, header_fields
@@ -50,17 +52,6 @@ _THREAD_OVER: Final = 1024 * 1024  # octets; copying more takes as long as scree
 _GENERATION: Final = 0  # of what the screener writes; only a release from quarantine makes another
 
 Body = bytes | memoryview
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """A message and what is to be done with it. `body` is the whole message as received, wherever it lies."""
-
-    envelope: Envelope
-    body: Body
-    screened: Screened
-    came_in_at: Gate | None = None  # of a share: the gate of the whole
-    known: Mapping[int, DispositionKind] = field(default_factory=dict)  # what earlier runs wrote down, by `Recipient.n`
 
 
 class Actions:
@@ -102,15 +93,18 @@ class Actions:
 
     async def _split(self, judged: Judged, ruleset: Ruleset, *, redelivered: bool) -> None:
         for share in shares(judged):
-            if all(judged.known.get(recipient.n) is DispositionKind.SPLIT for recipient in share.envelope.recipients):
+            known = [judged.known.get(recipient.n) for recipient in share.envelope.recipients]
+            if all(end is not None and end.kind is DispositionKind.SPLIT for end in known):
                 continue
             await self._carry_out_share(share, ruleset, redelivered=redelivered)
             await self._write(judged.envelope, DispositionKind.SPLIT, share.screened.verdict, share.envelope)
         await self._bodies.delete(judged.envelope)
 
     async def _carry_out_share(self, share: Judged, ruleset: Ruleset, *, redelivered: bool) -> None:
-        if redelivered and len(await self.known(share.envelope, "")) == len(share.envelope.recipients):
+        known = await self.known(share.envelope, "") if redelivered else {}
+        if len(known) == len(share.envelope.recipients):
             return  # an earlier run did it, and was cut short before it could write that down of the whole
+        share = beside(share, known, has_ended=False) or share
         screened = share.screened
         # what is changed is stored as it is then
         if screened.verdict.decision is Decision.HOLD or (screened.verdict.decision is Decision.PASS and not edits_of(screened)):
@@ -118,7 +112,7 @@ class Actions:
             share = replace(share, envelope=envelope)
         await self._carry_out([share], ruleset, redelivered=redelivered, batch="")
 
-    async def known(self, envelope: Envelope, batch: str) -> dict[int, DispositionKind]:
+    async def known(self, envelope: Envelope, batch: str) -> dict[int, Disposition]:
         """What an earlier run, or whoever it handed the message to, has written down of each recipient, by `Recipient.n`.
 
         It tells a body that its new owner deleted after use from one that is lost: an owner writes dispositions before it deletes. And a message of
@@ -259,28 +253,6 @@ async def _as_changed(judged: Judged) -> Body:
 def _body_name(job: Job, content: Body) -> str:
     """What the stored body of a job is called that newer rules may make something else of: it cannot be overwritten, so the digest keeps them apart."""
     return f"{job.id}-{hashlib.blake2b(content, digest_size=8).hexdigest()}"
-
-
-def shares(judged: Judged) -> list[Judged]:
-    """What becomes of a message whose recipients have different verdicts: a message for each share of them. Their ids are the same for each
-    attempt to make them, and others when other recipients belong together."""
-    envelope, found = judged.envelope, []
-    for outcome in judged.screened.outcomes:
-        wanted = frozenset(outcome.recipients)
-        recipients = tuple(recipient for recipient in envelope.recipients if recipient.n in wanted)
-        digest = hashlib.sha256(f"split{envelope.id}{sorted(wanted)}".encode()).digest()
-        own = msgspec.structs.replace(
-            envelope, id=derived_queue_id(envelope.accepted_at, digest), gate=Gate.INTERNAL, recipients=recipients, body=None
-        )
-        found.append(
-            Judged(
-                own,
-                judged.body,
-                Screened(verdict=outcome.verdict, subject=judged.screened.subject, edits=outcome.edits),
-                came_in_at=envelope.gate,
-            )
-        )
-    return found
 
 
 def split_by_route(envelope: Envelope, ruleset: Ruleset, *, redelivered: bool, batch: str = "") -> list[Job]:

@@ -20,7 +20,7 @@ from postern_core.bus import Bus
 from postern_core.bus.topology import ARCHIVE, archive_subject
 from postern_core.errors import TransientError
 from postern_core.verdict import HoldReason
-from postern_screener.actions import Judged, shares
+from postern_screener.judged import Judged, shares
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

@@ -24,20 +24,22 @@ import structlog
 from postern_core.batch import unframe_all
 from postern_core.bus import BodyMissing, BodyStore, Delivered, EventSink
 from postern_core.counters import CounterName, Counters
-from postern_core.disposition import DispositionKind
+from postern_core.disposition import Disposition
 from postern_core.envelope import Envelope
 from postern_core.errors import TransientError
 from postern_core.events import EventKind
 from postern_core.ids import QueueId
 from postern_core.verdict import ChangeMade, Decision, HoldReason, Verdict
-from postern_screener.actions import Actions, Judged, shares
+from postern_screener.actions import Actions
 from postern_screener.archive import Archive
 from postern_screener.companions import companions
+from postern_screener.earlier_runs import HANDED_ON, beside, was_handed_on
 from postern_screener.engines.answers import NOBODY_ASKED, Answers
 from postern_screener.engines.asking import EngineDesk
+from postern_screener.judged import Judged, shares
 from postern_screener.ruleset import Ruleset
 from postern_screener.sandbox import ConvictedError, Sandbox
-from postern_screener.screening import Outcome, Screened, to_be_kept
+from postern_screener.screening import Screened, to_be_kept
 from postern_screener.unscannable import poisoned
 from postern_screener.waiting import Waiting, pause_s
 from postern_screener.watchdog import Watchdog
@@ -52,10 +54,6 @@ _LARGE_AT_ONCE: Final = 2  # bodies of up to 100 MiB each
 MAX_INSPECTION_S: Final = 20.0  # whatever the policy says: the work must end before the broker's ack-wait of 30 s
 _UNREADABLE_RETRY_S: Final = 60.0
 _CONVICTED_RETRY_S: Final = 1.0
-_HELD: Final = frozenset({DispositionKind.HELD, DispositionKind.RELEASED})
-_HANDED_ON: Final = frozenset(
-    {DispositionKind.DELIVERED, DispositionKind.BOUNCED, DispositionKind.EXPIRED, DispositionKind.BADMAIL}
-)
 _TOLD_CHARACTERS: Final = 500  # of all changes of a message, in its trace
 _MAX_REMEMBERED: Final = 10_000  # convictions; the oldest go first
 
@@ -170,7 +168,7 @@ class Worker:
         inline: memoryview,
         ruleset: Ruleset,
         batch: str,
-        earlier: Mapping[int, DispositionKind],
+        earlier: Mapping[int, Disposition],
         found: _Found,
     ) -> None:
         """One member of an entry, judged as far as that goes without engines; `earlier` is what was written down of it before."""
@@ -186,9 +184,9 @@ class Worker:
         else:
             if judged is None:
                 return
-            if judged.screened.asks and not has_ended and not _HANDED_ON.intersection(earlier.values()):
+            if judged.screened.asks and not has_ended and not any(end.kind in HANDED_ON for end in earlier.values()):
                 found.asking.append(replace(judged, known=earlier))
-            elif (judged := _beside(judged, earlier, has_ended=has_ended)) is not None:
+            elif (judged := beside(judged, earlier, has_ended=has_ended)) is not None:
                 found.judged.append(judged)
 
     async def _ask_engines(self, delivered: Delivered, ruleset: Ruleset, batch: str, found: _Found) -> None:
@@ -203,7 +201,7 @@ class Worker:
                     found.postponed = outcome
                 case BaseException():
                     raise outcome
-                case Judged() if (judged := _beside(outcome, asked.known, has_ended=False)) is not None:
+                case Judged() if (judged := beside(outcome, asked.known, has_ended=False)) is not None:
                     found.judged.append(judged)
 
     async def _judge_by_engines(self, delivered: Delivered, first: Judged, ruleset: Ruleset, batch: str) -> Judged | None:
@@ -236,7 +234,7 @@ class Worker:
             screened = known or await self._screen(delivered, envelope, whole, ruleset, answers or NOBODY_ASKED)
             body = whole
         except BodyMissing as error:
-            if _was_handed_on(envelope, await self._actions.known(envelope, batch)):
+            if was_handed_on(envelope, await self._actions.known(envelope, batch)):
                 log.info("message.already_settled", id=envelope.id, tries=delivered.tries)
                 return None
             log.error("message.body_missing", id=envelope.id, alarm=True, reason=str(error))
@@ -337,38 +335,6 @@ class Worker:
         of_note = verdict.findings or verdict.criteria or verdict.obstacles or verdict.changes or verdict.language
         more = verdict if of_note else None
         self._events.tell(envelope.id, EventKind.SCREENED, verdict=more, **fields)
-
-
-def _was_handed_on(envelope: Envelope, known: Mapping[int, DispositionKind]) -> bool:
-    """Whether the body of a message of which these ends are known is gone because somebody took it over: he may have used it up. That some of
-    the recipients were deleted, forwarded or split off says nothing of that: it goes when this is written of all."""
-    kinds = frozenset(known.values())
-    return bool(kinds & (_HELD | _HANDED_ON)) or len(known) == len(envelope.recipients)
-
-
-def _beside(found: Judged, known: Mapping[int, DispositionKind], *, has_ended: bool) -> Judged | None:
-    """What is to be done with a message in the light of what an earlier run did with it, as its dispositions tell; None for nothing."""
-    earlier = frozenset(known.values())
-    # one that was held was not handed on, and may have been released since: its first generation is then open to whoever looks it up
-    if earlier & _HELD or not earlier & _HANDED_ON:
-        return None if has_ended else _without_split_off(replace(found, known=known))
-    # it goes along with the others once more, whatever newer rules say of it: only the same batch is recognised as a copy, and another verdict would
-    # give those a second end who have one
-    screened = found.screened
-    if screened.verdict.decision is Decision.PASS and not screened.outcomes:
-        return found
-    verdict = msgspec.structs.replace(screened.verdict, decision=Decision.PASS, hold_reason=None)
-    return Judged(found.envelope, found.body, msgspec.structs.replace(screened, verdict=verdict, outcomes=()))
-
-
-def _without_split_off(found: Judged) -> Judged:
-    """Rules differed between recipients when an earlier run was cut short, and do no more: those who go on under another id stay there."""
-    screened = found.screened
-    left = tuple(r.n for r in found.envelope.recipients if found.known.get(r.n) is not DispositionKind.SPLIT)
-    if screened.outcomes or len(left) == len(found.envelope.recipients):
-        return found
-    outcomes = (Outcome(recipients=left, verdict=screened.verdict, edits=screened.edits),)
-    return replace(found, screened=msgspec.structs.replace(screened, outcomes=outcomes))
 
 
 def told_change(made: ChangeMade) -> str:

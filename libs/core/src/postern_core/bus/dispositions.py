@@ -18,7 +18,7 @@ import msgspec
 from postern_core.bus.connection import Bus, Stored
 from postern_core.bus.publishing import unavailable
 from postern_core.bus.topology import DISPOSITIONS, disposition_subject, dispositions_subject
-from postern_core.disposition import Disposition, DispositionBatch, DispositionKind, is_of_several, read_dispositions
+from postern_core.disposition import Disposition, DispositionBatch, is_of_several, read_dispositions
 from postern_core.envelope import Envelope, Recipient
 from postern_core.ids import QueueId
 from postern_core.job import Job
@@ -75,11 +75,10 @@ class DispositionLog:
         newest = await self._newest(job.queue_id, recipients, job.batch)
         return frozenset(n for n, end in newest.items() if end.kind.settles(end.generation, job.generation))
 
-    async def known(self, envelope: Envelope, batch: str) -> dict[int, DispositionKind]:
+    async def known(self, envelope: Envelope, batch: str) -> dict[int, Disposition]:
         """The newest disposition of each `Recipient.n` that has one, of any kind. `batch` is the key of the batch that the message came in, if
         any. TransientError."""
-        newest = await self._newest(envelope.id, envelope.recipients, batch)
-        return {n: end.kind for n, end in newest.items()}
+        return await self._newest(envelope.id, envelope.recipients, batch)
 
     async def _newest(self, queue_id: QueueId, recipients: Sequence[Recipient], batch: str) -> dict[int, Disposition]:
         """The newest disposition of each recipient that has one, by its number."""
