@@ -70,6 +70,7 @@ DISGUISES: dict[str, list[bytes]] = {
         encoded(b"you won the lottery", "base64"),
         text(b"eW91IHdvbi!B0aGUg\r\n\r\nbG90\r\ndGVyeQ", "Content-Transfer-Encoding: base64"),
         text(b"eW91IHdvbiA=dGhlIGxvdHRlcnk=", "Content-Transfer-Encoding: base64"),
+        text(b"eW91IHdvbiA=dGhlIGxvdHRlcnk=", "Content-Transfer-Encoding: (a (b) c) base64"),
     ],
     "charsets": [
         text(
@@ -85,6 +86,39 @@ DISGUISES: dict[str, list[bytes]] = {
         encoded("you won the ｌｏｔｔｅｒｙ".encode("shift_jis"), "base64", "shift_jis"),
         text("you won the +AGwAbwB0AHQAZQByAHk-", "Content-Type: text/plain; charset=utf-7"),
         text("you +AHc-on the lottery", "Content-Type: text/plain; charset=unicode-1-1-utf-7"),
+        text("you won the +AGw-ottery", "Content-Type: text/plain; charset=(c)utf-7"),
+        text("you won the +AGw-ottery", "Content-Type: text/plain; (c) charset=utf-7"),
+        text("you won the +AGw-ottery", "Content-Type: text/plain charset=utf-7"),
+        text(b"you won the lot\xfftery"),
+        *(
+            encoded(f"you won the {word}".encode(codec), "base64", label)
+            for label, codec, word in (
+                ("x-sjis", "cp932", "ｌｏｔｔｅｒｙ"),
+                ("windows-949", "cp949", "ｌｏｔｔｅｒｙ"),
+                ("x-gbk", "gbk", "ｌｏｔｔｅｒｙ"),
+                ("csbig5", "big5", "ｌｏｔｔｅｒｙ"),
+                ("eucjp-ms", "euc_jp", "ｌｏｔｔｅｒｙ"),
+                ("x-cp1251", "cp1251", "lоttеrу"),
+                ("koi8-ru", "koi8-u", "lоttеrу"),
+                ("x-mac-cyrillic", "mac-cyrillic", "lоttеrу"),
+                ("dos-866", "cp866", "lоttеrу"),
+                ("IBM01047", "cp500", "lottery"),
+            )
+        ),
+    ],
+    "charsets that have to be guessed": [
+        *(
+            encoded("you won the ｌｏｔｔｅｒｙ".encode(codec), "base64", label)
+            for codec in ("cp932", "euc_jp", "gb18030", "big5", "cp949")
+            for label in ("us-ascii", "utf-8", "x-unheard-of")
+        ),
+        *(encoded("you won the lоttеrу".encode(codec), "base64", "") for codec in ("cp1251", "koi8-r", "iso8859-5", "cp866")),
+        encoded("you won the ｌｏｔｔｅｒｙ".encode("iso2022_kr"), "base64", "us-ascii"),
+        text("you won the lot\u200btery".encode() + b" \xff", "Content-Type: text/plain"),
+        text(
+            "<meta charset=shift_jis>you won the ｌｏｔ<b>ｔｅｒｙ".encode("cp932"),
+            "Content-Type: text/html; charset=iso-8859-1",
+        ),
     ],
     "header fields": [
         header("Subject: you won the =?utf-8?q?l=6fttery?="),
@@ -95,6 +129,13 @@ DISGUISES: dict[str, list[bytes]] = {
         header("Subject: you won\r\n the\r\n\tlottery"),
         header("Subject: " + Header("you won the lоttеrу", "utf-8").encode()),
         header("Subject: =?utf-8?q?you_won_the_lot=E2=80=8Btery?="),
+        header("Subject: you won the =?utf-8?q?=EF=BD?=\r\n =?utf-8?q?=8Cottery?="),
+        header("Subject: =?utf-8?b?eW91IHdvbiB0aGUg770=?= =?utf-8?q?=8Cottery?="),
+        header("Subject: you won the =?iso-2022-jp?b?GyRCI2wjbyN0?=\r\n =?iso-2022-jp?b?I3QjZSNyI3kbKEI=?="),
+        header("Subject: you won the =??q?l=6fttery?="),
+        HEAD + b"Subject: you won the " + "ｌｏｔｔｅｒｙ".encode("iso2022_jp") + b"\r\n\r\nhello\r\n",
+        HEAD + b"Subject: you won the " + "ｌｏｔｔｅｒｙ".encode("cp932") + b"\r\n\r\nhello\r\n",
+        HEAD + b"Subject: you won the " + "lоttеrу".encode("cp1251") + b"\r\n\r\nhello\r\n",
     ],
     "entities": [
         html("you won the l&#111;ttery"),
@@ -196,6 +237,11 @@ DISGUISES: dict[str, list[bytes]] = {
         text(uuencoded(HEAD + b"\r\nyou won the lottery", "a.eml")),
         text(uuencoded(winmail(body=b"you won the lottery\0"), "winmail.dat")),
     ],
+    "lines that a format folds": [
+        text("you won the lot \r\ntery", 'Content-Type: text/plain; format=flowed; delsp="yes"'),
+        text("BEGIN:VCALENDAR\r\nSUMMARY:you won the lot\r\n tery\r\nEND:VCALENDAR", "Content-Type: text/calendar"),
+        text("BEGIN:VCARD\r\nNOTE:you won the lоt\r\n\ttery\r\nEND:VCARD", "Content-Type: text/x-vcard; charset=utf-8"),
+    ],
     "winmail.dat": [
         tnef(winmail(body=b"you won the lottery\0")),
         tnef(winmail(body="you won the lottery é\0".encode("cp850"), codepage=850)),
@@ -252,6 +298,10 @@ DISGUISES: dict[str, list[bytes]] = {
         parts(plain("you won the lot"), b"Content-Type: text/plain; name=a.txt\r\nContent-Disposition: inline\r\n\r\ntery"),
     ],
     "messages in messages": [
+        parts(
+            b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+            + base64.encodebytes(encoded(b"you won the lottery", "base64").replace(b"\r\n", b"\n").replace(b"\n", b"\r"))
+        ),
         parts(b"Content-Type: message/rfc822\r\n\r\n" + header("Subject: you won the =?utf-8?q?l=6fttery?=")),
         parts(
             b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n"
@@ -311,6 +361,11 @@ def test_the_name_of_a_program_in_another_name_is_none(screens: Screens) -> None
     [
         (parts(plain("é you won the lot\r\n"), plain("\r\ntery")), "1", len("é you won the ".encode()), "lottery"),
         (parts(plain("l"), plain("ot"), plain("tery")), "2", 0, "lottery"),
+        (text("x +AOk- the +AGw-ottery", "Content-Type: text/plain; charset=utf-7"), "1", 13, "lottery"),
+        (encoded("日本 ｌottery".encode("iso2022_jp"), "base64", "iso-2022-jp"), "1", 14, "ｌottery"),
+        (text("é lot \r\ntery", "Content-Type: text/plain; charset=utf-8; delsp=yes; format=flowed"), "1", 3, "lottery"),
+        (text(b"\xff\xfe\xff \xe9 lottery"), "1", 6, "lottery"),
+        (text("é \u202eyrettol\u202c"), "1", len("é \u202e".encode()), "lottery"),
         (text("é you won the lоttеrу"), "1", len("é you won the ".encode()), "lоttеrу"),
         (html("é lot<i hidden>xyz</i>tery"), "1", len("<html><body>é ".encode()), "lottery"),
         (text(b"\r\n" + uuencoded(b"the lottery", "a.txt")), "1.uu1", 4, "lottery"),

@@ -19,7 +19,7 @@ _STARTERS: Final = (
 _PIECES: Final = re.compile(rf".{{1,{_PIECE}}}(?=[{_STARTERS}]|\Z)|.{{1,{_PIECE}}}", re.DOTALL)
 # soft hyphens, fillers, zero-width characters, direction marks, variation selectors, tags: a reader reads across them
 UNSEEN: Final = re.compile(
-    "[\u0080-\u0084\u0086-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "[\u0080-\u0084\u0086-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffd"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
 )
 

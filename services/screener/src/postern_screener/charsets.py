@@ -16,6 +16,8 @@ from encodings.aliases import aliases
 from itertools import islice
 from typing import Final
 
+from postern_screener.charset_names import codec_of_label
+
 _BASE64_JUNK: Final = re.compile(rb"[^A-Za-z0-9+/=]+")
 _USUAL_ENCODINGS: Final = frozenset({"", "7bit", "8bit", "base64", "quoted-printable"})  # as nearly everybody writes them
 _BASE64_RUN: Final = re.compile(rb"[A-Za-z0-9+/]{2,}+")  # a character alone is less than an octet
@@ -27,14 +29,38 @@ _NO_CHARSETS: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unic
 _KNOWN: Final = frozenset({*aliases, *(module.name for module in pkgutil.iter_modules(encodings.__path__))})
 _UTF_7: Final = re.compile(r"utf[-_]?7$", re.IGNORECASE)
 _PRINTABLE: Final = bytes(range(0x20, 0x7F))
-_AS_WINDOWS: Final = {"iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp1254"}  # as every client does (WHATWG Encoding)
+# as every client does (WHATWG Encoding)
+_AS_WINDOWS: Final = {
+    "iso8859-1": "cp1252",
+    "ascii": "cp1252",
+    "iso8859-9": "cp1254",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "big5": "big5hkscs",
+}
+# what clients tell apart by looking at a text that does not say what it is in: those that many octets cannot be in, then those that any can
+_GUESSED: Final = (
+    *("utf-8", "cp932", "euc_jp", "gb18030", "big5hkscs", "cp949"),
+    *("cp1251", "koi8-r", "iso8859-5", "cp866", "cp1253", "cp1255", "cp1256", "cp874", "cp1250"),
+)
+_FITS: Final = frozenset(("cp932", "euc_jp", "gb18030", "big5hkscs", "cp949"))
+_META: Final = re.compile(rb"""(?:charset|<\?xml[^>]{1,80}?encoding)\s{0,9}=\s{0,9}["']?\s{0,9}([\w:.-]{2,40})""", re.IGNORECASE)
+_META_WITHIN: Final = 4096  # octets; the standard says 1024
+_UNSURE: Final = frozenset(("", "cp1252", "utf-8"))
+# names for the Western charset itself: what they say is so
+_CERTAIN: Final = frozenset(("iso-8859-1", "windows-1252", "latin1", "cp1252", "iso8859-1"))
+_COMMENT: Final = re.compile(r"\([^()]*\)")
 
 
 def transfer_encoding(field_value: str) -> str:
     """The encoding that a Content-Transfer-Encoding field names, "" for none: blanks, quotes and comments around it do not count."""
     if field_value in _USUAL_ENCODINGS:
         return field_value
-    found = _ENCODING_TOKEN.search(re.sub(r"\([^()]*\)", " ", field_value).lower())
+    while "(" in field_value and (shorter := _COMMENT.sub(" ", field_value)) != field_value:
+        field_value = shorter  # nested ones from the inside
+    found = _ENCODING_TOKEN.search(field_value.lower())
     return found.group() if found else ""
 
 
@@ -82,13 +108,54 @@ def text_readings(content: bytes, charset: str) -> list[tuple[str, str]]:
         codecs_in_order.append("utf-16")
     elif b"\x00" in content[:4096]:
         codecs_in_order += ["utf-16-le", "utf-16-be"]
-    if b"\x1b$" in content or b"\x1b(" in content:
-        codecs_in_order.append("iso2022_jp")
+    if b"\x1b" in content:
+        if b"\x1b$)C" in content:
+            codecs_in_order.append("iso2022_kr")
+        if b"\x1b(I" in content or b"\x1b$(D" in content:
+            codecs_in_order.append("iso2022_jp_ext")
+        if b"\x1b$" in content or b"\x1b(" in content:
+            codecs_in_order.append("iso2022_jp" if declared == "iso2022_jp" else "iso2022_jp_2")
     if declared != "utf-8" and is_utf8:
         codecs_in_order.append("utf-8")
     if not codecs_in_order or (declared == "utf-8" and not is_utf8):
         codecs_in_order.append("cp1252")
     return [(content.decode(codec, "replace"), codec) for codec in dict.fromkeys(codecs_in_order)]
+
+
+def further_readings(content: bytes, charset: str, *, is_html: bool) -> list[tuple[str, str]]:
+    """The texts that `content`, which is no plain ASCII, may be read as beside `text_readings`: in the charset that its HTML names, and in those that a
+    client may take it for which has to guess."""
+    found: dict[str, None] = {}
+    if is_html and (meta := meta_charset(content)):
+        found[meta] = None
+    if has_to_be_guessed(content, charset):
+        found.update((codec, None) for codec in _GUESSED if codec not in _FITS or _fits(content, codec))
+    if not found:
+        return []
+    known = {codec for _, codec in text_readings(content, charset)}
+    return [(content.decode(codec, "replace"), codec) for codec in found if codec not in known]
+
+
+def has_to_be_guessed(content: bytes, charset: str) -> bool:
+    """Whether nothing says what `content` is in, or what says so is wrong: no charset, ASCII, one that nobody knows, and octets that are no UTF-8."""
+    return (
+        not content.isascii() and _codec(charset) in _UNSURE and _named(charset).lower() not in _CERTAIN and not _is_utf8(content)
+    )
+
+
+def meta_charset(content: bytes) -> str:
+    """The codec that the beginning of an HTML or XML source names, "" for none."""
+    found = _META.search(content, 0, _META_WITHIN)
+    return _codec(found[1].decode("ascii", "replace")) if found is not None else ""
+
+
+def _fits(content: bytes, codec: str) -> bool:
+    """Whether `content` may be in this charset of several octets a character; it may be broken off."""
+    try:
+        codecs.getincrementaldecoder(codec)().decode(content)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def charset_name(name: str) -> str:
@@ -121,14 +188,21 @@ def _keeps_ascii(charset: str) -> bool:
     return not codec or _PRINTABLE.decode(codec, "replace") == _PRINTABLE.decode("ascii")
 
 
+def _named(charset: str) -> str:
+    """As it is written, without comments, quotes and blanks."""
+    return _COMMENT.sub(" ", charset).partition("(")[0].strip().strip("'\"").strip()
+
+
 @functools.lru_cache(maxsize=512)
 def _codec(charset: str) -> str:
     """Python's name for a charset, "" when there is none (RFC 2046 section 4.1.2: US-ASCII is the default)."""
-    name = charset.partition("(")[0].strip().strip("'\"").strip() or "ascii"
+    name = _named(charset) or "ascii"
     if _UTF_7.search(name):
         return "utf-7"  # under whatever name (RFC 2152; x-unicode-2-0-utf-7)
     if encodings.normalize_encoding(name).lower() not in _KNOWN:
-        return ""
+        name = codec_of_label(name.lower())
+        if encodings.normalize_encoding(name).lower() not in _KNOWN:
+            return ""
     try:
         name = codecs.lookup(name).name
         b" ".decode(name, "replace")  # an empty one is not looked at

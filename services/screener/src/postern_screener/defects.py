@@ -3,8 +3,7 @@
 Two Content-Type fields, a multipart whose boundary never comes, a header field with a blank before its colon … Rules judge what was read;
 a message with a defect that no rule decides is held, never passed.
 Standards: RFC 5322 section 2.2, RFC 2045 sections 5 and 6, RFC 2046 section 5.
-Known gaps (todo): a line that is no field is noticed in the header of a message, not in that of a part; preamble and epilogue are looked at where the
-multipart is the whole of a message.
+Known gap (todo): preamble and epilogue are looked at where the multipart is the whole of a message.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Final
 
 from postern_core.verdict import Unscannable
 from postern_screener.charsets import transfer_encoding
-from postern_screener.filenames import parameters
+from postern_screener.filenames import charsets_in, parameters
 
 MAX_ADDRESSES: Final = 1000  # in one From field
 MAX_FIELD_CHARACTERS: Final = 256 * 1024  # of a field that says what a part is: its parameters are looked at one by one
@@ -25,6 +24,7 @@ _WRITTEN_TYPE: Final = re.compile(MEDIA_TYPE.pattern + r"(?=[\s,]|\Z)")
 _BARE_TYPE: Final = re.compile(r"(?!multipart|message)[a-z0-9-]*")  # RFC 1049; clients take it for text
 _OPAQUE_ENCODING: Final = re.compile(r"(?:x-)?(?:uu|yenc|binhex|macbinary)")
 ELSEWHERE: Final = ("message/partial", "message/external-body")  # OLD-PRODUCT 2.11: no rule sees their content
+_MAY_BE_EMPTY: Final = ("content-", "x-")  # fields of parts
 _PART_FIELD: Final = re.compile(rb"^content-(?:type|disposition|transfer-encoding)[ \t]*+:", re.IGNORECASE | re.MULTILINE)
 _SINGLE_FIELDS: Final = ("content-type", "content-transfer-encoding", "content-disposition")
 
@@ -87,21 +87,28 @@ def header_defects(raw: bytes, fields: Fields) -> Iterator[str]:
         yield "a line in the header is no header field"
 
 
+def part_header_defects(headers: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """What is wrong with the header of a part. The parser takes a line without a colon for a field of nothing; for others the body begins there."""
+    if any("" in values and not name.lower().startswith(_MAY_BE_EMPTY) for name, values in headers.items()):
+        yield "a line in the header of a part is no header field"
+
+
 def boundaries_in(content_type: str) -> list[tuple[str, str]]:
     """The boundaries that a Content-Type field gives, in whatever form: name of the parameter and value."""
     return [(name, value) for name, value in parameters(content_type) if name.partition("*")[0] == "boundary"]
 
 
-def defects_around(raw: bytes, boundaries: Sequence[tuple[str, str]]) -> Iterator[str]:
+def defects_around(raw: bytes, boundaries: Sequence[tuple[str, str]], octets: int) -> Iterator[str]:
     """What is wrong with the preamble and the epilogue of a multipart that is the whole of a message: nobody should see them, but for clients who
-    take another line for a delimiter. Cheap where both are short, as they mostly are."""
+    take another line for a delimiter. `octets`: its end lies at least so far behind its first delimiter. Cheap where both are short, as they mostly are."""
     boundary = next((value for name, value in boundaries if name == "boundary"), "").encode("utf-8", "replace")
     if not boundary:
         return
     first, blank_line = raw.find(b"\n--" + boundary), raw.find(b"\r\n\r\n")
     if 0 <= blank_line < first - 3 and _PART_FIELD.search(raw, blank_line + 4, first):
         yield "fields of a part in the preamble of a multipart"
-    last = raw.rfind(b"\n--" + boundary + b"--")
+    # the first one: another at the very end would hide what lies between
+    last = raw.find(b"\n--" + boundary + b"--", first + octets) if first >= 0 else -1
     if last >= 0 and _PART_FIELD.search(raw, last + len(boundary) + 5):
         yield "fields of a part behind the end of a multipart"
 
@@ -136,7 +143,7 @@ def _content_type_defects(value: str) -> Iterator[str]:
     written = without_comments(value.partition(";")[0]).strip().strip('"')
     if not (_WRITTEN_TYPE.match(written) or _BARE_TYPE.fullmatch(written)):
         yield f"a Content-Type that readers may take for different types: {written[:80]!r}"
-    if value.count("charset") > 1 and len({charset for name, charset in parameters(value) if name == "charset"}) > 1:
+    if value.count("charset") > 1 and len(charsets_in(value)) > 1:
         yield "a Content-Type with more than one charset"
 
 

@@ -12,20 +12,35 @@ from typing import Final
 
 from postern_screener.charsets import decode_base64, decode_text
 
-_WORD: Final = re.compile(r"=\?([^?\s]{1,80})\?([bBqQ])\?([^?]*)\?=(?:\s+(?==\?))?")
+_WORD: Final = re.compile(r"=\?([^?\s]{0,80})\?([bBqQ])\?([^?]*)\?=(?:\s+(?==\?))?")
 _SEAM: Final = re.compile(r"\?==\?[^?\s]{1,80}\?[qQ]\?")  # left in the middle of what it took for one
 _MAX_WORDS: Final = 2000  # a text
 
 
 def decode_leniently(text: str) -> str:
-    """`text` with every encoded word in it decoded; the same text when there is none."""
+    """`text` with every encoded word in it decoded; the same text when there is none. Words that follow each other in one charset are one: many mailers cut
+    them in the middle of a character, and clients put them together again."""
     if "=?" not in text:
         return text
-    return _SEAM.sub("", _WORD.sub(_decoded, text, count=_MAX_WORDS))
+    pieces: list[str] = []
+    position = behind = 0  # of what is in `pieces`; of the last word
+    charset, content = "", bytearray()
+    for count, word in enumerate(_WORD.finditer(text)):
+        if count >= _MAX_WORDS:
+            break
+        named = word[1].partition("*")[0]  # charset*language: RFC 2231 section 5
+        if content and (word.start() > behind or named.lower() != charset.lower()):
+            pieces.append(decode_text(bytes(content), charset))
+            content.clear()
+        pieces.append(text[position : word.start()])
+        content += _octets(word)
+        charset = named
+        position = behind = word.end()
+    if content:
+        pieces.append(decode_text(bytes(content), charset))
+    return _SEAM.sub("", "".join([*pieces, text[position:]]))
 
 
-def _decoded(match: re.Match[str]) -> str:
-    charset, encoding, payload = match.groups()
-    raw = payload.encode("utf-8", "replace")
-    content = decode_base64(raw) if encoding in "bB" else binascii.a2b_qp(raw, header=True)
-    return decode_text(content, charset.partition("*")[0])  # charset*language: RFC 2231 section 5
+def _octets(word: re.Match[str]) -> bytes:
+    raw = word[3].encode("utf-8", "replace")
+    return decode_base64(raw) if word[2] in "bB" else binascii.a2b_qp(raw, header=True)

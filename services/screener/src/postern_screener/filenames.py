@@ -17,6 +17,8 @@ _VALUE: Final = r"""("(?:[^"\\]|\\.)*+"?|[^;]*+)"""
 _PARAMETER: Final = re.compile(r""";\s*+([^=;\s"]++)\s*+=\s*+""" + _VALUE, re.DOTALL)
 # where the semicolon is missing, a comment stands around the name or a colon in place of the equals sign, some clients still see a name
 _LOOSE_NAME: Final = re.compile(r"""name\s*+(?:\([^()]*+\)\s*+)?+[=:]\s*+""" + _VALUE, re.DOTALL | re.IGNORECASE)
+_COMMENT: Final = re.compile(r"\([^()]*\)")
+_LOOSE_CHARSET: Final = re.compile(r"""charset\s*+[=:]\s*+["']?([^\s;"'(),]++)""", re.IGNORECASE)
 _NAMES: Final = frozenset({"filename", "name", "file"})
 _MAX_SECTIONS: Final = 1000
 
@@ -44,6 +46,22 @@ def parameter(field_value: str, name: str) -> str:
     return next(iter(_extended(parameters(field_value), frozenset({name}))), "")
 
 
+def charset_of(content_type: str) -> str:
+    """The charset that a Content-Type field names, "" when it names none: also behind a comment, and where the semicolon is missing."""
+    found = parameter(content_type, "charset")
+    if (found and "(" not in content_type) or "charset" not in content_type.lower():
+        return found
+    plain = _COMMENT.sub(" ", content_type)
+    return parameter(plain, "charset") or next(iter(_LOOSE_CHARSET.findall(plain)), "") or found
+
+
+def charsets_in(content_type: str) -> set[str]:
+    """Every charset that somebody might find in a Content-Type field."""
+    return {each.lower() for each in (charset_of(content_type), *_LOOSE_CHARSET.findall(content_type)) if each} | {
+        value.lower() for name, value in parameters(content_type) if name == "charset" and value
+    }
+
+
 def candidate_names(fields: Iterable[str]) -> list[str]:
     """All names that the given Content-Disposition and Content-Type fields give, in the order of appearance, without repetition."""
     names: list[str] = []
@@ -60,6 +78,8 @@ def candidate_names(fields: Iterable[str]) -> list[str]:
             start = re.search(r"name\*?\s*=", field, re.IGNORECASE)
             if start:
                 names.append(field[start.end() :].replace('"', ""))
+        if "(" in field:
+            names += [value for name, value in parameters(_COMMENT.sub(" ", field)) if name in _NAMES]
     names += [decode_leniently(name) for name in names if "=?" in name]
     return [name for name in dict.fromkeys(names) if name]
 

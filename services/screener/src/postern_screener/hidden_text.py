@@ -101,10 +101,11 @@ def cuts(source: str, data: bytes) -> list[Cut]:
         if not outer or span[0] >= outer[-1][1]:
             outer.append(span)
     inner = [span for k, span in enumerate(spans) if k + 1 == len(spans) or spans[k + 1][0] >= span[1]]
-    return [_cut(source, outer)] if inner == outer else [_cut(source, outer), _cut(source, inner)]
+    return [without(source, outer)] if inner == outer else [without(source, outer), without(source, inner)]
 
 
-def _cut(source: str, spans: list[tuple[int, int]]) -> Cut:
+def without(source: str, spans: Iterable[tuple[int, int]]) -> Cut:
+    """`source` without these spans, which are in order of where they begin."""
     pieces, starts, shifts, position, kept, taken = [], [], [], 0, 0, 0
     for start, end in spans:
         if end <= position:

@@ -15,7 +15,7 @@ from postern_core.policy import OnFailure
 from postern_core.policy.expressions import Truth
 from postern_core.verdict import Engine, TextLanguage, Unscannable
 from postern_screener.attachment_texts import Attached, further_texts
-from postern_screener.charsets import is_plain_ascii
+from postern_screener.charsets import has_to_be_guessed, is_plain_ascii
 from postern_screener.checks.contents import Looked
 from postern_screener.checks.facts import Facts
 from postern_screener.checks.hit import Hit, at_start
@@ -30,6 +30,7 @@ from postern_screener.text import PlainText, Searchable, searchable
 from postern_screener.unpacking import unpack
 
 MAX_TEXT: Final = 16 * 1024 * 1024  # octets of a message's HTML and text in other charsets than ASCII: a second of work
+MAX_GUESSED: Final = 512 * 1024  # octets of text whose charset has to be guessed: it is read in fifteen
 _SMALL_TEXT: Final = 64 * 1024  # octets; parts of this size are not counted
 
 
@@ -56,6 +57,7 @@ class Inspection:
         self.message = unpack(self.tree, len(body), in_texts=ruleset.looks_into_texts)
         self.defects = self.message.defects
         self._text_read = 0  # octets of text that took decoding
+        self._guessed = 0  # octets of text in charsets that had to be guessed
         self._surface: list[Hit] | None = None
         self._looked: Looked | None = None
         self._first: dict[int, Hit] = {}
@@ -229,7 +231,7 @@ class Inspection:
         """All hits in the order of the message: envelope, header fields, then part by part. Of criteria in `done`, which may grow meanwhile,
         not all places are looked up."""
         ruleset, message = self.ruleset, self.message
-        self._text_read = 0
+        self._text_read = self._guessed = 0
         if ruleset.malformed is not None:
             for defect in self.defects:
                 if defect.kind in _MALFORMED:
@@ -263,17 +265,31 @@ class Inspection:
         """Every reading of a text part; of very large ones all that costs little, and of the rest the beginning."""
         content = part.content()
         if len(content) <= _SMALL_TEXT or (is_plain_ascii(content, part.charset) and not part.is_html):
-            return searchable(content, part.charset, is_html=part.is_html)
+            may_guess = self._may_guess(part, content)
+            return searchable(content, part.charset, is_html=part.is_html, is_guessed=may_guess, taken_out=part.taken_out)
         left = max(MAX_TEXT - self._text_read, 0)
         self._text_read += len(content)
-        texts = searchable(content[:left], part.charset, is_html=part.is_html)
+        may_guess = self._may_guess(part, content[:left])
+        texts = searchable(content[:left], part.charset, is_html=part.is_html, is_guessed=may_guess, taken_out=part.taken_out)
         if left < len(content):
-            defect = Defect(part.path, f"more than {MAX_TEXT} octets of text to decode", Unscannable.LIMIT)
-            if defect not in self.defects:
-                self.defects += (defect,)
+            self._add_limit(part, f"more than {MAX_TEXT} octets of text to decode")
             if is_plain_ascii(content, part.charset):
                 texts.append(PlainText(content))
         return texts
+
+    def _may_guess(self, part: Part, content: bytes) -> bool:
+        """Whether its charset may be guessed, where it has to be: each guess is one more text to search."""
+        if content.isascii() or not has_to_be_guessed(content, part.charset):
+            return True
+        self._guessed += len(content)
+        if self._guessed > MAX_GUESSED:
+            self._add_limit(part, f"more than {MAX_GUESSED} octets of text in charsets that have to be guessed")
+        return self._guessed <= MAX_GUESSED
+
+    def _add_limit(self, part: Part, reason: str) -> None:
+        defect = Defect(part.path, reason, Unscannable.LIMIT)
+        if all(known.reason != reason for known in self.defects):
+            self.defects += (defect,)
 
 
 def _defect(obstacle: Obstacle) -> Defect:

@@ -28,11 +28,13 @@ from postern_screener.defects import (
     header_defects,
     multipart_defects,
     node_defects,
+    part_header_defects,
     without_comments,
 )
 from postern_screener.encoded_words import decode_leniently
-from postern_screener.filenames import candidate_names, parameter
+from postern_screener.filenames import candidate_names, charset_of
 from postern_screener.outside import Multipart
+from postern_screener.raw_header import header_of, may_read_otherwise, read_otherwise
 from postern_screener.second_reading import Reading, read_again
 
 MAX_PARTS: Final = 2000
@@ -42,6 +44,9 @@ _MAX_REPARSED_LARGE: Final = 64 * 1024 * 1024  # octets beyond the message itsel
 _MEDIA_TYPE_INSIDE: Final = re.compile(r"(?<![a-z0-9!#$&^_.+-])" + MEDIA_TYPE.pattern)
 _DECODED_BY_PARSER: Final = frozenset({"", "7bit", "8bit", "binary", "base64", "quoted-printable"})
 _ENCODING_FIELD: Final = re.compile(rb"^content-transfer-encoding(?=[ \t]*:)", re.IGNORECASE | re.MULTILINE)
+_FLOWED: Final = re.compile(r" \r?\n")  # RFC 3676 section 4.1, with DelSp=yes
+_FOLDED: Final = re.compile(r"\r?\n[ \t]")  # RFC 5545 section 3.1, RFC 6350 section 3.2
+_FOLDED_TYPES: Final = frozenset(("text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory"))
 _NO_HEADER: Final[Mapping[str, Sequence[str]]] = {}
 
 
@@ -56,12 +61,14 @@ class HeaderBlock:
     part: str  # "header", or "2.header" for the message that part 2 is
     text: str
     is_nested: bool = False
+    otherwise: str = ""  # fields that clients decode in another way than the parser
 
     @property
     def readings(self) -> tuple[str, ...]:
-        """The text, and what clients make of encoded words that the parser left alone."""
+        """The text, and what clients make of it where the parser decodes less, or otherwise."""
         lenient = decode_leniently(self.text)
-        return (self.text,) if lenient == self.text else (self.text, lenient)
+        found = (self.text,) if lenient == self.text else (self.text, lenient)
+        return (*found, self.otherwise) if self.otherwise else found
 
 
 class _Node(Protocol):
@@ -93,13 +100,16 @@ class Part:
             "media_type",
             "names",
             "path",
+            "taken_out",
         ),
     )
 
     def __init__(self, path: str, media_type: str, node: _Node, fields: Fields, raw: _Raw) -> None:
         self._is(path, media_type, is_opened=node.is_message)
         content_type, disposition = fields.first("content-type"), fields.first("content-disposition")
-        self.charset = parameter(content_type, "charset").lower() if media_type.startswith(("text/", "message/")) else ""
+        if "delsp" in content_type.lower():
+            self.taken_out = _FLOWED
+        self.charset = charset_of(content_type).lower() if media_type.startswith(("text/", "message/")) else ""
         self.names = _names(fields, node.filename)
         self.is_inline = "attachment" not in disposition.lower()
         self.is_attachment = bool(self.names) or not self.is_inline or not media_type.startswith(("text/", "multipart/"))
@@ -133,6 +143,8 @@ class Part:
         self.is_text = is_text or (media_type.startswith("message/") and not is_opened)
         # whether some client shows it without its markup: HTML and its kin, text/enriched (RFC 1896), and text of a type unknown
         self.is_html = is_text and media_type != "text/plain"
+        # line ends that are there for transport alone: readers of its format put the lines together again
+        self.taken_out: re.Pattern[str] | None = _FOLDED if media_type in _FOLDED_TYPES else None
 
     def content(self) -> bytes:
         """The decoded bytes; damage is decoded as far as it goes."""
@@ -287,11 +299,17 @@ class _Walk:
             self._defects.append(Defect(path or "1", f"a MIME header field of more than {MAX_FIELD_CHARACTERS} characters"))
         if ahead.is_root:
             where = f"{path}.header" if path else "header"
-            self._headers.append(HeaderBlock(where, _header_text(headers), is_nested=bool(path)))
             self._defects += [Defect(where, reason) for reason in header_defects(raw.message, fields)]
+            header = header_of(raw.message)
+            if path and header.count(b"\r") != header.count(b"\r\n"):
+                self._defects.append(Defect(where, "a bare CR in the header of an attached message"))
+            otherwise = _otherwise(header, fields, is_nested=bool(path))
+            self._headers.append(HeaderBlock(where, _header_text(headers), is_nested=bool(path), otherwise=otherwise))
             if not path and len(raw.message) > ENDLESS_LINE and has_endless_line(raw.message):
                 reason = f"a line of more than {ENDLESS_LINE} octets"
                 self._defects.append(Defect("1", reason, is_ambiguous=False))
+        else:
+            self._defects += [Defect(path, reason) for reason in part_header_defects(headers)]
         media_type = _media_type(node.content_type, fields, in_digest=ahead.in_digest)
         self._defects += [Defect(path or "1", reason) for reason in node_defects(headers, fields, media_type)]
         children = node.children
@@ -301,13 +319,13 @@ class _Walk:
         if media_type.startswith("multipart/"):
             boundaries = boundaries_in(fields.first("content-type"))
             found = [*multipart_defects(boundaries, has_parts=bool(children))]
+            octets = sum([child.encoded_size or 0 for child in children])
             if ahead.is_root and children:
-                found += defects_around(raw.message, boundaries)
+                found += defects_around(raw.message, boundaries, octets)
             self._defects += [Defect(path or "1", reason) for reason in found]
             prefix = f"{path}." if path else ""
             digest = media_type == "multipart/digest"
             if children:
-                octets = sum([child.encoded_size or 0 for child in children])
                 self._multiparts.append(Multipart(path, fields.first("content-type"), raw.message, ahead.is_root, octets))
             self._ahead += [
                 _Ahead(children[k], f"{prefix}{k + 1}", raw, in_digest=digest) for k in range(len(children) - 1, -1, -1)
@@ -355,6 +373,20 @@ def _names(fields: Fields, parsers_choice: str) -> tuple[str, ...]:
     if parsers_choice and parsers_choice not in names:
         names.append(parsers_choice)
     return tuple(names)
+
+
+def _otherwise(header: bytes, fields: Fields, *, is_nested: bool) -> str:
+    """What clients decode in another way than the parser, one field a line; `fields` gets those values, too."""
+    if not may_read_otherwise(header):
+        return ""
+    found: dict[str, None] = {}
+    for name, value in read_otherwise(header, is_guessed=not is_nested):
+        known = fields.by_name.get(name, [])
+        if name.startswith("content-") or value in known:
+            continue  # those say what parts are, and there may be one of each
+        found[f"{name}: {value}"] = None
+        fields.by_name[name] = [*known, value]
+    return "\n".join(found)
 
 
 def _header_text(headers: Mapping[str, Sequence[str]]) -> str:

@@ -37,6 +37,7 @@ _OPENED: Final = frozenset({"message/rfc822", "message/global", "message/news"})
 _TYPE: Final = re.compile(r"(?<![a-z0-9!#$&^_.+-])" + MEDIA_TYPE.pattern)  # tried at the beginning of a run only: linear
 _FIELD: Final = re.compile(rb"[!-9;-~\x80-\xff\x00]++[ \t]*+:")
 _FIELD_OR_BLANK: Final = re.compile(rb"\r?\n|\Z|[!-9;-~]{1,80}+[ \t]*+:")
+_BARE_CR: Final = re.compile(rb"\r(?!\n)")  # for some readers it ends a line
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _BOUNDARY: Final = re.compile(rb"""boundary\s*+=\s*+(?:"([^"\n]*+)|([^\s;"]++))""", re.IGNORECASE)
 
@@ -130,9 +131,10 @@ class _Reader:
             if is_message:
                 self._tell(header.fields, is_outermost=outermost)
             outermost = False
+            types = _types(_values(header.fields, "content-type"))
             if header.strayed is not None:
                 self._add((), buffer[header.strayed : end])
-            types = _types(_values(header.fields, "content-type"))
+                self._read_body(header.fields, types, buffer, header.strayed, end)
             if not self._read_body(header.fields, types, buffer, header.body, end):
                 return
             start, is_message = header.body, True
@@ -152,6 +154,9 @@ class _Reader:
             self._left -= 2 * (end - start)  # decoding costs more than a search, and of much nothing may be left
             decoded = decode_transfer(buffer[start:end] if raw is None else raw, encoding)
             self._add(fields, decoded, types)
+            if opens and b"\r" in decoded and (lines := _BARE_CR.sub(b"\r\n", decoded)) != decoded:
+                self._left -= len(lines)
+                self._buffers.append((lines, True))
             if opens or is_multipart:
                 if encoding == "quoted-printable":
                     # what ends this piece may be a delimiter inside of what is encoded: it is left as it is
