@@ -122,25 +122,14 @@ def text_readings(content: bytes, charset: str) -> list[tuple[str, str]]:
     return [(content.decode(codec, "replace"), codec) for codec in dict.fromkeys(codecs_in_order)]
 
 
-def further_readings(content: bytes, charset: str, *, is_html: bool) -> list[tuple[str, str]]:
-    """The texts that `content`, which is no plain ASCII, may be read as beside `text_readings`: in the charset that its HTML names, and in those that a
-    client may take it for which has to guess."""
-    found: dict[str, None] = {}
-    if is_html and (meta := meta_charset(content)):
-        found[meta] = None
-    if has_to_be_guessed(content, charset):
-        found.update((codec, None) for codec in _GUESSED if codec not in _FITS or _fits(content, codec))
-    if not found:
-        return []
-    known = {codec for _, codec in text_readings(content, charset)}
-    return [(content.decode(codec, "replace"), codec) for codec in found if codec not in known]
+def guessed_codecs(content: bytes) -> list[str]:
+    """The codecs that `content` may be taken for where nothing says what it is in, or what says so is wrong."""
+    return [codec for codec in _GUESSED if codec not in _FITS or _fits(content, codec)]
 
 
-def has_to_be_guessed(content: bytes, charset: str) -> bool:
-    """Whether nothing says what `content` is in, or what says so is wrong: no charset, ASCII, one that nobody knows, and octets that are no UTF-8."""
-    return (
-        not content.isascii() and _codec(charset) in _UNSURE and _named(charset).lower() not in _CERTAIN and not _is_utf8(content)
-    )
+def has_to_be_guessed(charset: str, last_codec: str) -> bool:
+    """Whether a client would guess: no charset, ASCII, one that nobody knows, or broken UTF-8. `last_codec`: of `text_readings`."""
+    return last_codec == "cp1252" and _codec(charset) in _UNSURE and _named(charset).lower() not in _CERTAIN
 
 
 def meta_charset(content: bytes) -> str:

@@ -3,11 +3,11 @@
 Two Content-Type fields, a multipart whose boundary never comes, a header field with a blank before its colon … Rules judge what was read;
 a message with a defect that no rule decides is held, never passed.
 Standards: RFC 5322 section 2.2, RFC 2045 sections 5 and 6, RFC 2046 section 5.
-Known gap (todo): preamble and epilogue are looked at where the multipart is the whole of a message.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from typing import Final
 
 from postern_core.verdict import Unscannable
 from postern_screener.charsets import transfer_encoding
-from postern_screener.filenames import charsets_in, parameters
+from postern_screener.filenames import USUAL, charsets_in, parameters
 
 MAX_ADDRESSES: Final = 1000  # in one From field
 MAX_FIELD_CHARACTERS: Final = 256 * 1024  # of a field that says what a part is: its parameters are looked at one by one
@@ -74,23 +74,23 @@ def without_comments(value: str) -> str:
     return re.sub(r"\([^()]*\)", " ", value)
 
 
-def header_defects(raw: bytes, fields: Fields) -> Iterator[str]:
-    """What is wrong with the header of a message. A line without a colon ends it for the parser; others skip the line and read on."""
+def header_defects(header: bytes, fields: Fields) -> Iterator[str]:
+    """What is wrong with the header of a message, up to the blank line. A line without a colon ends it for the parser; others skip the line and read on."""
     if any(value.count("@") > MAX_ADDRESSES for value in fields.all("from")):
         yield f"more than {MAX_ADDRESSES} addresses in From"
-    blank_line = raw.find(b"\r\n\r\n")
-    if blank_line <= 0:
+    if not header:
         return
-    block = raw[:blank_line]
-    lines = block.count(b"\n") + 1 - block.count(b"\n ") - block.count(b"\n\t")
+    lines = header.count(b"\n") + 1 - header.count(b"\n ") - header.count(b"\n\t")
     if sum(map(len, fields.by_name.values())) < lines:
         yield "a line in the header is no header field"
 
 
-def part_header_defects(headers: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """What is wrong with the header of a part. The parser takes a line without a colon for a field of nothing; for others the body begins there."""
-    if any("" in values and not name.lower().startswith(_MAY_BE_EMPTY) for name, values in headers.items()):
-        yield "a line in the header of a part is no header field"
+def has_stray_line(headers: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a line in the header of a part is no field: the parser takes one without a colon for a field of nothing; for others the body begins there."""
+    for name, values in headers.items():  # noqa: SIM110 - a generator costs more than the look
+        if "" in values and not name.lower().startswith(_MAY_BE_EMPTY):
+            return True
+    return False
 
 
 def boundaries_in(content_type: str) -> list[tuple[str, str]]:
@@ -98,19 +98,12 @@ def boundaries_in(content_type: str) -> list[tuple[str, str]]:
     return [(name, value) for name, value in parameters(content_type) if name.partition("*")[0] == "boundary"]
 
 
-def defects_around(raw: bytes, boundaries: Sequence[tuple[str, str]], octets: int) -> Iterator[str]:
-    """What is wrong with the preamble and the epilogue of a multipart that is the whole of a message: nobody should see them, but for clients who
-    take another line for a delimiter. `octets`: its end lies at least so far behind its first delimiter. Cheap where both are short, as they mostly are."""
-    boundary = next((value for name, value in boundaries if name == "boundary"), "").encode("utf-8", "replace")
-    if not boundary:
-        return
-    first, blank_line = raw.find(b"\n--" + boundary), raw.find(b"\r\n\r\n")
-    if 0 <= blank_line < first - 3 and _PART_FIELD.search(raw, blank_line + 4, first):
-        yield "fields of a part in the preamble of a multipart"
-    # the first one: another at the very end would hide what lies between
-    last = raw.find(b"\n--" + boundary + b"--", first + octets) if first >= 0 else -1
-    if last >= 0 and _PART_FIELD.search(raw, last + len(boundary) + 5):
-        yield "fields of a part behind the end of a multipart"
+def outside_defect(place: str, text: bytes) -> str:
+    """What is wrong with the preamble or the epilogue of a multipart, "" for nothing: nobody should see it, but for clients who take another line for a
+    delimiter. `place`: as `outside_texts` calls it."""
+    if _PART_FIELD.search(text) is None:
+        return ""
+    return f"fields of a part {'in the preamble' if place.endswith('preamble') else 'behind the end'} of a multipart"
 
 
 def node_defects(names: Collection[str], fields: Fields, media_type: str) -> Iterator[str]:
@@ -131,7 +124,8 @@ def node_defects(names: Collection[str], fields: Fields, media_type: str) -> Ite
     if has_nul:
         yield "NUL in a MIME header field"
     encoding = transfer_encoding(fields.first("content-transfer-encoding"))
-    yield from _content_type_defects(fields.first("content-type").lower())
+    content_type = fields.first("content-type")
+    yield from _usual_type_defects(content_type) if len(content_type) <= USUAL else _content_type_defects(content_type)
     if media_type.startswith("multipart/"):
         if encoding in ("base64", "quoted-printable"):  # RFC 2045 section 6.4 allows none
             yield "a multipart with a transfer encoding"
@@ -139,12 +133,18 @@ def node_defects(names: Collection[str], fields: Fields, media_type: str) -> Ite
         yield f"transfer encoding {encoding!r} is not opened"
 
 
-def _content_type_defects(value: str) -> Iterator[str]:
+def _content_type_defects(content_type: str) -> list[str]:
+    found = []
+    value = content_type.lower()
     written = without_comments(value.partition(";")[0]).strip().strip('"')
     if not (_WRITTEN_TYPE.match(written) or _BARE_TYPE.fullmatch(written)):
-        yield f"a Content-Type that readers may take for different types: {written[:80]!r}"
+        found.append(f"a Content-Type that readers may take for different types: {written[:80]!r}")
     if value.count("charset") > 1 and len(charsets_in(value)) > 1:
-        yield "a Content-Type with more than one charset"
+        found.append("a Content-Type with more than one charset")
+    return found
+
+
+_usual_type_defects: Final = functools.lru_cache(maxsize=1024)(_content_type_defects)
 
 
 def multipart_defects(boundaries: Sequence[tuple[str, str]], *, has_parts: bool) -> Iterator[str]:

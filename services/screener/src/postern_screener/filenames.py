@@ -5,6 +5,7 @@ Names are collected, not chosen: a rule matches when any of them does. In which 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -17,6 +18,7 @@ _VALUE: Final = r"""("(?:[^"\\]|\\.)*+"?|[^;]*+)"""
 _PARAMETER: Final = re.compile(r""";\s*+([^=;\s"]++)\s*+=\s*+""" + _VALUE, re.DOTALL)
 # where the semicolon is missing, a comment stands around the name or a colon in place of the equals sign, some clients still see a name
 _LOOSE_NAME: Final = re.compile(r"""name\s*+(?:\([^()]*+\)\s*+)?+[=:]\s*+""" + _VALUE, re.DOTALL | re.IGNORECASE)
+USUAL: Final = 64  # characters: most mail has the same few of such fields, and they are read once
 _COMMENT: Final = re.compile(r"\([^()]*\)")
 _LOOSE_CHARSET: Final = re.compile(r"""charset\s*+[=:]\s*+["']?([^\s;"'(),]++)""", re.IGNORECASE)
 _NAMES: Final = frozenset({"filename", "name", "file"})
@@ -48,11 +50,18 @@ def parameter(field_value: str, name: str) -> str:
 
 def charset_of(content_type: str) -> str:
     """The charset that a Content-Type field names, "" when it names none: also behind a comment, and where the semicolon is missing."""
+    return _usual_charset_of(content_type) if len(content_type) <= USUAL else _charset_of(content_type)
+
+
+def _charset_of(content_type: str) -> str:
     found = parameter(content_type, "charset")
     if (found and "(" not in content_type) or "charset" not in content_type.lower():
         return found
     plain = _COMMENT.sub(" ", content_type)
     return parameter(plain, "charset") or next(iter(_LOOSE_CHARSET.findall(plain)), "") or found
+
+
+_usual_charset_of: Final = functools.lru_cache(maxsize=1024)(_charset_of)
 
 
 def charsets_in(content_type: str) -> set[str]:

@@ -8,6 +8,7 @@ sources of more than MAX_CHARACTERS or with more than _MOST_HINTS places to look
 
 from __future__ import annotations
 
+import html
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -18,28 +19,56 @@ from typing import Final
 from postern_screener.words import Words
 
 # where none of these stands nothing is hidden
-_HIDING_WORDS: Final = Words(b"style", b"hidden", b"color")
+_HIDING_WORDS: Final = Words(
+    *(b"style", b"hidden", b"color"),
+    *(b"<template", b"<iframe", b"<noembed", b"<noframes", b"<datalist", b"<dialog", b"<audio", b"<video", b"<canvas", b"<rp"),
+)
 _S: Final = r"(?:\s|/\*[^*]{0,200}\*/)*+"
 _ZERO: Final = r"0*+(?:\.0*+)?(?:px|pt|em|rem|ex|%|vw|vh)?+(?![.\d])"
-_FAR: Final = r"-\d{3,9}"
+_FAR: Final = r"(?:calc\()?-(?:\d{3,9}|\d{2}(?:em|rem|vw|vh|in|cm))"
+_TINY: Final = r"(?:[0-2](?:\.\d{1,9})?(?:px|pt)|0?\.\d{1,9}(?:px|pt|em|rem|%)|[0-9](?:\.\d{1,9})?%)"
+_CLEAR: Final = rf"{_S}(?:[,/]){_S}(?:0|0?\.0\d*|0%){_S}\)"  # the last of a colour's numbers
+_NEARLY_WHITE: Final = r"#f[a-f]?f[a-f]?f[a-f]?(?![0-9a-f])"
 _HIDES: Final = re.compile(
     rf"(?<![\w-])(?:display{_S}:{_S}none"
-    rf"|visibility{_S}:{_S}(?:hidden|collapse)"
-    rf"|(?:font-size|opacity|max-height|max-width){_S}:{_S}(?=0|\.0){_ZERO}"
-    rf"|font-size{_S}:{_S}(?:1px|0?\.\d+(?:px|pt|em|rem|%))"
-    rf"|(?:text-indent|left|top|right|margin-left|margin-top){_S}:{_S}{_FAR}"
+    rf"|visibility{_S}:{_S}(?:hidden|collapse)|content-visibility{_S}:{_S}hidden"
+    rf"|(?:font-size|opacity|max-height|max-width|height|width|line-height|zoom){_S}:{_S}(?=0|\.0){_ZERO}"
+    rf"|opacity{_S}:{_S}(?:0?\.0\d|[0-9]%)"
+    rf"|filter{_S}:{_S}(?:opacity\({_S}0|alpha\(opacity{_S}={_S}0\))"
+    rf"|font-size{_S}:{_S}{_TINY}"
+    rf"|font{_S}:[^;\"'}}]{{0,60}}?(?<![\w.-])(?:{_TINY}|0(?:px|pt|em|rem|%)?)(?=[\s/])"
+    rf"|(?:text-indent|left|top|right|bottom|inset|margin-left|margin-top){_S}:{_S}{_FAR}"
+    rf"|transform{_S}:[^;\"'}}]{{0,60}}?(?:scale[xy]?\({_S}0(?:\.0*)?{_S}[,)]|translate[xy]?\([^)]{{0,40}}?{_FAR})"
+    rf"|clip{_S}:{_S}rect\({_S}0|clip-path{_S}:{_S}(?:inset\({_S}(?:50|100)%|circle\({_S}0)"
     rf"|mso-hide{_S}:{_S}all"
-    rf"|color{_S}:{_S}(?:transparent|white\b|\#fff(?:fff)?\b|rgba?\({_S}255{_S},{_S}255{_S},{_S}255))",
+    rf"|color{_S}:{_S}(?:transparent|(?:white|snow|ivory|ghostwhite|whitesmoke|floralwhite|azure|mintcream)\b|{_NEARLY_WHITE}"
+    rf"|#[0-9a-f]{{3}}0(?![0-9a-f])|#[0-9a-f]{{6}}0[0-9a-f](?![0-9a-f])|#fff[0-9a-f](?![0-9a-f])|#ffffff[0-9a-f]{{2}}(?![0-9a-f])"
+    rf"|rgba?\({_S}(?:25\d|100%){_S},?{_S}(?:25\d|100%){_S},?{_S}(?:25\d|100%)|(?:rgb|hsl)a?\([^)]{{1,40}}?{_CLEAR}"
+    rf"|hsla?\([^)]{{1,30}}?[, ]{_S}(?:9[5-9]|100)%{_S}[,/)]))",
     re.IGNORECASE,
 )
 _COLOURS: Final = re.compile(
     rf"(?<![\w-])(?:(color)|background(?:-color)?|bgcolor){_S}[:=]{_S}[\"']?(\#?\w{{1,20}}|rgba?\([^)]{{1,40}}\))", re.IGNORECASE
 )
 _TAG: Final = re.compile(r"""<([a-zA-Z][^\s/>]*)((?:[^>="']++|=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z))?+|["'])*+)(?:>|\Z)""")
-_HINT: Final = re.compile(rf"{_HIDES.pattern}|(?<![\w-])hidden(?![\w-])|(?<![\w-])color{_S}[:=]", re.IGNORECASE)
+_UNSHOWN_ELEMENTS: Final = (
+    "template|iframe|noembed|noframes|datalist|dialog|audio|video|canvas|rp"  # what is in them no mail client shows
+)
+# a style that is written with escapes or entities is decoded before anybody looks at it
+_HINT: Final = re.compile(
+    rf"{_HIDES.pattern}|(?<![\w-])hidden(?![\w-])|(?<![\w-])color{_S}[:=]"
+    rf"|(?<![\w-])style{_S}={_S}(?=\"[^\"&\\]*+[&\\]|'[^'&\\]*+[&\\]|[^\s>\"'&\\]*+[&\\])|(?<=<)(?:{_UNSHOWN_ELEMENTS})(?![\w-])",
+    re.IGNORECASE,
+)
+_UNSHOWN: Final = re.compile(rf"(?:{_UNSHOWN_ELEMENTS})\Z", re.IGNORECASE)
+_ESCAPE: Final = re.compile(r"\\(?:([0-9a-fA-F]{1,6})\s?|([^\n0-9a-fA-F]))")
+_CSS_COMMENT: Final = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
+_PSEUDO: Final = re.compile(r":{1,2}[\w-]+(?:\([^)]{0,80}\))?$")
 _QUOTED: Final = re.compile(r"""=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z))""")
 _HIDDEN_ATTRIBUTE: Final = re.compile(r"(?:^|[\s\"'/])hidden(?![\w-])", re.IGNORECASE)
-_WHITE: Final = re.compile(r"(?<![\w-])color\s*+=\s*+[\"']?(?:white\b|\#?fff(?:fff)?\b)", re.IGNORECASE)
+_WHITE: Final = re.compile(
+    r"(?<![\w-])color\s*+=\s*+[\"']?(?:(?:white|snow|ivory|ghostwhite|whitesmoke)\b|\#?f[a-f]?f[a-f]?f[a-f]?\b)", re.IGNORECASE
+)
 _STYLE_SHEET: Final = re.compile(r"<style\b[^>]*+(?:>|\Z)(.*?)(?:</style|\Z)", re.IGNORECASE | re.DOTALL)
 _SELECTOR: Final = re.compile(r"(?:^|[\s>+~])([\w-]*)(?:\[[^\]]{0,80}\])?(?:[.#]([\w-]+))*$")
 _NAMED: Final = re.compile(r"""(?<![\w-])(?:class|id)\s*+=\s*+("[^"]*"|'[^']*'|[^\s>"']++)""", re.IGNORECASE)
@@ -127,7 +156,7 @@ def _hidden(source: str) -> Iterator[tuple[int, int]]:
     tags = {
         tag.start(): tag
         for tag in _tags_at(source, (hint.start() for hint in islice(_HINT.finditer(source), _MOST_HINTS)))
-        if _is_hidden(tag[2])
+        if _UNSHOWN.match(tag[1]) or _is_hidden(_plain(tag[2]))
     }
     tags.update((tag.start(), tag) for tag in _hidden_by_sheets(source))
     for start, tag in sorted(tags.items()):
@@ -167,6 +196,18 @@ def _is_hidden(attributes: str) -> bool:
     return "hidden" in attributes.lower() and _HIDDEN_ATTRIBUTE.search(_QUOTED.sub("", attributes)) is not None
 
 
+def _plain(written: str) -> str:
+    """Attributes or a style with its entities and escapes (CSS Syntax section 4.3.7) decoded: `d\\69splay&#58;none`."""
+    if "&" in written:
+        written = html.unescape(written)
+    return _ESCAPE.sub(_unescaped, written) if "\\" in written else written
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    point = int(found[1], 16) if found[1] else 0
+    return (chr(point) if 0 < point < 0x110000 else "\ufffd") if found[1] else found[2]
+
+
 def _hides_by_colour(style: str) -> bool:
     colours: dict[bool, str] = {bool(kind): colour.lower() for kind, colour in _COLOURS.findall(style)}
     return len(colours) == 2 and colours[True] == colours[False]
@@ -176,21 +217,22 @@ def _hidden_by_sheets(source: str) -> Iterator[re.Match[str]]:
     names: set[str] = set()
     elements: dict[str, None] = {}
     for sheet in _STYLE_SHEET.finditer(source):
-        for rule in sheet[1].split("}"):
+        for rule in _CSS_COMMENT.sub(" ", sheet[1]).split("}"):
             before, _, style = rule.rpartition("{")
+            style = _plain(style)
             if not (_HIDES.search(style) or _hides_by_colour(style)):
                 continue
             for selector in before.rpartition("{")[2].rpartition(";")[2].split(","):
-                found = _SELECTOR.search(selector.strip())
+                found = _SELECTOR.search(_PSEUDO.sub("", _plain(selector.strip())))
                 if found and found[2]:
-                    names.add(found[2])
+                    names.add(found[2].lower())  # in any case of letters, where there is no doctype
                 elif found and found[1]:
                     elements[re.escape(found[1])] = None
     if names:
         using = (
             found.start()
             for found in islice(_NAMED.finditer(source), _MOST_HINTS)
-            if not names.isdisjoint(found[1].strip("\"'").split())
+            if not names.isdisjoint(_plain(found[1].strip("\"'")).lower().split())
         )
         yield from _tags_at(source, using)
     if elements:

@@ -15,7 +15,7 @@ from postern_core.policy import OnFailure
 from postern_core.policy.expressions import Truth
 from postern_core.verdict import Engine, TextLanguage, Unscannable
 from postern_screener.attachment_texts import Attached, further_texts
-from postern_screener.charsets import has_to_be_guessed, is_plain_ascii
+from postern_screener.charsets import is_plain_ascii
 from postern_screener.checks.contents import Looked
 from postern_screener.checks.facts import Facts
 from postern_screener.checks.hit import Hit, at_start
@@ -265,23 +265,28 @@ class Inspection:
         """Every reading of a text part; of very large ones all that costs little, and of the rest the beginning."""
         content = part.content()
         if len(content) <= _SMALL_TEXT or (is_plain_ascii(content, part.charset) and not part.is_html):
-            may_guess = self._may_guess(part, content)
-            return searchable(content, part.charset, is_html=part.is_html, is_guessed=may_guess, taken_out=part.taken_out)
+            return self._readings(part, content)
         left = max(MAX_TEXT - self._text_read, 0)
         self._text_read += len(content)
-        may_guess = self._may_guess(part, content[:left])
-        texts = searchable(content[:left], part.charset, is_html=part.is_html, is_guessed=may_guess, taken_out=part.taken_out)
+        texts = self._readings(part, content[:left])
         if left < len(content):
             self._add_limit(part, f"more than {MAX_TEXT} octets of text to decode")
             if is_plain_ascii(content, part.charset):
                 texts.append(PlainText(content))
         return texts
 
-    def _may_guess(self, part: Part, content: bytes) -> bool:
-        """Whether its charset may be guessed, where it has to be: each guess is one more text to search."""
-        if content.isascii() or not has_to_be_guessed(content, part.charset):
-            return True
-        self._guessed += len(content)
+    def _readings(self, part: Part, content: bytes) -> list[Searchable]:
+        return searchable(
+            content,
+            part.charset,
+            is_html=part.is_html,
+            may_guess=lambda octets: self._may_guess(part, octets),
+            taken_out=part.taken_out,
+        )
+
+    def _may_guess(self, part: Part, octets: int) -> bool:
+        """Whether the charset of so much may be guessed: each guess is one more text to search."""
+        self._guessed += octets
         if self._guessed > MAX_GUESSED:
             self._add_limit(part, f"more than {MAX_GUESSED} octets of text in charsets that have to be guessed")
         return self._guessed <= MAX_GUESSED

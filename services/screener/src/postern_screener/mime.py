@@ -24,16 +24,16 @@ from postern_screener.defects import (
     Defect,
     Fields,
     boundaries_in,
-    defects_around,
+    has_stray_line,
     header_defects,
     multipart_defects,
     node_defects,
-    part_header_defects,
+    outside_defect,
     without_comments,
 )
 from postern_screener.encoded_words import decode_leniently
 from postern_screener.filenames import candidate_names, charset_of
-from postern_screener.outside import Multipart
+from postern_screener.outside import Multipart, outside_texts
 from postern_screener.raw_header import header_of, may_read_otherwise, read_otherwise
 from postern_screener.second_reading import Reading, read_again
 
@@ -44,6 +44,7 @@ _MAX_REPARSED_LARGE: Final = 64 * 1024 * 1024  # octets beyond the message itsel
 _MEDIA_TYPE_INSIDE: Final = re.compile(r"(?<![a-z0-9!#$&^_.+-])" + MEDIA_TYPE.pattern)
 _DECODED_BY_PARSER: Final = frozenset({"", "7bit", "8bit", "binary", "base64", "quoted-printable"})
 _ENCODING_FIELD: Final = re.compile(rb"^content-transfer-encoding(?=[ \t]*:)", re.IGNORECASE | re.MULTILINE)
+_MOST_HEADER: Final = 256 * 1024  # octets of one that no blank line ends
 _FLOWED: Final = re.compile(r" \r?\n")  # RFC 3676 section 4.1, with DelSp=yes
 _FOLDED: Final = re.compile(r"\r?\n[ \t]")  # RFC 5545 section 3.1, RFC 6350 section 3.2
 _FOLDED_TYPES: Final = frozenset(("text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory"))
@@ -104,6 +105,8 @@ class Part:
         ),
     )
 
+    taken_out: re.Pattern[str] | None
+
     def __init__(self, path: str, media_type: str, node: _Node, fields: Fields, raw: _Raw) -> None:
         self._is(path, media_type, is_opened=node.is_message)
         content_type, disposition = fields.first("content-type"), fields.first("content-disposition")
@@ -144,7 +147,7 @@ class Part:
         # whether some client shows it without its markup: HTML and its kin, text/enriched (RFC 1896), and text of a type unknown
         self.is_html = is_text and media_type != "text/plain"
         # line ends that are there for transport alone: readers of its format put the lines together again
-        self.taken_out: re.Pattern[str] | None = _FOLDED if media_type in _FOLDED_TYPES else None
+        self.taken_out = _FOLDED if media_type in _FOLDED_TYPES else None
 
     def content(self) -> bytes:
         """The decoded bytes; damage is decoded as far as it goes."""
@@ -172,6 +175,7 @@ class Message:
     parts: tuple[Part, ...]
     defects: tuple[Defect, ...]
     multiparts: tuple[Multipart, ...] = ()
+    outside: tuple[tuple[str, bytes], ...] = ()  # text outside of the parts of multiparts: place and text
 
     def field(self, name: str) -> str:
         """The first value of a top-level field, "" when there is none."""
@@ -250,7 +254,7 @@ def _union(message: Message, again: Reading, raw: bytes) -> Message:
     defects = message.defects
     if not again.is_whole:
         defects += (Defect("1", "it can be read in more ways than are looked at", Unscannable.LIMIT),)
-    return Message(fields, (*message.headers, *headers), (*message.parts, *parts), defects, message.multiparts)
+    return Message(fields, (*message.headers, *headers), (*message.parts, *parts), defects, message.multiparts, message.outside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +292,18 @@ class _Walk:
                 self._defects.append(Defect("1", f"more than {MAX_FIELDS} header fields"))
                 break
             self._visit(self._ahead.pop())
-        return Message(fields.by_name, tuple(self._headers), tuple(self._parts), tuple(self._defects), tuple(self._multiparts))
+        outside = outside_texts(self._multiparts) if self._multiparts and self._open_messages else ()
+        for place, text in outside:
+            if reason := outside_defect(place, text):
+                self._defects.append(Defect(place.rpartition(".")[0] or self._path or "1", reason))
+        return Message(
+            fields.by_name,
+            tuple(self._headers),
+            tuple(self._parts),
+            tuple(self._defects),
+            tuple(self._multiparts),
+            tuple(outside),
+        )
 
     def _visit(self, ahead: _Ahead) -> None:
         node, path, raw = ahead.node, ahead.path, ahead.raw
@@ -299,17 +314,17 @@ class _Walk:
             self._defects.append(Defect(path or "1", f"a MIME header field of more than {MAX_FIELD_CHARACTERS} characters"))
         if ahead.is_root:
             where = f"{path}.header" if path else "header"
-            self._defects += [Defect(where, reason) for reason in header_defects(raw.message, fields)]
             header = header_of(raw.message)
-            if path and header.count(b"\r") != header.count(b"\r\n"):
+            self._defects += [Defect(where, reason) for reason in header_defects(header, fields)]
+            if path and (block := header or raw.message[:_MOST_HEADER]).count(b"\r") != block.count(b"\r\n"):
                 self._defects.append(Defect(where, "a bare CR in the header of an attached message"))
-            otherwise = _otherwise(header, fields, is_nested=bool(path))
+            otherwise = _otherwise(header or raw.message, fields, is_nested=bool(path))
             self._headers.append(HeaderBlock(where, _header_text(headers), is_nested=bool(path), otherwise=otherwise))
             if not path and len(raw.message) > ENDLESS_LINE and has_endless_line(raw.message):
                 reason = f"a line of more than {ENDLESS_LINE} octets"
                 self._defects.append(Defect("1", reason, is_ambiguous=False))
-        else:
-            self._defects += [Defect(path, reason) for reason in part_header_defects(headers)]
+        elif has_stray_line(headers):
+            self._defects.append(Defect(path, "a line in the header of a part is no header field"))
         media_type = _media_type(node.content_type, fields, in_digest=ahead.in_digest)
         self._defects += [Defect(path or "1", reason) for reason in node_defects(headers, fields, media_type)]
         children = node.children
@@ -319,13 +334,11 @@ class _Walk:
         if media_type.startswith("multipart/"):
             boundaries = boundaries_in(fields.first("content-type"))
             found = [*multipart_defects(boundaries, has_parts=bool(children))]
-            octets = sum([child.encoded_size or 0 for child in children])
-            if ahead.is_root and children:
-                found += defects_around(raw.message, boundaries, octets)
             self._defects += [Defect(path or "1", reason) for reason in found]
             prefix = f"{path}." if path else ""
             digest = media_type == "multipart/digest"
             if children:
+                octets = sum([child.encoded_size or 0 for child in children])
                 self._multiparts.append(Multipart(path, fields.first("content-type"), raw.message, ahead.is_root, octets))
             self._ahead += [
                 _Ahead(children[k], f"{prefix}{k + 1}", raw, in_digest=digest) for k in range(len(children) - 1, -1, -1)

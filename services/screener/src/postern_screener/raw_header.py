@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from postern_screener.charsets import further_readings, text_readings
+from postern_screener.charsets import guessed_codecs, text_readings
 from postern_screener.encoded_words import decode_leniently
 
 _MOST_GUESSED: Final = 32 * 1024  # octets of a header; its beginning is guessed at where it is longer
@@ -20,11 +20,11 @@ _FIELD: Final = re.compile(r"([!-9;-~]+)[ \t]*:[ \t]*(.*)")
 
 
 def header_of(message: bytes) -> bytes:
-    """Its header as it is written."""
+    """Its header as it is written; nothing where no blank line ends it."""
     end = message.find(b"\r\n\r\n")
     if end < 0:
         end = message.find(b"\n\n")
-    return message[:end] if end >= 0 else message
+    return message[:end] if end > 0 else b""
 
 
 def may_read_otherwise(header: bytes) -> bool:
@@ -36,10 +36,11 @@ def read_otherwise(header: bytes, *, is_guessed: bool) -> Iterator[tuple[str, st
     """Names in lower case and values of the fields that some client decodes in another way than the parser; some of them twice."""
     lines = [line for line in _FOLD.sub(b"", header).splitlines() if not line.isascii() or b"\x1b" in line or b"=?" in line]
     content = b"\n".join(lines)
-    decoded = text_readings(content, "utf-8") if not is_guessed else text_readings(content, "")
-    if is_guessed:
-        decoded += further_readings(content[:_MOST_GUESSED], "", is_html=False)
-    for text, _ in decoded:
+    texts = [text for text, _ in text_readings(content, "utf-8")]
+    if is_guessed and not content.isascii():
+        begun = content[:_MOST_GUESSED]
+        texts += [begun.decode(codec, "replace") for codec in guessed_codecs(begun)]
+    for text in texts:
         for line in text.split("\n"):
             if (field := _FIELD.match(line)) is not None:
                 yield field[1].lower(), decode_leniently(field[2])

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from postern_core.unicode_forms import UNSEEN, caseless, compatible
-from postern_screener.charsets import further_readings, is_plain_ascii, text_readings
+from postern_screener.charsets import guessed_codecs, has_to_be_guessed, is_plain_ascii, meta_charset, text_readings
 from postern_screener.checks.hit import Place
 from postern_screener.hidden_text import Cut, cuts, without
 from postern_screener.html_text import source_end, source_index, visible_text
@@ -259,10 +259,15 @@ def joined_lines(text: str, codec: str, taken_out: re.Pattern[str], content: byt
 
 
 def searchable(
-    content: bytes, charset: str, *, is_html: bool, is_guessed: bool = True, taken_out: re.Pattern[str] | None = None
+    content: bytes,
+    charset: str,
+    *,
+    is_html: bool,
+    may_guess: Callable[[int], bool] | None = None,
+    taken_out: re.Pattern[str] | None = None,
 ) -> list[Searchable]:
-    """Every reading of a text part: as it stands, in each charset that it may be in, and as a reader sees it when it is HTML. `is_guessed`: whether charsets
-    are tried that nothing but its octets speaks for."""
+    """Every reading of a text part: as it stands, in each charset that it may be in, and as a reader sees it when it is HTML. `may_guess`: whether so many
+    octets may be read in charsets that nothing but they speaks for; `taken_out`: line ends that its format does not mean."""
     if is_plain_ascii(content, charset):
         texts: list[Searchable] = [PlainText(content)]
         if is_html:
@@ -271,10 +276,7 @@ def searchable(
             texts += joined_lines(content.decode("ascii"), "ascii", taken_out, None)
         return texts
     texts = []
-    decoded = text_readings(content, charset)
-    if is_guessed:
-        decoded += further_readings(content, charset, is_html=is_html)
-    for text, codec in decoded:
+    for text, codec in _decoded(content, charset, is_html=is_html, may_guess=may_guess):
         literal = readings(text, codec, content)
         texts += literal
         if is_html:
@@ -282,6 +284,17 @@ def searchable(
         if taken_out is not None:
             texts += joined_lines(text, codec, taken_out, content)
     return texts
+
+
+def _decoded(content: bytes, charset: str, *, is_html: bool, may_guess: Callable[[int], bool] | None) -> list[tuple[str, str]]:
+    decoded = text_readings(content, charset)
+    further = [meta] if is_html and (meta := meta_charset(content)) else []
+    if has_to_be_guessed(charset, decoded[-1][1]) and (may_guess is None or may_guess(len(content))):
+        further += guessed_codecs(content)
+    if further:
+        known = {codec for _, codec in decoded}
+        decoded += [(content.decode(codec, "replace"), codec) for codec in dict.fromkeys(further) if codec not in known]
+    return decoded
 
 
 def _place(text: str, first: int, last: int, codec: str, excerpt: str, content: bytes | None) -> Place:

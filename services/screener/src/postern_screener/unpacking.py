@@ -18,7 +18,6 @@ from postern_screener.formats.blocks import may_have_blocks, unpack_blocks
 from postern_screener.formats.member import Unpacked
 from postern_screener.formats.tnef import SIGNATURE, unpack_tnef
 from postern_screener.mime import MAX_PARTS, MalformedError, Message, Part, parse_message
-from postern_screener.outside import outside_texts
 
 _MOST_OPENED: Final = 8  # times the message, in octets
 _TNEF_TYPES: Final = frozenset(("application/ms-tnef", "application/vnd.ms-tnef"))
@@ -33,7 +32,7 @@ _MESSAGE_HEAD: Final = 2000  # octets in which a message that is a file has a he
 
 def unpack(message: Message, size_bytes: int, *, in_texts: bool) -> Message:
     """`message` with everything opened. `size_bytes`: of the whole message; `in_texts`: whether to look for files inside texts."""
-    outside = outside_texts(message.multiparts) if in_texts and message.multiparts else []
+    outside = message.outside if in_texts else ()
     if not outside:
         for part in message.parts:
             if _is_carrier(part, in_texts=in_texts):
@@ -99,7 +98,7 @@ class _Unpacking:
         except MalformedError as error:
             self._defects.append(Defect(part.path, f"attached message: {error}"))
             return
-        for path, content in outside_texts(inner.multiparts) if self._in_texts else ():
+        for path, content in inner.outside if self._in_texts else ():
             self._ahead.append(Part.unpacked(path, "text/plain", content, container=part.path))
         self._headers += inner.headers
         self._defects += inner.defects
