@@ -96,3 +96,12 @@ def test_a_place_behind_megabytes_of_shifts_is_found_in_linear_time() -> None:
     run = b"+" + base64.b64encode("ab".encode("utf-16-be") * 300_000).rstrip(b"=") + b"-"
     content = run + b"needle"  # the test's time-out is the assertion: to decode it octet by octet would take hours
     assert span_of(content, "utf-7", 600_000, 600_006) == (len(run), len(content))
+
+
+def test_an_escape_that_never_ends_has_places_all_the_same() -> None:
+    content = b"\x1b$(" + b"\x1b" * 20 + b"(" * 20 + b" needle"  # Python's decoder gives up when it is given this piece by piece
+    for codec in ("iso2022_jp", "iso2022_jp_2", "iso2022_kr"):
+        text = content.decode(codec, "replace")
+        at = text.index("needle")
+        begin, end = span_of(content, codec, at, at + 6)
+        assert 0 < begin <= end <= len(content)

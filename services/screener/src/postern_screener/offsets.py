@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import codecs
 import re
+from bisect import bisect_left
 from typing import Final
 
 _CHUNK: Final = 4096
+_MOST_TRIED: Final = 64 * 1024  # octets that are decoded again and again where there is no other way
 _SHIFTED: Final = re.compile(rb"\+[A-Za-z0-9+/]*+(?:-|[\x00-\xff])?")  # with the octet that ends it
-# what changes the state and gives no character
+# what changes the state and gives no character; not possessive, which Python before 3.11.5 gets wrong for groups
 _UNSHOWN: Final = {
-    "iso2022": re.compile(rb"(?:\x1b[\x20-\x2f]+[\x30-\x7e]|[\x0e\x0f])*+"),
-    "hz": re.compile(rb"(?:~[{}\n])*+"),
+    "iso2022": re.compile(rb"(?:\x1b[\x20-\x2f]+[\x30-\x7e]|[\x0e\x0f])*"),
+    "hz": re.compile(rb"(?:~[{}\n])*"),
 }
 _MARKS: Final = {  # of the order of octets, which give no character; without one it is the first order
     "utf-16": (("utf-16-le", codecs.BOM_UTF16_LE), ("utf-16-be", codecs.BOM_UTF16_BE)),
@@ -46,11 +48,20 @@ def _behind(content: bytes, codec: str, count: int) -> int:
     """How many octets it takes to give the first `count` characters."""
     if count <= 0:
         return 0
+    try:
+        return _counted(content, codec, count)
+    except UnicodeError:
+        # a decoder that is given a broken escape piece by piece may give up; given all at once it never does
+        known = content[:_MOST_TRIED]
+        return bisect_left(range(len(known)), count, key=lambda octets: len(known[:octets].decode(codec, "replace")))
+
+
+def _counted(content: bytes, codec: str, count: int) -> int:
     decoder = codecs.getincrementaldecoder(codec)("replace")
     given = position = 0
     while position < len(content):
         before = decoder.getstate()
-        length = len(decoder.decode(content[position : position + _CHUNK]))
+        length = len(decoder.decode(content[position : position + _CHUNK], position + _CHUNK >= len(content)))
         if given + length >= count:
             decoder.setstate(before)
             break
@@ -58,9 +69,9 @@ def _behind(content: bytes, codec: str, count: int) -> int:
         position += _CHUNK
     unit = 4 if codec.startswith("utf-32") else 2 if codec.startswith("utf-16") else 1
     for at in range(position, len(content)):
-        given += len(decoder.decode(content[at : at + 1]))
+        given += len(decoder.decode(content[at : at + 1], at + 1 == len(content)))
         if given >= count:
-            # more than one at once: what came before was damaged, which only the next octet told
+            # more than one at once: what came before was damaged, which only the next octet, or the end, told
             return max(at + 1 - unit * (given - count), position)
     return len(content)
 
