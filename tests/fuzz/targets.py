@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from typing import Final
+from zipfile import ZIP_DEFLATED, ZIP_STORED
 
 import msgspec
 
 from fixtures.ambiguous import AMBIGUOUS
+from fixtures.archives import docx, tar_of, zip_of
 from fixtures.corpus import ACCEPTED
 from postern_core.envelope import Client, Envelope, Gate, Recipient
 from postern_core.file_names import compared_names, normalise_name
@@ -40,6 +43,7 @@ from postern_screener.charsets import (
     text_readings,
     transfer_encoding,
 )
+from postern_screener.contents.budget import Limits
 from postern_screener.encoded_words import decode_leniently
 from postern_screener.filenames import candidate_names, extensions, parameter, parameters
 from postern_screener.html_text import source_index, visible_text
@@ -48,6 +52,7 @@ from postern_screener.ruleset import Ruleset, compile_policy
 from postern_screener.screening import EXCERPT_CHARACTERS, MAX_FINDINGS, screen
 from postern_screener.second_reading import MAX_LEAVES, read_again
 from postern_screener.text import searchable
+from postern_screener.trying import try_out
 from postern_screener.unscannable import MAX_OBSTACLES, header_fields
 
 MAX_OCTETS: Final = 16 * 1024
@@ -68,6 +73,7 @@ def ruleset() -> Ruleset:
         LanguageCondition(languages=("en", "ru")),
         AllOf(of=(keyword, Not(of=name))),
         AnyOf(of=(name, MalformedCondition())),
+        KeywordCondition(phrases=("lottery", "a"), scope=KeywordScope.ALL),
     )
     rules = tuple(
         Rule(id=f"r{n}", name=f"r{n}", condition=each, action=Action.DELETE, mode=RuleMode.MONITOR)
@@ -171,6 +177,18 @@ def texts(data: bytes) -> None:
             assert where.locate(start, len(where.data)).offset >= 0
 
 
+def archives(data: bytes) -> None:
+    """Any bytes as an attachment are opened and searched within bounds, and every place in them is told."""
+    encoded = base64.encodebytes(data)
+    head = b'Content-Type: application/octet-stream; name="a.zip"\nContent-Transfer-Encoding: base64\n\n'
+    tried = try_out(envelope(), (head + encoded).replace(b"\n", b"\r\n"), ruleset(), places=True)
+    for place in tried.places:
+        assert place.offset >= 0
+        assert place.part
+        assert len(place.chain) <= 2 * Limits().depth + 2
+    assert msgspec.json.decode(msgspec.json.encode(tried), type=type(tried)) == tried
+
+
 TARGETS: Final[tuple[Callable[[bytes], None], ...]] = (
     screening,
     mime,
@@ -180,6 +198,7 @@ TARGETS: Final[tuple[Callable[[bytes], None], ...]] = (
     html,
     encoded_words,
     texts,
+    archives,
 )
 
 
@@ -189,6 +208,14 @@ def seeds() -> list[bytes]:
     return [raw for raw in found if len(raw) <= MAX_OCTETS]
 
 
+def packed() -> list[bytes]:
+    """Archives with texts, documents and mail in them."""
+    page = docx(word__embeddings__a_csv=b"lottery")
+    mail = b"From: a\nSubject: =?utf-8?q?a?=\nContent-Type: text/html; charset=koi8-r\n\n<p>lot<b>te</b>ry"
+    files = {"a/b.txt": b"the lottery", "c.docx": page, "d.eml": mail, "e.html": "größe &amp; a".encode()}
+    return [zip_of(files, method) for method in (ZIP_STORED, ZIP_DEFLATED)] + [tar_of({"f.zip": zip_of(files)}, "w:gz"), page]
+
+
 def seeds_of(target: Callable[[bytes], None]) -> list[bytes]:
     """What the target begins with."""
     small = {
@@ -196,6 +223,7 @@ def seeds_of(target: Callable[[bytes], None]) -> list[bytes]:
         charsets: [b"utf-7\n+AGw-", b"utf-16\n\xff\xfea\0", b"iso-2022-jp\n\x1b$B$3\x1b(B", b"x-unknown\nbG90=dGVyeQ=="],
         html: [b"<!-- a --><p>lot<b>te</b>ry &amp; &#108;</p><script>x</script>", b"<style>a{}</style>&lt;&NotEqualTilde;"],
         encoded_words: [b"=?utf-8?b?dGVyeQ==?= =?iso-8859-1?q?_caf=E9?=", b"lot=?utf-7*en?Q?+AGw-?==?x?q?b?="],
+        archives: packed(),
         texts: [b"utf-8\n<p>lot\xc2\xadtery &nbsp; \xef\xbc\xac</p>", b"utf-7\n+AGw-"],
     }
     return small.get(target) or seeds()

@@ -20,6 +20,7 @@ from postern_core.policy import (
     UnscannablePolicy,
 )
 from postern_core.verdict import Action, Decision, HoldReason
+from postern_screener.bounded_texts import MAX_TEXT
 from postern_screener.bounds import (
     ENDLESS_LINE,
     MAX_DELIMITERS,
@@ -29,7 +30,6 @@ from postern_screener.bounds import (
     opened_one_by_one,
     too_costly,
 )
-from postern_screener.inspection import MAX_TEXT
 from postern_screener.mime import read_message
 from postern_screener.ruleset import compile_policy
 from postern_screener.sandbox import Sandbox, default_command

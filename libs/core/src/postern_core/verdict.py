@@ -136,7 +136,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     screening_ms: float = 0.0
     criteria: tuple[str, ...] = ()  # keys (policy.matching) of those that held, as far as anybody looked; at most MOST_CRITERIA
     criteria_cut: bool = False  # there were more
-    unasked: tuple[str, ...] = ()  # keys of criteria of which nobody knows: what they depend on was not asked
+    unasked: tuple[str, ...] = ()  # keys of criteria of which nobody knows: what they depend on was not asked, or not opened
     answers: tuple[EngineAnswer, ...] = ()  # of the engines that were asked
     unscanned: tuple[Engine, ...] = ()  # engines that failed, and without which the message passes by policy
     language: TextLanguage | None = None  # None: no rule came to ask for it

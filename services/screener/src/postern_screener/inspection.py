@@ -13,26 +13,23 @@ from typing import Final
 from postern_core.envelope import Envelope, Recipient
 from postern_core.policy import OnFailure
 from postern_core.policy.expressions import Truth
+from postern_core.policy.matching import CompiledRule
 from postern_core.verdict import Engine, TextLanguage, Unscannable
 from postern_screener.attachment_texts import Attached, further_texts
-from postern_screener.charsets import is_plain_ascii
-from postern_screener.checks.contents import Looked
+from postern_screener.bounded_texts import BoundedTexts, Reading
+from postern_screener.checks.contents import hold_more
 from postern_screener.checks.facts import Facts
 from postern_screener.checks.hit import Hit, at_start
 from postern_screener.checks.keywords import Region
+from postern_screener.checks.members import Settled, search_member
+from postern_screener.contents.archives import Member
 from postern_screener.contents.entry import Obstacle, ObstacleKind
 from postern_screener.defects import Defect
 from postern_screener.engines.answers import NOBODY_ASKED, Answer, Answers, Failure, YaraAnswer
 from postern_screener.mime import Part, read_message
 from postern_screener.ruleset import Ruleset
 from postern_screener.seams import Seams
-from postern_screener.text import PlainText, Searchable, searchable
 from postern_screener.unpacking import unpack
-
-MAX_TEXT: Final = 16 * 1024 * 1024  # octets of a message's HTML and text in other charsets than ASCII: a second of work
-MAX_GUESSED: Final = 512 * 1024  # octets of text whose charset has to be guessed: it is read in fifteen
-_SMALL_TEXT: Final = 64 * 1024  # octets; parts of this size are not counted
-
 
 _KIND_OF: Final = {
     ObstacleKind.ENCRYPTED: Unscannable.ENCRYPTED,
@@ -56,21 +53,34 @@ class Inspection:
         self.tree = read_message(body)  # MIME alone: what is cut out of the message is found by it
         self.message = unpack(self.tree, len(body), in_texts=ruleset.looks_into_texts)
         self.defects = self.message.defects
-        self._text_read = 0  # octets of text that took decoding
-        self._guessed = 0  # octets of text in charsets that had to be guessed
+        self._texts = BoundedTexts()
         self._surface: list[Hit] | None = None
-        self._looked: Looked | None = None
+        self._obstacles: tuple[Obstacle, ...] | None = None  # None: nothing was opened
         self._first: dict[int, Hit] = {}
         self._several: dict[int, dict[int, Hit]] = {}  # of criteria that ask for several values: value → where it is
         self._facts: Facts | None = None
         self._absent: set[int] = set()  # of the criteria about facts, those that were looked at and do not hold
         self._places: dict[int, dict[str, None]] = {}  # of criteria that attachments are stripped for: every part
         self._keep(self._searched(self._first if not ruleset.stripping else _NOTHING_DONE))
+        # whether keywords may stand in more than what was searched
+        self._holds_more = ruleset.keywords.wants(Region.ATTACHMENT) and hold_more(self.message.parts)
 
     @property
     def found(self) -> frozenset[int]:
         """The criteria that hold, as far as anybody has looked."""
         return frozenset(self._first)
+
+    @property
+    def unopened(self) -> frozenset[int]:
+        """Criteria of which nobody knows, since they may hold in something that is attached and that nobody had a reason to open."""
+        if not self._holds_more or self._obstacles is not None:
+            return _NOTHING_DONE
+        return self.ruleset.keywords.in_attachments.difference(self._first)
+
+    @property
+    def candidates(self) -> list[CompiledRule]:
+        """The rules that may match, in order."""
+        return self.ruleset.candidates(self.unopened.union(self._first))
 
     def holds(self, criterion: int) -> bool | None:
         """Whether the criterion of this number holds; None when that depends on an engine that has not answered. One that failed, and that the policy
@@ -102,7 +112,9 @@ class Inspection:
         return [Share(self, tuple(recipients), holding) for holding, recipients in found.items()]
 
     def holds_so_far(self, criterion: int) -> bool | None:
-        """As `holds`, but that nobody is asked for it: for what decides nothing any more."""
+        """As `holds`, but that nobody is asked for it, and nothing opened for a keyword: for what decides nothing any more."""
+        if self._holds_more and self._obstacles is None and criterion in self.unopened:
+            return None
         look = self.ruleset.engines.get(criterion)
         return None if look is not None and look.engine is Engine.YARA and self._yara is None else self.holds(criterion)
 
@@ -145,11 +157,26 @@ class Inspection:
     @property
     def obstacles(self) -> tuple[Obstacle, ...]:
         """What could not be read of the attachments; opens them, unless a rule has had them opened."""
-        if self._looked is None:
+        if self._obstacles is None:
             self._look_at()
-            self._looked = self.ruleset.contents.look_into(self.message.parts)
-            self._keep(self._looked.hits)
-        return self._looked.obstacles
+            found: list[Obstacle] = []
+            self._keep(self._inside(found))
+            self._obstacles = tuple(found)
+        return self._obstacles
+
+    def _inside(self, obstacles: list[Obstacle], *, every_place: bool = False) -> Iterator[Hit]:
+        """What lies in the attachments: one walk for all conditions that ask."""
+        keywords, places = self.ruleset.keywords, self._places
+
+        def search(member: Member) -> Iterator[Hit | Obstacle]:
+            done = () if every_place else Settled(self._first, places, member.part)
+            return search_member(member, keywords, self._texts, done)
+
+        for found in self.ruleset.contents.look_into(self.message.parts, search):
+            if isinstance(found, Obstacle):
+                obstacles.append(found)
+            else:
+                yield found
 
     @property
     def unscanned(self) -> tuple[Defect, ...]:
@@ -160,12 +187,12 @@ class Inspection:
     @property
     def known_obstacles(self) -> tuple[Obstacle, ...]:
         """What could not be read of the attachments, as far as a rule has had them opened."""
-        return () if self._looked is None else self._looked.obstacles
+        return self._obstacles or ()
 
     def _look(self, criterion: int) -> bool:
         """Have the attachments looked at, or opened, once, if `criterion` asks for it; whether it does."""
         contents = self.ruleset.contents
-        if criterion in contents.deep:
+        if criterion in contents.deep or (self._holds_more and criterion in self.ruleset.keywords.in_attachments):
             assert self.obstacles is not None
             return True
         if criterion in contents.surface:
@@ -216,11 +243,11 @@ class Inspection:
 
     def everywhere(self) -> Iterator[Hit]:
         """Every place at which a criterion that is searched for holds: the message is searched once more. Of what was looked at when a rule
-        came to it, those places that were seen then."""
+        came to it, the same places again."""
         yield from (hit for hit in self._searched(()) if hit.criterion in self._first)
         yield from self._surface or ()
-        if self._looked is not None:
-            yield from self._looked.hits
+        if self._obstacles is not None or self._holds_more:
+            yield from (hit for hit in self._inside([], every_place=True) if hit.criterion in self._first)
 
     def places(self, criterion: int) -> Iterable[str]:
         """The parts in which it holds: all of them where an attachment may be stripped for it, else the first."""
@@ -231,7 +258,7 @@ class Inspection:
         """All hits in the order of the message: envelope, header fields, then part by part. Of criteria in `done`, which may grow meanwhile,
         not all places are looked up."""
         ruleset, message = self.ruleset, self.message
-        self._text_read = self._guessed = 0
+        self._texts = BoundedTexts()
         if ruleset.malformed is not None:
             for defect in self.defects:
                 if defect.kind in _MALFORMED:
@@ -251,50 +278,23 @@ class Inspection:
             if attached is not None and attached.holds(part):
                 region |= Region.ATTACHMENT
                 if not part.is_text and not part.is_message:
-                    for text in further_texts(part):
-                        yield from keywords.check_text(text.part, text.readings, Region.ATTACHMENT, done)
+                    for further in further_texts(part, self._texts.read):
+                        yield from keywords.check_text(part.path, further.texts, Region.ATTACHMENT, done)
+                        self._note(part, further)
             if part.is_text and keywords.wants(region):
-                texts = self._texts(part)
+                reading = self._texts.read(part.content(), part.charset, is_html=part.is_html, taken_out=part.taken_out)
+                self._note(part, reading)
+                texts = list(reading.texts)
                 yield from keywords.check_text(part.path, texts, region, done)
                 if (seam := seams.joined(part, texts)) is not None:
                     yield from keywords.check_text(*seam, region, done)
             else:
                 seams.passed(part)
 
-    def _texts(self, part: Part) -> list[Searchable]:
-        """Every reading of a text part; of very large ones all that costs little, and of the rest the beginning."""
-        content = part.content()
-        if len(content) <= _SMALL_TEXT or (is_plain_ascii(content, part.charset) and not part.is_html):
-            return self._readings(part, content)
-        left = max(MAX_TEXT - self._text_read, 0)
-        self._text_read += len(content)
-        texts = self._readings(part, content[:left])
-        if left < len(content):
-            self._add_limit(part, f"more than {MAX_TEXT} octets of text to decode")
-            if is_plain_ascii(content, part.charset):
-                texts.append(PlainText(content))
-        return texts
-
-    def _readings(self, part: Part, content: bytes) -> list[Searchable]:
-        return searchable(
-            content,
-            part.charset,
-            is_html=part.is_html,
-            may_guess=lambda octets: self._may_guess(part, octets),
-            taken_out=part.taken_out,
-        )
-
-    def _may_guess(self, part: Part, octets: int) -> bool:
-        """Whether the charset of so much may be guessed: each guess is one more text to search."""
-        self._guessed += octets
-        if self._guessed > MAX_GUESSED:
-            self._add_limit(part, f"more than {MAX_GUESSED} octets of text in charsets that have to be guessed")
-        return self._guessed <= MAX_GUESSED
-
-    def _add_limit(self, part: Part, reason: str) -> None:
-        defect = Defect(part.path, reason, Unscannable.LIMIT)
-        if all(known.reason != reason for known in self.defects):
-            self.defects += (defect,)
+    def _note(self, part: Part, reading: Reading) -> None:
+        for limit in reading.limits:
+            if all(known.reason != limit for known in self.defects):
+                self.defects += (Defect(part.path, limit, Unscannable.LIMIT),)
 
 
 def _defect(obstacle: Obstacle) -> Defect:

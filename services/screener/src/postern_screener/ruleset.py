@@ -81,7 +81,7 @@ class Ruleset:
     @property
     def looks_inside(self) -> bool:
         """Whether some rule may have attachments opened, which can take seconds."""
-        return bool(self.contents.deep)
+        return bool(self.contents.deep) or self.keywords.wants(Region.ATTACHMENT)
 
     def candidates(self, found: Iterable[int]) -> list[CompiledRule]:
         """The rules that may match a message in which these criteria were found, in order: of a thousand rules mostly none."""

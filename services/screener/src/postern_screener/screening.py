@@ -64,8 +64,12 @@ class Screened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def screen(envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers = NOBODY_ASKED) -> Screened:
     """Screen one message under one revision, with what engines said of it. Never raises for anything in the message."""
-    inspection = Inspection(envelope, body, ruleset, answers)
-    candidates = ruleset.candidates(inspection.found)
+    return judged(Inspection(envelope, body, ruleset, answers))
+
+
+def judged(inspection: Inspection) -> Screened:
+    """What comes of a message that nobody has judged yet."""
+    ruleset, candidates = inspection.ruleset, inspection.candidates
     walks = [(share, decide(share, candidates)) for share in inspection.shares()]
     subject = one_line(inspection.message.field("subject"), SUBJECT_CHARACTERS)
     if asks := tuple(dict.fromkeys(engine for _, walk in walks for engine in walk.asks)):
@@ -167,13 +171,14 @@ def _with_criteria(verdict: Verdict, share: Share) -> Verdict:
     key = inspection.ruleset.numbered.key
     held = inspection.found | share.told
     unasked = [criterion for criterion in inspection.ruleset.engines if inspection.holds_so_far(criterion) is None]
+    unasked += sorted(inspection.unopened)
     if not held and not unasked and inspection.language is None:
         return verdict
     keys = tuple(map(key, sorted(held)[:MOST_CRITERIA]))
     return msgspec.structs.replace(
         verdict,
         criteria=keys,
-        criteria_cut=len(held) > MOST_CRITERIA,
+        criteria_cut=max(len(held), len(unasked)) > MOST_CRITERIA,
         unasked=tuple(map(key, unasked[:MOST_CRITERIA])),
         language=inspection.language,
     )

@@ -16,7 +16,7 @@ from postern_screener.engines.answers import NOBODY_ASKED, Answers
 from postern_screener.inspection import Inspection
 from postern_screener.mime import MalformedError, parse_message
 from postern_screener.ruleset import Ruleset
-from postern_screener.screening import CHAIN_CHARACTERS, EXCERPT_CHARACTERS, screen
+from postern_screener.screening import CHAIN_CHARACTERS, EXCERPT_CHARACTERS, judged
 from postern_screener.unscannable import one_line
 
 _MOST_PLACES: Final = 500
@@ -26,7 +26,8 @@ _MOST_RULES: Final = 20  # named for one place
 def try_out(envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers = NOBODY_ASKED, *, places: bool) -> Tried:
     """The same verdict as live mail would get under these rules, once nobody is left to be asked."""
     started, cpu = time.perf_counter(), time.process_time()
-    screened = screen(envelope, body, ruleset, answers)
+    inspection = Inspection(envelope, body, ruleset, answers)
+    screened = judged(inspection)
     steps = {"screen": _ms_since(started), "cpu": round((time.process_time() - cpu) * 1000, 3)}
     addresses = {recipient.n: recipient.address for recipient in envelope.recipients}
     shares = tuple(
@@ -47,7 +48,7 @@ def try_out(envelope: Envelope, body: bytes, ruleset: Ruleset, answers: Answers 
     with contextlib.suppress(MalformedError):  # the verdict says so
         parse_message(body)
     steps["parse"] = _ms_since(started)
-    found = tuple(islice(_places(Inspection(envelope, body, ruleset, answers), ruleset), _MOST_PLACES))
+    found = tuple(islice(_places(inspection, ruleset), _MOST_PLACES))
     return msgspec.structs.replace(tried, places=found)
 
 

@@ -8,7 +8,7 @@ Bounds: MAX_PARTS in all, and as many octets as the message has, eight times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from postern_core.file_names import normalise_name
@@ -81,7 +81,7 @@ class _Unpacking:
         self._ahead += [
             Part.unpacked(
                 f"{part.path}.{member.label}",
-                member.media_type or _type_by_name(member.names),
+                member.media_type or type_by_name(member.names),
                 member.content,
                 names=member.names,
                 charset=member.charset,
@@ -133,16 +133,22 @@ def _is_message(part: Part) -> bool:
     """Whether some client opens it as a message for its name, though its type says something else."""
     if part.media_type in ("message/rfc822", "message/global", "message/news"):
         return False
-    if not any(_MESSAGE_EXTENSIONS.intersection(extensions(normalise_name(name))[:1]) for name in part.names):
+    return is_named_as_message(part.names, part.content)
+
+
+def is_named_as_message(names: Iterable[str], content: bytes | bytearray | Callable[[], bytes]) -> bool:
+    """Whether a file of these names is opened as a message; its content may be given when it is asked for."""
+    if not any(_MESSAGE_EXTENSIONS.intersection(extensions(normalise_name(name))[:1]) for name in names):
         return False
-    return b":" in part.content()[:_MESSAGE_HEAD]
+    return b":" in (content() if callable(content) else content)[:_MESSAGE_HEAD]
 
 
 def _has_blocks(part: Part) -> bool:
     return part.is_text and part.media_type != "text/html" and may_have_blocks(part.content())
 
 
-def _type_by_name(names: tuple[str, ...]) -> str:
+def type_by_name(names: tuple[str, ...]) -> str:
+    """The media type of a file of which nobody says it."""
     for name in names:
         for extension in extensions(normalise_name(name))[:1]:
             if extension in _TYPES:

@@ -2,7 +2,7 @@
 
 Pure. It goes by what the screener wrote down of a message: the keys of the criteria that held. Everything else that is searched for did not hold. A
 property of the envelope that no rule came to is not known, and nothing is said of it: the judging of that message is repeated here, step by
-step, to tell those that were looked at.
+step, to tell those that were looked at. Of keywords that may stand in what nobody opened the screener says so.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _SHOWN_CHARACTERS: Final = 60  # of each value
 _SHOWN_PARTS: Final = 5
 _WHERE: Final = {
     KeywordScope.BOTH: "the header or body",
-    KeywordScope.ALL: "the header, body or an attachment",
-    KeywordScope.ATTACHMENTS: "an attachment",
+    KeywordScope.ALL: "the header, body, an attachment or something in it",
+    KeywordScope.ATTACHMENTS: "an attachment or something in it",
 }
 
 

@@ -54,7 +54,7 @@ class FindingView(Body):
     offset: int = Field(description="Bytes into the decoded part, or into the decoded header.")
     length: int = Field(description="Bytes from there; 0 for what is true of the whole part.")
     chain: list[str] = Field(
-        description="Inside an archive: the name of the part, then those of its members down to the one in which the offset counts."
+        description="Inside an archive: the name of the part, then those of its members down to the one in which the offset counts; in a message there, the number of a part without a name, or `header`."
     )
     excerpt: str = Field(description="What matched, at most 72 characters; empty where the policy keeps none.")
     monitored: bool = Field(description="The rule only records what it would do.")
@@ -146,7 +146,7 @@ class RuleOutcomeView(Body):
     rule_name: str
     outcome: str = Field(
         description="`decided`; `continued`: its changes were made; `matched`: an earlier rule had decided; `monitored`; `failed`: its condition did not hold; `excepted`: its exception held; "
-        "`unknown`: it depends on something that was not asked."
+        "`unknown`: it depends on something that was not asked, or on attachments that were not opened."
     )
     path: str = Field(description="The condition that kept it from matching, by its place in the rule.")
     because: str = Field(description="The same in words.")

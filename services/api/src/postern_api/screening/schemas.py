@@ -84,7 +84,7 @@ class PlaceFound(Body):
     part: str
     offset: int
     length: int
-    chain: list[str]
+    chain: list[str] = Field(description="Inside an archive: the names down to the place, as in a verdict.")
     excerpt: str
 
     @classmethod

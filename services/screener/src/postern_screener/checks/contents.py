@@ -6,8 +6,7 @@ step is taken once for a message and for all conditions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from postern_core.file_names import compared_names
@@ -15,7 +14,7 @@ from postern_core.policy import AttachmentCondition, AttachmentMatch, Lists
 from postern_core.policy.file_types import FILE_TYPES, UNKNOWN, Family, types_of
 from postern_screener.checks.file_names import NAME_MATCHES, NameTables, names_of
 from postern_screener.checks.hit import Hit, at_start
-from postern_screener.contents.archives import Member, walk
+from postern_screener.contents.archives import Member, holds_more, walk
 from postern_screener.contents.budget import Budget
 from postern_screener.contents.entry import Obstacle, ObstacleKind
 from postern_screener.contents.real_type import real_types
@@ -47,12 +46,7 @@ _ALSO: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """What a look into the attachments found."""
-
-    hits: tuple[Hit, ...]  # in the order of the message
-    obstacles: tuple[Obstacle, ...]
+Search = Callable[[Member], Iterable[Hit | Obstacle]]  # what somebody else wants to know of a member
 
 
 class ContentCheck:
@@ -111,19 +105,17 @@ class ContentCheck:
                 hits += self._of_types(part, real_types(part.content()))
         return hits
 
-    def look_into(self, parts: Sequence[Part]) -> Looked:
-        """What lies in them: answers `deep`."""
-        hits: list[Hit] = []
-        obstacles: list[Obstacle] = []
+    def look_into(self, parts: Sequence[Part], search: Search) -> Iterator[Hit | Obstacle]:
+        """What lies in them: answers `deep`. One walk for these conditions and for `search`, so that they share its limits."""
         for part in parts:
-            hits += self._of_part(part)
+            yield from self._of_part(part)
         for found in opened(parts):
             if isinstance(found, Obstacle):
-                obstacles.append(found)
-                hits += self._of_obstacle(found)
+                yield found
+                yield from self._of_obstacle(found)
             else:
-                hits += self._of_member(found)
-        return Looked(tuple(hits), tuple(obstacles))
+                yield from self._of_member(found)
+                yield from search(found)
 
     def _of_types(self, part: Part, types: tuple[str, ...]) -> Iterator[Hit]:
         for name in types:
@@ -196,6 +188,14 @@ def opened(parts: Sequence[Part]) -> Iterator[Member | Obstacle]:
     budget = Budget(sum(len(part.content()) for part in attachments))
     for part in attachments:
         yield from walk(part.path, part.names, part.content(), budget)
+
+
+def hold_more(parts: Iterable[Part]) -> bool:
+    """Whether any of the attachments is one that `opened` finds something in, or fails to."""
+    return any(
+        part.is_attachment and not part.media_type.startswith("message/") and holds_more(real_types(part.content()))
+        for part in parts
+    )
 
 
 def mismatch(types: tuple[str, ...], names: Iterable[str], media_type: str) -> str:

@@ -42,7 +42,8 @@ class _Wish:
 
 
 class KeywordCheck:
-    """All keyword rules. May be used from several threads. `at_least`: the criteria that ask for several, and how many."""
+    """All keyword rules. May be used from several threads. `at_least`: the criteria that ask for several, and how many; `in_attachments`: those
+    that ask for what attachments say."""
 
     def __init__(self, criteria: Iterable[tuple[int, KeywordCondition]], lists: Lists | None = None) -> None:
         """`criteria`: number and condition. ValueError for what does not compile."""
@@ -57,6 +58,7 @@ class KeywordCheck:
             for wish, condition in zip(wishes, conditions, strict=True)
             if condition.at_least > 1
         }
+        self.in_attachments = frozenset(wish.criterion for wish in wishes if wish.places & Region.ATTACHMENT)
         try:
             self._phrases = Phrases(
                 (n, each.whole_word, _all(each.phrases, listed.values(each.lists, ListKind.PHRASES, ListKind.EXPRESSIONS)))
@@ -84,8 +86,16 @@ class KeywordCheck:
         if self._wanted & place:
             yield from self.check_text(part, (reading for text in texts for reading in readings(text, "utf-8")), place, done)
 
-    def check_text(self, part: str, texts: Iterable[Searchable], place: Region, done: Container[int] = ()) -> Iterator[Hit]:
-        """Hits in the readings of one text. Criteria in `done`, which may grow meanwhile, need no more of them."""
+    def check_text(
+        self,
+        part: str,
+        texts: Iterable[Searchable],
+        place: Region,
+        done: Container[int] = (),
+        chain: tuple[str, ...] = (),
+    ) -> Iterator[Hit]:
+        """Hits in the readings of one text, which `chain` leads to in an archive. Criteria in `done`, which may grow meanwhile, need no more of
+        them."""
 
         def is_open(owners: tuple[int, ...]) -> bool:
             return any(self._wishes[owner].places & place and self._wishes[owner].criterion not in done for owner in owners)
@@ -93,9 +103,9 @@ class KeywordCheck:
         for where in texts:
             data = where.data
             for number in self._phrases.find(data, is_open):
-                yield from self._hits(self._phrases, number, number, part, where, place, done)
+                yield from self._hits(self._phrases, number, number, part, where, place, done, chain)
             for number in self._patterns.find(data):
-                yield from self._hits(self._patterns, number, -1 - number, part, where, place, done)
+                yield from self._hits(self._patterns, number, -1 - number, part, where, place, done, chain)
 
     def _hits(
         self,
@@ -106,6 +116,7 @@ class KeywordCheck:
         where: Searchable,
         place: Region,
         done: Container[int],
+        chain: tuple[str, ...],
     ) -> Iterator[Hit]:
         locate: Locate | None = None
         for owner in searched.owners(number):
@@ -113,7 +124,7 @@ class KeywordCheck:
             if not wish.places & place or wish.criterion in done:
                 continue
             locate = locate or _locator(searched, number, where)
-            yield Hit(wish.criterion, part, locate, value=value)
+            yield Hit(wish.criterion, part, locate, chain, value)
 
 
 def _all(own: Iterable[str], listed: Iterable[str]) -> Iterator[str]:

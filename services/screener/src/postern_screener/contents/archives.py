@@ -6,18 +6,30 @@ Pure but for the child processes of `opener.py`. Whatever is not read is an obst
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from postern_core.policy.file_types import FILE_TYPES, Family
 from postern_screener.contents import office
 from postern_screener.contents.budget import Budget
 from postern_screener.contents.compressed import COMPRESSED, open_compressed
-from postern_screener.contents.entry import Content, Entry, LimitError, Obstacle, ObstacleKind, OpeningError, Trouble
+from postern_screener.contents.embedded import embedded_at
+from postern_screener.contents.entry import (
+    HEADER_TYPE,
+    Content,
+    Entry,
+    LimitError,
+    Obstacle,
+    ObstacleKind,
+    OpeningError,
+    Trouble,
+)
+from postern_screener.contents.message import open_message
 from postern_screener.contents.opener import OPENED, SINGLE, open_with_library
-from postern_screener.contents.real_type import embedded_at, real_types
+from postern_screener.contents.real_type import real_types
 from postern_screener.contents.tar_archive import open_tar
 from postern_screener.contents.zip_archive import open_zip
+from postern_screener.unpacking import is_named_as_message
 
 _IN_ONE_STREAM: Final = COMPRESSED | SINGLE  # archives of one file that has no name of its own
 MOST_OBSTACLES: Final = 100  # told of one part
@@ -34,6 +46,9 @@ class Member:
     types: tuple[str, ...]  # what it is (`real_types`), the likeliest first
     nesting: int  # archives that it lies in; a compressed stream and a document count as none
     package: str  # type of the document that it is a part of, "" for none
+    in_message: bool = False  # whether it is a part of a message, or its header
+    media_type: str = ""  # as its message declares it
+    charset: str = ""
 
     @property
     def archives(self) -> int:
@@ -46,8 +61,20 @@ class Member:
 
     @property
     def is_structural(self) -> bool:
-        """A part that every such document has: its name is nobody's choice."""
+        """A part that every such document, or message, has: its name is nobody's choice."""
+        if self.in_message:
+            return not self.names[0]
         return bool(self.package) and office.is_structural(self.names[0])
+
+    @property
+    def says_it_is_a_message(self) -> bool:
+        """By its name."""
+        return self.content is not None and is_named_as_message(self.names, self.content)
+
+    @property
+    def is_message(self) -> bool:
+        """Whether it is a file that some client opens as a message. Attachments that are one are parts already, and so are messages in messages."""
+        return self.is_inside and not self.in_message and ("mail" in self.types or self.says_it_is_a_message)
 
     @property
     def has_macros(self) -> bool:
@@ -67,10 +94,18 @@ class _Open:
     nesting: int
     package: str
     is_stream: bool
+    in_message: bool = False
 
 
 def _is_container(name: str) -> bool:
     return name in ("jar", "apk") or (FILE_TYPES[name].family is Family.ARCHIVE and name not in _IN_ONE_STREAM)
+
+
+def holds_more(types: tuple[str, ...]) -> bool:
+    """Whether there is anything to open, or to fail to open, in an attachment of these types."""
+    return office.is_binary(types) or any(
+        FILE_TYPES[name].family is Family.ARCHIVE or FILE_TYPES[name].within == "zip" for name in types
+    )
 
 
 def walk(part: str, names: tuple[str, ...], content: Content, budget: Budget) -> Iterator[Member | Obstacle]:
@@ -125,14 +160,24 @@ class _Walk:
             raise
         except Exception as error:  # the one handler of an archive
             trouble = Trouble(ObstacleKind.DAMAGED, f"it cannot be read: {type(error).__name__}")
-        self._open[-1] = _Open(iter(()), current.chain, current.depth, current.nesting, current.package, current.is_stream)
+        self._open[-1] = replace(current, entries=iter(()))
         return trouble
 
     def _member(self, entry: Entry, within: _Open) -> Member:
         names = tuple(name for name in entry.names if name) or ("",)
-        types = () if entry.content is None else real_types(entry.content)
-        nesting = within.nesting
-        return Member(self._part, (*within.chain, names[0]), names, entry.content, types, nesting, within.package)
+        types = () if entry.content is None or entry.media_type == HEADER_TYPE else real_types(entry.content)
+        return Member(
+            self._part,
+            (*within.chain, names[0] or entry.label),
+            names,
+            entry.content,
+            types,
+            within.nesting,
+            within.package,
+            within.in_message,
+            entry.media_type,
+            entry.charset,
+        )
 
     def _enter(self, member: Member, within: _Open) -> Iterator[Obstacle]:
         """Open what can be opened of `member`."""
@@ -143,7 +188,8 @@ class _Walk:
             yield from self._obstacle(ObstacleKind.ENCRYPTED, chain, "an encrypted document")
         if member.package and office.is_encrypted_manifest(member.names[0], member.content):
             yield from self._obstacle(ObstacleKind.ENCRYPTED, within.chain, "an encrypted document")
-        for kind in reversed(member.types):
+        kinds = (*member.types, "mail") if member.is_message and "mail" not in member.types else member.types
+        for kind in reversed(kinds):
             entries = self._opened(kind, member, self._budget)
             if entries is None:
                 if FILE_TYPES[kind].family is Family.ARCHIVE:
@@ -155,7 +201,8 @@ class _Walk:
             package = kind if kind in office.DOCUMENT_PACKAGES else ""
             is_stream = kind in _IN_ONE_STREAM
             nesting = within.nesting + _is_container(kind)
-            self._open.append(_Open(entries, chain, within.depth + 1, nesting, package, is_stream))
+            is_message = kind == "mail"
+            self._open.append(_Open(entries, chain, within.depth + 1, nesting, package, is_stream, is_message))
 
     @staticmethod
     def _opened(kind: str, member: Member, budget: Budget) -> Iterator[Entry | Trouble] | None:
@@ -167,6 +214,8 @@ class _Walk:
             return open_tar(content, budget)
         if kind in COMPRESSED:
             return open_compressed(kind, content, name, budget)
+        if kind == "mail" and member.is_message:
+            return open_message(content, budget, says_so=member.says_it_is_a_message)
         if kind in OPENED:
             at = 0 if member.types[0] == kind else embedded_at(kind, content)
             return open_with_library(kind, content[at:] if at else content, name, budget)

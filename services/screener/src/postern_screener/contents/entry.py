@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 Content = bytes | bytearray
+HEADER_TYPE: Final = "text/rfc822-headers"  # media type (RFC 6522) of an entry that is the header of a message, decoded
 
 
 class ObstacleKind(enum.StrEnum):
@@ -47,6 +49,9 @@ class Entry:
 
     names: tuple[str, ...]  # all under which some program would unpack it, the likeliest first
     content: Content | None  # None: it was not read, and a Trouble says why
+    label: str = ""  # what a chain calls it, where it has no name: in a message the number of the part
+    media_type: str = ""  # as it is declared, where somebody declares it: in a message
+    charset: str = ""
 
 
 class OpeningError(Exception):

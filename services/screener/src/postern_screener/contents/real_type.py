@@ -12,6 +12,7 @@ from typing import Final
 
 from postern_core.policy.file_types import FILE_TYPES, UNKNOWN, Family
 from postern_screener.contents import compound
+from postern_screener.contents.embedded import embedded_in
 from postern_screener.contents.entry import Content
 from postern_screener.contents.tar_archive import is_header
 from postern_screener.contents.text_type import text_type
@@ -93,7 +94,6 @@ _HEIF: Final = frozenset({b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", 
 _LHA: Final = re.compile(rb"..-l[hz][\dds]-", re.DOTALL)
 _BZIP2: Final = re.compile(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)")
 _ODF: Final = {"text": "odt", "spreadsheet": "ods", "presentation": "odp"}
-_EMBEDDED: Final = ((b"Rar!\x1a\x07", "rar"), (b"7z\xbc\xaf\x27\x1c", "7z"))
 _INSTALLER: Final = bytes.fromhex("84100c0000000000c000000000000046")  # class of an msi's root storage
 
 
@@ -104,11 +104,6 @@ def real_types(content: Content) -> tuple[str, ...]:
     head = bytes(content[:_HEAD])
     first = _first(head, content)
     return tuple(dict.fromkeys([first, *_further(first, head, content)]))
-
-
-def embedded_at(kind: str, content: Content) -> int:
-    """Where an archive of this kind begins in something else; 0 when it does not."""
-    return next((max(content.find(magic), 0) for magic, name in _EMBEDDED if name == kind), 0)
 
 
 def _first(head: bytes, content: Content) -> str:
@@ -135,9 +130,7 @@ def _further(first: str, head: bytes, content: Content) -> Iterator[str]:
     if first != "pdf" and b"%PDF-" in head[:_PDF_WITHIN]:
         yield "pdf"
     if family not in (Family.ARCHIVE, Family.TEXT):
-        for magic, name in _EMBEDDED:
-            if content.find(magic) > 0:
-                yield name
+        yield from embedded_in(content)
     if first not in ("iso", "tar") and content[32769:32774] == b"CD001":
         yield "iso"
 
