@@ -2,8 +2,9 @@
 
     python -m bench.workers --rounds 3
 
-Nothing else runs: mail is stored first, in entries as the gates write them, and what is handed on stays in OUTBOUND. The rate is that of the middle of
-the run, so that neither the start nor the last few messages count.
+Nothing else runs: mail is stored while the consumer is paused, in entries as the gates write them, and what is handed on stays in OUTBOUND. (What is
+there already when the first entry comes may have been given out before: the screener looks that up, so that it gets one to begin with.) The rate is that of the middle of the run, so that neither
+the start nor the last few messages count.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -30,6 +32,7 @@ from bench.processes import cpu_s, running, wait_until
 from bench.rules import rules
 from fixtures.broker import TEST_LIMITS, Broker
 from postern_core.batch import MOST_MEMBERS, MOST_OCTETS, batch_token, frame_batch
+from postern_core.broker.names import PROVISIONER, SCREENER_CONSUMER
 from postern_core.bus import Bus
 from postern_core.bus.topology import GIB, INTAKE, intake_subject
 from postern_core.envelope import Gate
@@ -96,10 +99,9 @@ def _run(below: Path, policy: ScreeningPolicy, mix: str, workers: int, messages:
 
 async def _screened(broker: Broker, directory: Path, policy: ScreeningPolicy, mix: str, workers: int, messages: int) -> Screened:
     await broker.provision(replace(TEST_LIMITS, intake_bytes=16 * GIB, outbound_bytes=16 * GIB))
-    api, gate = await broker.connect("api"), await broker.connect("ingress-anon")
+    api, gate, provisioner = [await broker.connect(user) for user in ("api", "ingress-anon", PROVISIONER)]
     try:
         await api.kv_put("POLICY", "screening", encode_section(policy))
-        entries = await _store(gate, mix, messages)
         settings = {
             "POSTERN_INSTANCE": "bench",
             "POSTERN_WORKERS": str(workers),
@@ -114,10 +116,21 @@ async def _screened(broker: Broker, directory: Path, policy: ScreeningPolicy, mi
         with running(command, log, cwd=directory, environment=os.environ | settings) as pid:
             wait_until((directory / "ready").exists, pid, "the screener to be ready", log)
             assert broker.process is not None
+            await _store(gate, mix, 1)
+            await _left(api, 0)
+            await _pause(provisioner, timedelta(hours=1))
+            entries = await _store(gate, mix, messages)
+            await _pause(provisioner, timedelta(0))
             return await _watched(api, [pid], [broker.process.pid], entries, messages / entries)
     finally:
-        await gate.close()
-        await api.close()
+        for bus in (gate, api, provisioner):
+            await bus.close()
+
+
+async def _pause(provisioner: Bus, how_long: timedelta) -> None:
+    """No time at all lets the consumer go on."""
+    until = (datetime.now(UTC) + how_long).isoformat()
+    await provisioner.api(f"CONSUMER.PAUSE.{INTAKE}.{SCREENER_CONSUMER}", {"pause_until": until} if how_long else {})
 
 
 async def _watched(api: Bus, screener: list[int], broker: list[int], entries: int, members: float) -> Screened:
@@ -150,7 +163,7 @@ async def _store(gate: Bus, mix: str, messages: int) -> int:
     """Store them as a gate does that is busy: as many in one entry as may be. Returns the number of entries."""
     bodies = [template.data for template in templates(mix)]
     in_each = max(min(MOST_MEMBERS, MOST_OCTETS // (len(max(bodies, key=len)) + 2000)), 1)
-    entries = messages // in_each
+    entries = max(messages // in_each, 1)
     for number in range(entries):
         chosen = [bodies[(number * in_each + member) % len(bodies)] for member in range(in_each)]
         envelopes = [envelope_of(len(body)) for body in chosen]
