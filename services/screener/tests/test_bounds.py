@@ -215,6 +215,15 @@ def test_many_messages_side_by_side_are_no_bomb() -> None:
     assert [block.part for block in message.headers[:3]] == ["header", "1.header", "2.header"]
 
 
+@pytest.mark.parametrize("field", [b"Content-Type: ", b"CONTENT-TYPE:", b"content-type\t :  ", b"Content-Type:\r\n "])
+def test_messages_in_one_another_are_counted_however_their_type_is_written(field: bytes) -> None:
+    most = 256 // 2
+    filler = b"y" * 76 + b"\r\n"
+    few, many = (field + b"Message/RFC822\r\n\r\n") * (most - 1), (field + b"Message/RFC822\r\n\r\n") * (most + 3)
+    padded = [raw + filler * ((2 * 1024 * 1024 - len(raw)) // len(filler)) for raw in (few, many)]
+    assert [opened_one_by_one(raw) != raw for raw in padded] == [False, True]
+
+
 def test_honest_mail_costs_nothing_that_is_looked_for() -> None:
     assert too_costly(HEAD + MIXED + b"\r\n" + LINES * 2) == ""
     assert too_costly(b"Received: x\r\n" * 1000 + b"\r\n" + LINES) == ""
