@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postern_screener.mime import MAX_PARTS, MalformedError, Message, parse_message
+from postern_screener.message_tree import Message
+from postern_screener.mime import MAX_PARTS, MalformedError, parse_message
 
 _MARKS = itertools.count()
 HEAD = b"From: a@sender.example\r\nSubject: s\r\nMIME-Version: 1.0\r\n"

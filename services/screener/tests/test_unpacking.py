@@ -16,7 +16,8 @@ from postern_core.verdict import Action, Decision, HoldReason
 from postern_screener.formats.blocks import MAX_BLOCKS, may_have_blocks, unpack_blocks
 from postern_screener.formats.rtf import decompress, rtf_text
 from postern_screener.formats.tnef import unpack_tnef
-from postern_screener.mime import Message, parse_message
+from postern_screener.message_tree import Message
+from postern_screener.mime import parse_message
 from postern_screener.screening import Screened
 from postern_screener.unpacking import unpack
 

@@ -15,7 +15,7 @@ from postern_screener.bounded_texts import BoundedTexts, Reading
 from postern_screener.contents.archives import Member
 from postern_screener.contents.entry import HEADER_TYPE
 from postern_screener.formats.documents import document_text
-from postern_screener.mime import HeaderBlock, Part
+from postern_screener.message_tree import HeaderBlock, Part
 from postern_screener.text import readings
 from postern_screener.unpacking import type_by_name
 

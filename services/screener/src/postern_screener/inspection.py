@@ -26,7 +26,8 @@ from postern_screener.contents.archives import Member
 from postern_screener.contents.entry import Obstacle, ObstacleKind
 from postern_screener.defects import Defect
 from postern_screener.engines.answers import NOBODY_ASKED, Answer, Answers, Failure, YaraAnswer
-from postern_screener.mime import Part, read_message
+from postern_screener.message_tree import Part
+from postern_screener.mime import read_message
 from postern_screener.ruleset import Ruleset
 from postern_screener.seams import Seams
 from postern_screener.unpacking import unpack

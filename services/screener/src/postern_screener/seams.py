@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from postern_screener.checks.hit import Place
-from postern_screener.mime import Part
+from postern_screener.message_tree import Part
 from postern_screener.outside import Multipart
 from postern_screener.text import Searchable
 

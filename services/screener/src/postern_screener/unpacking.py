@@ -17,7 +17,8 @@ from postern_screener.filenames import extensions
 from postern_screener.formats.blocks import may_have_blocks, unpack_blocks
 from postern_screener.formats.member import Unpacked
 from postern_screener.formats.tnef import SIGNATURE, unpack_tnef
-from postern_screener.mime import MAX_PARTS, MalformedError, Message, Part, parse_message
+from postern_screener.message_tree import Message, Part
+from postern_screener.mime import MAX_PARTS, MalformedError, parse_message
 
 _MOST_OPENED: Final = 8  # times the message, in octets
 _TNEF_TYPES: Final = frozenset(("application/ms-tnef", "application/vnd.ms-tnef"))

@@ -21,7 +21,7 @@ from postern_screener.changes.edits import Edit
 from postern_screener.changes.layout import Layout, Node
 from postern_screener.changes.strip import safe_part, safe_quoted_printable
 from postern_screener.filenames import parameter
-from postern_screener.mime import Message, Part
+from postern_screener.message_tree import Message, Part
 
 _LONGEST_LINE: Final = 990
 _END_OF_HTML: Final = re.compile(rb"</(?:body|html)\b", re.IGNORECASE)

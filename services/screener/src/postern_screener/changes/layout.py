@@ -15,7 +15,8 @@ from typing import Final
 from postern_screener.charsets import decode_transfer, transfer_encoding
 from postern_screener.defects import MEDIA_TYPE
 from postern_screener.filenames import parameters
-from postern_screener.mime import MAX_PARTS, Message
+from postern_screener.message_tree import Message
+from postern_screener.mime import MAX_PARTS
 
 MAX_FIELDS: Final = 5000  # of one header
 _FIELD: Final = re.compile(rb"([!-9;-~]++)[ \t]*+:[^\r\n\x00]*+(?:\r\n[ \t][^\r\n\x00]*+)*+\r\n")

@@ -31,7 +31,7 @@ from postern_screener.changes.edits import Edit
 from postern_screener.changes.header import HeaderChanges
 from postern_screener.changes.layout import Layout, UncertainError
 from postern_screener.changes.strip import Stripped, attachments, edits_of, strip
-from postern_screener.mime import Message
+from postern_screener.message_tree import Message
 from postern_screener.unscannable import UNSCANNABLE_FIELD, UNSCANNED_FIELD
 
 COPIED_BY_FIELD: Final = "X-Postern-Copied-By"

@@ -15,7 +15,7 @@ from typing import Final
 from postern_core.mail_text import line, quoted_printable
 from postern_screener.changes.edits import Edit
 from postern_screener.changes.layout import Layout, Node, UncertainError
-from postern_screener.mime import Message, Part
+from postern_screener.message_tree import Message, Part
 
 _MOST_NAME: Final = 200
 _LIKE_BOUNDARY: Final = re.compile(rb"^--", re.MULTILINE)

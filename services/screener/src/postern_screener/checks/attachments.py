@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from postern_core.policy import AttachmentCondition, AttachmentMatch, Lists
 from postern_screener.checks.file_names import NAME_MATCHES, NameTables, names_of
 from postern_screener.checks.hit import Hit, at_start
-from postern_screener.mime import Part
+from postern_screener.message_tree import Part
 
 
 class AttachmentCheck:

@@ -19,7 +19,7 @@ from postern_screener.contents.budget import Budget
 from postern_screener.contents.entry import Obstacle, ObstacleKind
 from postern_screener.contents.real_type import real_types
 from postern_screener.filenames import extensions
-from postern_screener.mime import Part
+from postern_screener.message_tree import Part
 
 _DEEP: Final = frozenset({AttachmentMatch.NESTING, AttachmentMatch.ENCRYPTED, AttachmentMatch.MACRO, AttachmentMatch.UNOPENED})
 _BY_EXTENSION: Final = {extension: one.name for one in FILE_TYPES.values() for extension in one.extensions}

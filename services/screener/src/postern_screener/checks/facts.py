@@ -17,7 +17,7 @@ from postern_screener.charsets import charset_name, named_charsets, text_reading
 from postern_screener.checks.language import Told, load_identifier, tell
 from postern_screener.hidden_text import cuts
 from postern_screener.html_text import visible_text
-from postern_screener.mime import Message, Part
+from postern_screener.message_tree import Message, Part
 from postern_screener.text import written
 
 MAX_CHARACTERS: Final = 1_000_000  # of a message, whose letters are counted

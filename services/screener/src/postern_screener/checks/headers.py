@@ -20,7 +20,7 @@ from postern_screener.encoded_words import decode_leniently
 from postern_screener.text import UnicodeText, fold
 
 if TYPE_CHECKING:
-    from postern_screener.mime import HeaderBlock
+    from postern_screener.message_tree import HeaderBlock
 
 _Criteria = Sequence[tuple[int, HeaderCondition]]
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from postern_core.policy import YaraEngine
 from postern_core.policy.yara_sources import compile_yara
 from postern_screener.engines.answers import Failure, YaraAnswer, YaraMatch, YaraMatches
-from postern_screener.mime import Message
+from postern_screener.message_tree import Message
 
 _MOST_MATCHES: Final = 100
 _EXCERPT_BYTES: Final = 72
