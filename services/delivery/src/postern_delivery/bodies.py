@@ -36,11 +36,13 @@ class JobBodies:
         if job.envelope.body is None:
             return
         try:
-            deferred, bad = await asyncio.gather(
-                self._bus.last(DEFERRED, deferred_subject(job.id)), self._bus.last(BADMAIL, badmail_subject(job.id))
+            deferred, bad, held = await asyncio.gather(
+                self._bus.last(DEFERRED, deferred_subject(job.id)),
+                self._bus.last(BADMAIL, badmail_subject(job.id)),
+                self._bus.subjects(QUARANTINE, quarantine_subject(job.queue_id)),
             )
             # a release takes a copy of the body along, and deletes the one that it held
-            if deferred is None and bad is None and not await self._bus.subjects(QUARANTINE, quarantine_subject(job.queue_id)):
+            if deferred is None and bad is None and not held:
                 await self._store.delete(job.envelope)
         except TransientError as error:
             log.warning("body.delete_failed", id=job.queue_id, name=job.envelope.body.name, reason=error.reason)
