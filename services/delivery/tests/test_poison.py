@@ -78,7 +78,7 @@ async def test_a_first_try_that_fails_for_an_unknown_reason_is_set_aside(stack: 
 
 async def test_tries_for_a_known_reason_convict_nobody(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """OUTBOUND or DEFERRED were full for long: the one fault behind that is not the fourth."""
-    monkeypatch.setattr(first_try, "_POSTPONE_S", 0.05)
+    monkeypatch.setattr(first_try, "_POSTPONES_S", (0.05,))
     fault = Fault(monkeypatch, TransientError(452, "4.3.1", "later", reason="a stream is full"))
     job = await stack.send("poison@relay.example")
 

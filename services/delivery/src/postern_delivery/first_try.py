@@ -32,7 +32,8 @@ from postern_delivery.settlement import Settlement
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _BUSY_S: Final = 5.0  # until a job that is in hand already is offered again
-_POSTPONE_S: Final = 60.0  # until a job that could not be settled is offered again: DEFERRED is full, or the broker away
+# until a job that could not be settled is offered again: the broker was away for a moment, or DEFERRED is full; the last one repeats
+_POSTPONES_S: Final = (5.0, 15.0, 60.0)
 _UNREADABLE_S: Final = 600.0
 _FAULT_PAUSES_S: Final = (5.0, 30.0, 120.0, 600.0)  # after a fault that nobody foresaw; the last one repeats
 
@@ -95,7 +96,7 @@ class FirstTry:
             await self._handle(job, inline, repeated=job.maybe_duplicate or delivered.repeated)
         except TransientError as error:
             log.warning("job.postponed", id=job.queue_id, route=job.route, tries=tries, reason=error.reason)
-            return _POSTPONE_S
+            return _POSTPONES_S[min(tries, len(_POSTPONES_S)) - 1]
         except asyncio.CancelledError:
             log.info("job.handed_back", id=job.queue_id, route=job.route, tries=tries)
             raise
