@@ -1,4 +1,4 @@
-"""When a gate's next commit waits for company, and for how long: in virtual time, over a bus that takes two milliseconds for each entry."""
+"""When a gate's next commit waits for company, and how long a message waits at most: in virtual time, over a bus that takes as long as a test says."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fixtures.virtual_time import run_in_virtual_time
 from postern_core.batch import MOST_MEMBERS, members_in, queue_ids_in
 from postern_core.bus import Bus, GroupCommit
-from postern_core.bus.group_commit import _ENOUGH, _LINGER_S
+from postern_core.bus.group_commit import _ENOUGH, _LINGER_S, COMMIT_CAP_S
 from postern_core.envelope import Client, Envelope, Gate, Recipient
+from postern_core.errors import TransientError
 from postern_core.ids import accepted_at, new_queue_id
 
 COMMIT_S: Final = 0.002
@@ -21,14 +22,15 @@ AT_MOST_S: Final = 0.000_001  # what sums of floats may be off by
 
 
 class SlowBus:
-    """Takes every entry, and notes it."""
+    """Takes every entry, and notes it: the n-th in the n-th of `seconds`, all others in two milliseconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: Sequence[float] = ()) -> None:
         self.subjects: list[str] = []
+        self._seconds = iter(seconds)
 
     async def publish(self, _stream: str, subject: str, *_: Any) -> None:
         self.subjects.append(subject)
-        await asyncio.sleep(COMMIT_S)
+        await asyncio.sleep(next(self._seconds, COMMIT_S))
 
     @property
     def sizes(self) -> list[int]:
@@ -129,3 +131,35 @@ def test_every_message_goes_once_and_waits_for_a_linger_and_two_commits_at_most(
     # those that come at once, and are more than go together, wait for a commit each
     behind = len(pauses_s) // MOST_MEMBERS
     assert max(took) < (2 + behind) * COMMIT_S + _LINGER_S + AT_MOST_S
+
+
+@given(
+    st.lists(st.one_of(st.just(0.0), st.floats(0, 10)), min_size=1, max_size=3 * MOST_MEMBERS),
+    st.lists(st.one_of(st.just(COMMIT_CAP_S - 0.1), st.floats(0, 100)), min_size=1, max_size=20),
+)
+@example([0.0] * (3 * MOST_MEMBERS), [COMMIT_CAP_S - 0.1] * 3)
+def test_nobody_waits_for_longer_than_twice_the_cap_of_a_commit(pauses_s: list[float], seconds: list[float]) -> None:
+    """However slow the broker is and however many wait; whoever was told that the broker is away was not sent."""
+    bus = SlowBus(seconds)
+    refused: list[str] = []
+
+    async def one(commit: GroupCommit) -> float:
+        loop, envelope = asyncio.get_running_loop(), an_envelope()
+        began = loop.time()
+        try:
+            await commit.publish(envelope, b"x")
+        except TransientError:
+            refused.append(envelope.id)
+        except TimeoutError:
+            pass
+        return loop.time() - began
+
+    async def all_of_them() -> list[float]:
+        commit, sending = over(bus), []
+        for pause_s in pauses_s:
+            await asyncio.sleep(pause_s)
+            sending.append(asyncio.create_task(one(commit)))
+        return await asyncio.gather(*sending)
+
+    assert max(run_in_virtual_time(all_of_them())) < 2 * COMMIT_CAP_S + _LINGER_S + AT_MOST_S
+    assert not set(refused) & {queue_id for subject in bus.subjects for queue_id in queue_ids_in(subject.rpartition(".")[2])}

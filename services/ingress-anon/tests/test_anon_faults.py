@@ -71,7 +71,7 @@ async def test_a_full_intake_is_a_452_until_there_is_room(gate: GateUnderTest) -
 
 
 async def test_a_broker_that_hangs_is_a_451_within_the_cap(gate: GateUnderTest, hanging_broker: HangingBroker) -> None:
-    gate.listener._acceptance._cap_s = 0.5
+    gate.listener._acceptance._intake.cap_s = 0.5
     wire = await gate.session()
     await wire.transaction()
     await wire.expect("DATA", "354")

@@ -120,6 +120,16 @@ async def test_a_shorter_idle_time_holds_from_the_next_command_on(gate: GateUnde
     assert (await wire.reply()).startswith("421 4.4.2")
 
 
+async def test_the_time_for_data_is_not_the_time_for_the_next_command(gate: GateUnderTest) -> None:
+    """Was: between two messages a client had `data_block_timeout_s`."""
+    await gate.policy(idle_timeout_s=60, data_block_timeout_s=0.3)
+    wire = await gate.session()
+    connection = gate.listener.open_connections[0]
+    assert (await wire.message(MESSAGE)).startswith("250 2.0.0")
+    await gate.wait_for(lambda: asyncio.get_running_loop().time() - connection.quiet_since > 0.6)
+    await wire.expect("NOOP", "250")
+
+
 async def test_a_longer_idle_time_holds_from_the_next_command_on(gate: GateUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
     look = GateConnection._timeout_cb

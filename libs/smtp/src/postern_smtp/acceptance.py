@@ -9,7 +9,6 @@ a second message (RFC 1047), which the log line `message.refused` with `stored=u
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -29,7 +28,8 @@ from postern_smtp.trace import blank_before, count_hops, received_field
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-# well under the ten minutes of RFC 5321 section 4.5.3.2.6; the bus itself gives up a publish after ten seconds
+# Well under the ten minutes of RFC 5321 section 4.5.3.2.6. The bus itself gives up a publish after ten seconds. What fits in an entry has the
+# time of two commits, which is less (group_commit.py): a timer for each message would be a fiftieth of the gate's work.
 ACCEPTANCE_CAP_S: Final = 25.0
 _SHOWN_RECIPIENTS: Final = 5
 _LARGE_OCTETS: Final = 512 * 1024
@@ -40,13 +40,12 @@ _MAX_PASSAGES: Final = 1  # a message that was here before may have been forward
 class Acceptance:
     """Takes responsibility for messages of one gate."""
 
-    def __init__(self, bus: Bus, bodies: BodyStore, events: EventSink, gate: Gate, *, cap_s: float = ACCEPTANCE_CAP_S) -> None:
+    def __init__(self, bus: Bus, bodies: BodyStore, events: EventSink, gate: Gate) -> None:
         self._bus = bus
         self._intake = GroupCommit(bus, INTAKE, f"intake.{gate.value}")
         self._bodies = bodies
         self._events = events
         self._gate = gate
-        self._cap_s = cap_s
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
 
     def unavailable(self) -> Reply | None:
@@ -81,13 +80,12 @@ class Acceptance:
                     log.info("message.refused", id=queue_id, client=client.address, reply=str(examined.refusal))
                     return examined.refusal
             on_its_way()
-            async with asyncio.timeout(self._cap_s):
-                size = await self._store(queue_id, transaction, client, examined, extended=extended, sessions=sessions)
+            size = await self._store(queue_id, transaction, client, examined, extended=extended, sessions=sessions)
         except MailError as error:
             log.warning("message.refused", id=queue_id, reply=str(error.reply), reason=error.reason)
             return error.reply
         except TimeoutError:
-            log.warning("message.refused", id=queue_id, reply=str(replies.UNAVAILABLE), stored="unknown", after_s=self._cap_s)
+            log.warning("message.refused", id=queue_id, reply=str(replies.UNAVAILABLE), stored="unknown")
             return replies.UNAVAILABLE
         except Exception:  # unclassified is transient: the client keeps the mail
             log.exception("message.refused", id=queue_id, reply=str(replies.LOCAL_ERROR), stored="unknown")
@@ -112,27 +110,33 @@ class Acceptance:
         )
         head = field + examined.fields + blank_before(body)
         size = len(head) + len(body)
-        # of many large messages at once each would get a small share of the bus, and all would be late
-        async with self._large if len(body) > _LARGE_OCTETS else contextlib.nullcontext():
-            envelope = Envelope(
-                id=queue_id,
-                gate=self._gate,
-                reverse_path=mail.reverse_path.address,
-                recipients=recipients,
-                size_bytes=size,
-                accepted_at=at,
-                client=client,
-                body_type=mail.body_type,
-                ret=mail.ret,
-                envid=mail.envid,
-                smtputf8=mail.smtputf8,
-                requiretls=mail.requiretls,
-                hold=examined.hold,
-                authentication=examined.results,
-            )
-            envelope, inline = await self._bodies.stow(envelope, queue_id, body, head=head)
-            await self._intake.publish(envelope, inline, among=sessions)
-            return size
+        envelope = Envelope(
+            id=queue_id,
+            gate=self._gate,
+            reverse_path=mail.reverse_path.address,
+            recipients=recipients,
+            size_bytes=size,
+            accepted_at=at,
+            client=client,
+            body_type=mail.body_type,
+            ret=mail.ret,
+            envid=mail.envid,
+            smtputf8=mail.smtputf8,
+            requiretls=mail.requiretls,
+            hold=examined.hold,
+            authentication=examined.results,
+        )
+        if size > min(self._bodies.inline_limit_bytes, _LARGE_OCTETS):
+            await self._store_large(envelope, head, body)
+        else:
+            await self._intake.publish(envelope, head + body, among=sessions)
+        return size
+
+    async def _store_large(self, envelope: Envelope, head: bytes, body: bytes) -> None:
+        # of many at once each would get a small share of the bus, and all would be late
+        async with asyncio.timeout(ACCEPTANCE_CAP_S), self._large:
+            envelope, inline = await self._bodies.stow(envelope, envelope.id, body, head=head)
+            await self._intake.publish(envelope, inline)
 
     def _tell(self, queue_id: QueueId, transaction: Transaction, client: Client, size_bytes: int) -> None:
         recipients = transaction.recipients

@@ -63,7 +63,9 @@ class Conversation(SmtpConnection):
             # one that pipelines without reading must not make us hold its replies, nor keep the loop to itself
             await self._send()
             await asyncio.sleep(0)
-        while (line := lines.next_line()) is None:
+        if (line := lines.next_line()) is not None:
+            return line  # it came with the one before
+        while line is None:
             if lines.is_flood:
                 self._write(say(replies.LINE_FLOOD))
             if not lines.is_empty:
@@ -75,6 +77,8 @@ class Conversation(SmtpConnection):
                 raise Ended
             self.session.octets_in += len(block)
             lines.feed(block)
+            line = lines.next_line()
+        self._reset_timeout(self._dialogue.in_force.limits.idle_timeout_s)
         if self._line_clock is not None:
             self._line_clock.cancel()
             self._line_clock = None
@@ -83,7 +87,9 @@ class Conversation(SmtpConnection):
     def _time_the_line(self) -> None:
         """A line has begun and is not at its end: it has an absolute time for that (RFC 5321 section 4.5.3.2)."""
         if self._line_clock is None:
-            self._line_clock = self.loop.call_later(self._dialogue.limits.command_timeout_s, self.expire, replies.IDLE_TOO_LONG)
+            self._line_clock = self.loop.call_later(
+                self._dialogue.in_force.limits.command_timeout_s, self.expire, replies.IDLE_TOO_LONG
+            )
 
     async def _read_past_newline(self) -> bytes:
         try:

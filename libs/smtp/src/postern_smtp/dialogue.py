@@ -60,7 +60,7 @@ class Dialogue(Transactions):
         except CommandRefused as refused:
             answer = say(refused.reply)
         # STARTTLS and QUIT are always allowed, they are what we wait for
-        if answer.then is Then.GO_ON and self._before_tls and session.commands > self.limits.tls_deadline_commands:
+        if answer.then is Then.GO_ON and self._before_tls and session.commands > self.in_force.limits.tls_deadline_commands:
             return say(replies.NO_TLS_IN_TIME)
         if answer.then is Then.GO_ON and answer.reply is not None and answer.reply.code >= 400 and brings_data(line):
             # message text must not be read as commands
@@ -72,14 +72,15 @@ class Dialogue(Transactions):
 
     def auth_line_refusal(self, line: bytes | LineTooLong) -> Reply | None:
         """Why a further line of an AUTH exchange is not taken; None when it is."""
-        violation = self.filters.commands.auth_violation(line)
+        violation = self.in_force.filters.commands.auth_violation(line)
         if violation is None:
             return None
         self._tell(violation)
         return violation.reply
 
     def _take(self, line: bytes | LineTooLong) -> Answer:
-        violation = self.filters.commands.violation(line)
+        rules = self.in_force
+        violation = rules.filters.commands.violation(line)
         if violation is not None:
             self._tell(violation)
             if violation.reply is not None:
@@ -88,17 +89,17 @@ class Dialogue(Transactions):
         if isinstance(line, LineTooLong):
             return say(replies.TLS_FIRST if self._before_tls else replies.LINE_TOO_LONG)
         try:
-            verb, argument = split_verb(line, utf8=self.offered.smtputf8)
+            verb, argument = split_verb(line, utf8=rules.offered.smtputf8)
         except CommandRefused as refused:
             # RFC 3207 section 4: before TLS all but a few commands get 530, known or not
             raise CommandRefused(replies.TLS_FIRST if self._before_tls else refused.reply) from refused
         # before the argument is looked at: credentials sent too early are never read
-        refusal = self.session.refusal(verb, self._profile, self.offered)
+        refusal = self.session.refusal(verb, rules.profile, rules.offered)
         if refusal is not None:
             raise CommandRefused(refusal)
         if verb is Verb.MAIL or verb is Verb.RCPT:
-            argument = self.filters.completed(argument)
-        command = parse(verb, argument, self.offered)
+            argument = rules.filters.completed(argument)
+        command = parse(verb, argument, rules.offered)
         self.session.idle_commands = self.session.idle_commands + 1 if verb in _IDLE or command == _EMPTY_CHUNK else 0
         refusal = unmet_demand(command, argument, self.session)
         return say(refusal) if refusal is not None else self._obey(command)
@@ -142,5 +143,6 @@ class Dialogue(Transactions):
         session.host, session.extended, session.transaction = command.host, command.extended, None
         if not command.extended:
             return say(replies.hello(self.hostname))
-        offered = self.filters.commands.announced(extensions(self._profile, session, self.limits, self.offered))
+        rules = self.in_force
+        offered = rules.filters.commands.announced(extensions(rules.profile, session, rules.limits, rules.offered))
         return Answer(None, replies.ehlo(self.hostname, offered))

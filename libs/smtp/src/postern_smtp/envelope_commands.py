@@ -63,6 +63,8 @@ def parse_mail(argument: str, offered: ListenerExtensions) -> Mail:
         path, rest = parse_reverse_path(_behind("FROM:", argument))
     except ValueError as error:
         raise CommandRefused(replies.BAD_SENDER) from error
+    if not rest:
+        return Mail(path)
     given = _parameters(rest)
     size, body = given.pop("SIZE", None), given.pop("BODY", "7BIT").upper()
     if size is not None and not _SIZE.fullmatch(size):
@@ -89,6 +91,8 @@ def parse_rcpt(argument: str, offered: ListenerExtensions) -> Rcpt:
         path, rest = parse_forward_path(_behind("TO:", argument))
     except ValueError as error:
         raise CommandRefused(replies.BAD_RECIPIENT) from error
+    if not rest:
+        return Rcpt(path)
     given = _parameters(rest)
     notify, orcpt = "", ""
     if offered.dsn:

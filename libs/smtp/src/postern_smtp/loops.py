@@ -24,7 +24,10 @@ _MOST_MARKS: Final = 200  # looked at; a message with more is over any limit of 
 
 def count_own_passages(message: bytes, own_names: Container[str]) -> int:
     """How many of the Received: fields are those of a gate that has one of `own_names` (in lower case)."""
-    return sum(name in own_names for name in _names(message, header_end(message)))
+    end = header_end(message)
+    if message.find(_MARK, 0, end) < 0:
+        return 0
+    return sum(name in own_names for name in _names(message, end))
 
 
 def _names(message: bytes, end: int) -> Iterator[str]:

@@ -93,11 +93,11 @@ class Receiving(Conversation):
 
     async def _read_data(self, reader: DataReader) -> bytes | Reply:
         fresh, memory = 0, self._reception.memory
-        limits = self._dialogue.limits
+        limits = self._dialogue.in_force.limits
         progress_s = min(limits.data_block_timeout_s, limits.idle_timeout_s)
         self._reset_timeout(progress_s)
         block = self._lines.take()
-        while not reader.feed(block):
+        while not block or not reader.feed(block):
             memory.hold(self, reader.buffered_bytes, self.loop.time())
             fresh += len(block)
             if fresh >= _PROGRESS_OCTETS:
@@ -116,7 +116,7 @@ class Receiving(Conversation):
     async def _read_chunk(self, octets: int, chunks: ChunkedData | None) -> None:
         """So many octets, exactly; thrown away where there are no `chunks` to take them."""
         fresh, memory = 0, self._reception.memory
-        limits = self._dialogue.limits
+        limits = self._dialogue.in_force.limits
         progress_s = min(limits.data_block_timeout_s, limits.idle_timeout_s)
         self._reset_timeout(progress_s)
         block = self._lines.take(octets)

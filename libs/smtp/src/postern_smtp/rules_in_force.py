@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from postern_core.errors import Reply
 from postern_core.notices import NoticeKind, TellNotice
 from postern_core.policy import GateLimits, ListenerExtensions
@@ -13,8 +15,18 @@ from postern_smtp.gate import GateProfile, GateRules
 from postern_smtp.session import Session
 
 # while there is no policy
-_EXTENSIONS: Final = ListenerExtensions()
+_NO_LIMITS: Final = GateLimits()
 _NO_FILTERS: Final = Filters()
+_EXTENSIONS: Final = ListenerExtensions()
+
+
+class InForce(msgspec.Struct, frozen=True):
+    """What the policy says of a session at one moment."""
+
+    profile: GateProfile  # with TLS and AUTH as the policy has them
+    limits: GateLimits = _NO_LIMITS
+    filters: Filters = _NO_FILTERS
+    offered: ListenerExtensions = _EXTENSIONS
 
 
 def _untold(kind: NoticeKind, about: str, **fields: str | int | float | bool) -> None:
@@ -43,51 +55,35 @@ class RulesInForce:
         self.session = session
         self._gate_profile = profile
         self._newest_rules = newest_rules
-        self._under: tuple[GateRules | None, GateProfile] = (None, profile)
+        self._rules: GateRules | None = None  # that `_in_force` was made from
+        self._in_force = InForce(profile)
         self._unavailable = unavailable
         self._notice = notice
         self._busy = busy
 
     @property
-    def limits(self) -> GateLimits:
-        """The limits in force: the transaction's, else the newest."""
-        if self.session.transaction is not None:
-            return self.session.transaction.rules.limits
-        rules = self._newest_rules()
-        return rules.limits if rules is not None else GateLimits()
-
-    @property
-    def filters(self) -> Filters:
-        """The filters in force: the transaction's, else the newest."""
-        rules = self.session.transaction.rules if self.session.transaction is not None else self._newest_rules()
-        return rules.filters if rules is not None else _NO_FILTERS
-
-    @property
-    def offered(self) -> ListenerExtensions:
-        """The extensions in force: the transaction's, else the newest."""
-        rules = self.session.transaction.rules if self.session.transaction is not None else self._newest_rules()
-        return rules.listener.extensions if rules is not None else _EXTENSIONS
-
-    @property
-    def _profile(self) -> GateProfile:
-        """The gate with TLS and AUTH as the rules in force have them: the transaction's, else the newest."""
+    def in_force(self) -> InForce:
+        """For a transaction the rules under which it began, for all else the newest."""
         transaction = self.session.transaction
         rules = transaction.rules if transaction is not None else self._newest_rules()
+        if rules is not self._rules:
+            self._rules, self._in_force = rules, self._said(rules)
+        return self._in_force
+
+    def _said(self, rules: GateRules | None) -> InForce:
         if rules is None:
-            return self._gate_profile
-        if rules is not self._under[0]:
-            self._under = (rules, self._gate_profile.under(rules.listener))
-        return self._under[1]
+            return InForce(self._gate_profile)
+        return InForce(self._gate_profile.under(rules.listener), rules.limits, rules.filters, rules.listener.extensions)
 
     @property
     def tls_required(self) -> bool:
         """Whether nothing goes before TLS."""
-        return self._profile.tls_required
+        return self.in_force.profile.tls_required
 
     @property
     def mechanisms(self) -> tuple[str, ...]:
         """Those of AUTH that the client may use now."""
-        return self.session.mechanisms(self._profile)
+        return self.session.mechanisms(self.in_force.profile)
 
     @property
     def hostname(self) -> str:
@@ -96,4 +92,4 @@ class RulesInForce:
 
     @property
     def _before_tls(self) -> bool:
-        return self._profile.tls_required and not self.session.tls
+        return not self.session.tls and self.in_force.profile.tls_required

@@ -66,7 +66,6 @@ class Securing(Conversation):
         self._count_tls()
         if self._tls_clock is not None:
             self._tls_clock.cancel()
-        self._reset_timeout(self._dialogue.limits.idle_timeout_s)
 
     def _count_tls(self) -> None:
         """By its version."""
@@ -102,7 +101,6 @@ class Securing(Conversation):
             self._reception.counters.add(CounterName.AUTHENTICATIONS, "succeeded")
             log.info("user.authenticated", client=session.client_address, user=session.user, mechanism=auth.mechanism)
             self._write(say(step))
-            self._reset_timeout(self._dialogue.limits.idle_timeout_s)
             return
         self._reception.counters.add(CounterName.AUTHENTICATIONS, _OUTCOMES.get(step.code, "given-up"))
         session.auth_attempts += 1  # those that were not heard, too: else an address that is turned away asks for ever

@@ -85,7 +85,7 @@ class GateConnection(Receiving, Securing, Arriving):
         if self.session.tls:
             self._count_tls()
         self._start_journal()
-        self._start_clocks(self._dialogue.limits, tls_required=self._dialogue.tls_required)
+        self._start_clocks(self._dialogue.in_force.limits, tls_required=self._dialogue.tls_required)
         self._write(await self._greeting())
         while True:
             if self._data is not None:
@@ -93,7 +93,6 @@ class GateConnection(Receiving, Securing, Arriving):
             line = await self._next_line()
             if not self.session.commands:
                 self._refuse_header(line)
-            self._reset_timeout(self._dialogue.limits.idle_timeout_s)
             journal = self._journal
             if journal is not None:
                 journal.begun(line)
@@ -115,6 +114,7 @@ class GateConnection(Receiving, Securing, Arriving):
                 self._write(answer)
             else:
                 await self._obey(answer)
+                self._reset_timeout(self._dialogue.in_force.limits.idle_timeout_s)  # the client's for its next command
 
     def _start_journal(self) -> None:
         rules = self._reception.newest_rules()
@@ -158,5 +158,5 @@ class GateConnection(Receiving, Securing, Arriving):
         except TimeoutError:
             log.warning("check.timed_out", client=self.session.client_address)
             refusal = replies.LOCAL_ERROR
-        self._reset_timeout(self._dialogue.limits.idle_timeout_s)
+        self._reset_timeout(self._dialogue.in_force.limits.idle_timeout_s)
         return refusal

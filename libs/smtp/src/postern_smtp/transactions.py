@@ -39,17 +39,17 @@ class Transactions(RulesInForce):
     def data_reader(self) -> DataReader:
         """For the message that the transaction waits for."""
         limit, over_limit = self._room()
-        return DataReader(limit, bare_newline=self.limits.bare_newline, over_limit=over_limit)
+        return DataReader(limit, bare_newline=self.in_force.limits.bare_newline, over_limit=over_limit)
 
     def _chunked_data(self, transaction: Transaction) -> ChunkedData:
         """As `data_reader`, for BDAT."""
         limit, over_limit = self._room()
         binary = transaction.mail.body_type is BodyType.BINARY_MIME
-        return ChunkedData(limit, bare_newline=self.limits.bare_newline, over_limit=over_limit, binary=binary)
+        return ChunkedData(limit, bare_newline=self.in_force.limits.bare_newline, over_limit=over_limit, binary=binary)
 
     def _room(self) -> tuple[int | None, Reply]:
         """How large the next message may be, and what to say when it is larger."""
-        session, limits = self.session, self.limits
+        session, limits = self.session, self.in_force.limits
         limit, left = message_limit(limits), session_left(session, limits)
         if left is not None and (limit is None or left < limit):
             return left, replies.SESSION_TOO_BIG
@@ -172,7 +172,7 @@ class Transactions(RulesInForce):
         session = self.session
         if (answer.reply is not None and answer.reply.code >= 500) or session.idle_commands > MAX_IDLE_COMMANDS:
             session.errors += 1
-            limit = self.limits.max_errors
+            limit = self.in_force.limits.max_errors
             if limit is not None and session.errors > limit:
                 return say(replies.TOO_MANY_ERRORS)
         return answer

@@ -37,7 +37,7 @@ class BodyStore:
         """`writer` is the service: it may write below its own name only, so that none can touch another's bodies."""
         self._bus = bus
         self._writer = writer
-        self._inline_limit = inline_limit_bytes
+        self.inline_limit_bytes = inline_limit_bytes
         self._writing = asyncio.Semaphore(_CHUNKS_AT_ONCE)
 
     async def stow(
@@ -45,8 +45,9 @@ class BodyStore:
     ) -> tuple[Envelope, bytes | bytearray | memoryview]:
         """The envelope to publish and the bytes to put behind it: `head` and `body` themselves when they are small, else none and a
         reference to the stored copy under `name` (the queue id, or the job id for a further copy). TransientError when it cannot be stored."""
-        if len(head) + len(body) <= self._inline_limit:
-            return msgspec.structs.replace(envelope, body=None), head + body if head else body
+        if len(head) + len(body) <= self.inline_limit_bytes:
+            envelope = envelope if envelope.body is None else msgspec.structs.replace(envelope, body=None)
+            return envelope, head + body if head else body
         return msgspec.structs.replace(envelope, body=await self.put(name, body, head=head)), b""
 
     async def put(self, name: str, body: bytes | bytearray | memoryview, *, head: bytes = b"") -> BodyRef:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from postern_core.batch import MOST_MEMBERS, MOST_OCTETS, Body, batch_token, frame_batch
 from postern_core.bus.connection import Bus
+from postern_core.bus.publishing import unavailable
 from postern_core.envelope import Envelope, frame_encoded
 from postern_core.errors import TransientError
 
 _MOST_UNDER_WAY: Final = 1  # a second publish beside the first would only make both smaller
 _LINGER_S: Final = 0.007
+COMMIT_CAP_S: Final = 12.0  # the bus gives a publish up after ten
 _ENOUGH: Final = 8  # nobody lingers for more: what another one saves gets less with each
 
 
@@ -30,13 +32,15 @@ class _Waiting:
     head: bytes  # of the envelope
     body: Body
     octets: int
-    stored: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    since: float  # by the clock of the loop
+    stored: asyncio.Future[None]
 
 
 class GroupCommit:
-    """Publishes accepted messages to `stream` under `<prefix>.<queue ids>`."""
+    """Publishes accepted messages to `stream` under `<prefix>.<queue ids>`. Each commit may take `cap_s` seconds."""
 
-    def __init__(self, bus: Bus, stream: str, prefix: str) -> None:
+    def __init__(self, bus: Bus, stream: str, prefix: str, *, cap_s: float = COMMIT_CAP_S) -> None:
+        self.cap_s = cap_s
         self._bus = bus
         self._stream = stream
         self._prefix = prefix
@@ -48,19 +52,21 @@ class GroupCommit:
         self._commits: set[asyncio.Task[None]] = set()  # or they could be collected
 
     async def publish(self, envelope: Envelope, body: Body, *, among: int = MOST_MEMBERS) -> None:
-        """Store one message; returns after the broker's acknowledgement. It is one `among` so many that may come at the same moment: once
+        """Store one message; returns after the broker's acknowledgement, or raises before twice the cap of a commit. It is one `among` so many that may come at the same moment: once
         all of them wait there is nobody to wait for.
 
-        TransientError as of `Bus.publish`. Who waits when a publish fails is told the same, and was not stored. Cancelled while it waits, the message
+        TransientError as of `Bus.publish`; TimeoutError when a commit takes longer than its cap all the same. Who waits when a publish fails is told the same, and was not stored. Cancelled while it waits, the message
         is not sent.
         """
         head = msgspec.json.encode(envelope)
         # heads count: those of a thousand recipients each would make an entry that the broker does not take, here or, twice as long, in OUTBOUND
         octets = len(head) + len(body)
         if envelope.body is not None or octets > MOST_OCTETS // 2:
-            await self._store(envelope, head, body)
+            async with asyncio.timeout(self.cap_s):
+                await self._store(envelope, head, body)
             return
-        waiting = _Waiting(envelope, head, body, octets)
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(envelope, head, body, octets, loop.time(), loop.create_future())
         self._waiting.append(waiting)
         self._waiting_octets += waiting.octets
         self._among = among
@@ -84,11 +90,12 @@ class GroupCommit:
 
     async def _commit_one(self, batch: list[_Waiting]) -> None:
         try:
-            if len(batch) == 1:
-                await self._store(batch[0].envelope, batch[0].head, batch[0].body)
-            else:
-                await self._store_all(batch)
-        except TransientError as error:
+            async with asyncio.timeout(self.cap_s):
+                if len(batch) == 1:
+                    await self._store(batch[0].envelope, batch[0].head, batch[0].body)
+                else:
+                    await self._store_all(batch)
+        except (TransientError, TimeoutError) as error:
             # whoever waits would wait as long again, and hear the same
             batch += self._waiting
             self._waiting.clear()
@@ -112,16 +119,20 @@ class GroupCommit:
             timer.cancel()
 
     def _next(self) -> list[_Waiting]:
-        """Who goes together, in the order of coming; those who gave up meanwhile do not."""
+        """Who goes together, in the order of coming; those who gave up meanwhile do not, nor those whose time would run out on the way."""
         batch: list[_Waiting] = []
-        octets = 0
+        octets, too_old = 0, asyncio.get_running_loop().time() - self.cap_s
         while self._waiting and len(batch) < MOST_MEMBERS:
             octets += self._waiting[0].octets
             if batch and octets > MOST_OCTETS:
                 break
             waiting = self._waiting.popleft()
             self._waiting_octets -= waiting.octets
-            if not waiting.stored.done():
+            if waiting.stored.done():
+                continue
+            if waiting.since < too_old:
+                waiting.stored.set_exception(unavailable(f"waited for {self.cap_s:g} s behind others"))
+            else:
                 batch.append(waiting)
         return batch
 
