@@ -20,9 +20,9 @@ from postern_core.bus.publishing import unavailable
 from postern_core.envelope import Envelope, frame_encoded
 from postern_core.errors import TransientError
 
+COMMIT_CAP_S: Final = 12.0  # the bus gives a publish up after ten
 _MOST_UNDER_WAY: Final = 1  # a second publish beside the first would only make both smaller
 _LINGER_S: Final = 0.007
-COMMIT_CAP_S: Final = 12.0  # the bus gives a publish up after ten
 _ENOUGH: Final = 8  # nobody lingers for more: what another one saves gets less with each
 
 
@@ -52,11 +52,11 @@ class GroupCommit:
         self._commits: set[asyncio.Task[None]] = set()  # or they could be collected
 
     async def publish(self, envelope: Envelope, body: Body, *, among: int = MOST_MEMBERS) -> None:
-        """Store one message; returns after the broker's acknowledgement, or raises before twice the cap of a commit. It is one `among` so many that may come at the same moment: once
-        all of them wait there is nobody to wait for.
+        """Store one message; returns after the broker's acknowledgement, or raises before twice the cap of a commit is over. It is one `among` so
+        many that may come at the same moment: once all of them wait there is nobody to wait for.
 
-        TransientError as of `Bus.publish`; TimeoutError when a commit takes longer than its cap all the same. Who waits when a publish fails is told the same, and was not stored. Cancelled while it waits, the message
-        is not sent.
+        TransientError as of `Bus.publish`, and for who would wait for too long behind others. TimeoutError when a commit takes longer than its
+        cap. Who waits when a publish fails is told the same, and was not stored. Cancelled while it waits, the message is not sent.
         """
         head = msgspec.json.encode(envelope)
         # heads count: those of a thousand recipients each would make an entry that the broker does not take, here or, twice as long, in OUTBOUND
