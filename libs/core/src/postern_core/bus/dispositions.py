@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -37,7 +37,8 @@ class DispositionLog:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._collecting: dict[str, tuple[list[Disposition], asyncio.Task[None]]] = {}  # by batch
+        self._collecting: dict[str, _Collection] = {}  # by batch
+        self._storing: set[asyncio.Task[None]] = set()  # or they could be collected
 
     async def write(self, dispositions: Iterable[Disposition], *, batch: str = "") -> None:
         """Store all of them, which are of one message; returns after every acknowledgement. TransientError when one could not be stored: write
@@ -45,19 +46,25 @@ class DispositionLog:
         written = list(dispositions)
         if not batch:
             for some in _slices(written, _AT_ONCE):
-                await asyncio.gather(*(self._store(one) for one in some))
+                await _all(self._store(one) for one in some)
             return
-        if batch not in self._collecting:
-            collected: list[Disposition] = []
-            self._collecting[batch] = collected, asyncio.create_task(self._collect(batch, collected), name="dispositions")
-        collected, stored = self._collecting[batch]
-        collected += written
-        await asyncio.shield(stored)  # others wait for it, too
+        collection = self._collecting.get(batch)
+        if collection is None:
+            collection = self._collecting[batch] = _Collection()
+            storing = asyncio.create_task(self._collect(batch, collection), name="dispositions")
+            self._storing.add(storing)
+            storing.add_done_callback(self._storing.discard)
+        await collection.add(written)
 
-    async def _collect(self, batch: str, collected: list[Disposition]) -> None:
+    async def _collect(self, batch: str, collection: _Collection) -> None:
         await asyncio.sleep(_COLLECT_S)
         del self._collecting[batch]
-        await asyncio.gather(*(self._store_together(batch, some) for some in _slices(collected, _IN_ONE)))
+        try:
+            await _all(self._store_together(batch, some) for some in _slices(collection.dispositions, _IN_ONE))
+        except Exception as error:  # whatever it is, each of those who wait hears of it
+            collection.settle(error)
+        else:
+            collection.settle(None)
 
     async def _store(self, one: Disposition) -> None:
         await self._bus.publish(DISPOSITIONS, disposition_subject(one.id, one.n), msgspec.json.encode(one), _name(one))
@@ -104,6 +111,39 @@ class DispositionLog:
         for some in _slices(subjects, _AT_ONCE):
             found += filter(None, await asyncio.gather(*(self._bus.last(DISPOSITIONS, subject) for subject in some)))
         return found
+
+
+class _Collection:
+    """What is written of one batch at the same moment. Each writer waits for a future of its own, so that one that is cancelled takes nothing from others."""
+
+    def __init__(self) -> None:
+        self.dispositions: list[Disposition] = []
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def add(self, written: Iterable[Disposition]) -> asyncio.Future[None]:
+        """Done when they are stored."""
+        self.dispositions += written
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(stored)
+        return stored
+
+    def settle(self, error: Exception | None) -> None:
+        for stored in self._waiting:
+            if stored.done():  # cancelled
+                continue
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+
+async def _all(storing: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """At once; one alone takes no task."""
+    work = list(storing)
+    if len(work) == 1:
+        await work[0]
+    else:
+        await asyncio.gather(*work)
 
 
 def _name(one: Disposition) -> str:
