@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 END_OF_DATA = b".\r\n"
 _PIECE_OCTETS: Final = 128 * 1024
@@ -23,8 +24,7 @@ _STRETCH_OCTETS: Final = 4096  # that are searched behind a dot, before the next
 BLOCK_BYTES = 64 * 1024  # the peer has one command time-out to take each
 
 
-@dataclass(frozen=True, slots=True)
-class WireMessage:
+class WireMessage(msgspec.Struct, frozen=True):
     """A message ready for the wire, without its end-of-data line."""
 
     stuffed: bytes  # ends with CRLF, or is empty
@@ -62,9 +62,8 @@ def has_only_crlf(data: bytes) -> bool:
     view = memoryview(data)
     # piece by piece: the text that the decoder wants is then made in the same memory, which is in the processor's cache
     for start in range(0, len(view), _PIECE_OCTETS):
-        decoder.decode(str(view[start : start + _PIECE_OCTETS], "latin-1"))
-    decoder.decode("", final=True)
-    return decoder.newlines is None or decoder.newlines == "\r\n"
+        decoder.decode(str(view[start : start + _PIECE_OCTETS], "latin-1"), final=start + _PIECE_OCTETS >= len(view))
+    return decoder.newlines in (None, "\r\n")
 
 
 def find_dotted(data: bytes | bytearray, what: bytes, start: int = 0) -> int:

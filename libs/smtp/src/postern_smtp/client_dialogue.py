@@ -61,8 +61,17 @@ class Dialogue:
 
     async def run(self, wire: WireMessage) -> tuple[RecipientOutcome, ...]:
         """The outcome of each recipient, in their order. Raises ConnectionLost; then, and if not `in_step`, the session is over."""
+        named = self._commands(wire)
+        if named is None:
+            return self._settled()
+        mail, rcpt, open_recipients = named
         try:
-            await self._run(wire)
+            if wire.binary:
+                await self._by_chunk(mail, rcpt, open_recipients, wire)
+            elif self._extensions.pipelining:
+                await self._pipelined(mail, rcpt, open_recipients, wire)
+            else:
+                await self._step_by_step(mail, rcpt, open_recipients, wire)
         except _SessionEnded as ended:
             self.in_step = False
             self._settle_rest(ended.reply)
@@ -72,24 +81,20 @@ class Dialogue:
                 raise self._lost(lost) from lost
         return self._settled()
 
-    async def _run(self, wire: WireMessage) -> None:
+    def _commands(self, wire: WireMessage) -> tuple[bytes, list[bytes], list[int]] | None:
+        """MAIL, and RCPT for the recipients in these places; None when nobody can be offered the message, which settles everybody."""
         refusal = refuse(self._transaction, self._extensions, verified=self._verified)
         refusal = refusal or refuse_message(self._transaction, wire, self._extensions)
         if refusal is not None:
             self._settle_rest(refusal)
-            return
+            return None
         open_recipients = self._refuse_paths()
         if not open_recipients:
-            return
+            return None
         utf8 = self._extensions.utf8 and needs_utf8(self._transaction)
         mail = mail_command(self._transaction, wire, self._extensions, utf8=utf8)
         rcpt = [rcpt_command(self._transaction.recipients[i], self._extensions, utf8=utf8) for i in open_recipients]
-        if wire.binary:
-            await self._by_chunk(mail, rcpt, open_recipients, wire)
-        elif self._extensions.pipelining:
-            await self._pipelined(mail, rcpt, open_recipients, wire)
-        else:
-            await self._step_by_step(mail, rcpt, open_recipients, wire)
+        return mail, rcpt, open_recipients
 
     async def _pipelined(self, mail: bytes, rcpt: list[bytes], open_recipients: list[int], wire: WireMessage) -> None:
         self._link.write(b"".join((mail, *rcpt, b"DATA\r\n")), commands=len(rcpt) + 2)
@@ -182,12 +187,10 @@ class Dialogue:
 
     async def _send_message(self, wire: WireMessage) -> None:
         """The message and its final dot, as fast as the peer takes it; then the reply that counts."""
-        *blocks, last = wire.blocks()
-        for block in blocks:
-            await self._ready_for_data()
+        for block in wire.blocks():
+            if not self._link.is_writable:
+                await self._ready_for_data()
             self._link.write(block)
-        await self._ready_for_data()
-        self._link.write(last)
         self._stage = "end-of-data"  # from here on the peer may have the message, whatever we hear (RFC 1047)
         reply = await self._reply(self._options.data_timeout_s)
         self._is_positive(reply)
@@ -232,7 +235,7 @@ class Dialogue:
                 self._outcomes[i] = RecipientOutcome(recipient, reply, self._stage, self._extensions.dsn)
 
     def _settled(self) -> tuple[RecipientOutcome, ...]:
-        return tuple(outcome for outcome in self._outcomes if outcome is not None)
+        return tuple(filter(None, self._outcomes))
 
     def _lost(self, cause: LinkLost) -> ConnectionLost:
         in_doubt: tuple[Recipient, ...] = ()

@@ -97,6 +97,11 @@ class Link(asyncio.Protocol):
         """Whether a reply, or an error in its place, is there to be read without waiting."""
         return bool(self._parser.replies or self._parser.error)
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether the peer has taken enough for more to be written, and says nothing meanwhile; else see `drained`."""
+        return self._can_write and not self.has_reply
+
     def write(self, data: bytes | memoryview, *, commands: int = 1) -> None:
         """Hand over to the transport; see `drained` for back-pressure. LinkLost when the connection is gone.
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from postern_core.envelope import BodyType, Recipient
 from postern_core.policy import NextHop, RouteTls
 
@@ -30,8 +32,7 @@ class ClientOptions:
         return f"ClientOptions(helo_name={self.helo_name!r}, tls={self.tls.value!r}, auth={self.credentials is not None})"
 
 
-@dataclass(frozen=True, slots=True)
-class ServerReply:
+class ServerReply(msgspec.Struct, frozen=True):
     """What the peer said (RFC 5321 section 4.2), or, where the client refuses by itself, what it says in the peer's place."""
 
     code: int  # 200–599
@@ -42,8 +43,7 @@ class ServerReply:
         return " ".join(filter(None, (str(self.code), self.status, self.text)))
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(msgspec.Struct, frozen=True):
     """One message for one next hop. `body` as it is to arrive: not dot-stuffed, lines ended by CRLF unless it is BINARYMIME."""
 
     reverse_path: str  # "" is the null reverse-path
@@ -56,8 +56,7 @@ class Transaction:
     requiretls: bool = False  # over verified TLS to a peer that offers REQUIRETLS, or not at all (RFC 8689)
 
 
-@dataclass(frozen=True, slots=True)
-class RecipientOutcome:
+class RecipientOutcome(msgspec.Struct, frozen=True):
     """The final reply for one recipient: 2yz delivered, 4yz and 5yz as said.
 
     `stage` says to what the reply came: "mail", "rcpt", "data" or "end-of-data" (also "connect", "ehlo", "starttls" and "auth"

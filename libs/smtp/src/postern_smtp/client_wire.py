@@ -16,6 +16,8 @@ import re
 from collections import deque
 from dataclasses import dataclass
 
+import msgspec
+
 from postern_core.envelope import BodyType, Recipient
 from postern_smtp.client_data import WireMessage
 from postern_smtp.client_types import ServerReply, Transaction
@@ -42,8 +44,7 @@ BAD_REVERSE_PATH = ServerReply(553, "5.1.7", "reverse-path cannot be written in 
 BAD_FORWARD_PATH = ServerReply(553, "5.1.3", "forward-path cannot be written in a command")
 
 
-@dataclass(frozen=True, slots=True)
-class RawReply:
+class RawReply(msgspec.Struct, frozen=True):
     """One complete reply: the code of its last line, and the text of each line."""
 
     code: int
@@ -144,13 +145,8 @@ class Extensions:
     size: bool = False
     max_size_bytes: int | None = None  # None: no limit announced
     auth: frozenset[str] = frozenset()
-    smtputf8: bool = False
+    utf8: bool = False  # in addresses and headers: SMTPUTF8, which is nothing without 8BITMIME (RFC 6531 section 3.1)
     requiretls: bool = False
-
-    @property
-    def utf8(self) -> bool:
-        """Whether UTF-8 may stand in addresses and headers: SMTPUTF8 is nothing without 8BITMIME (RFC 6531 section 3.1)."""
-        return self.smtputf8 and self.eight_bit_mime
 
     @classmethod
     def parse(cls, reply: RawReply) -> Extensions:
@@ -175,7 +171,7 @@ class Extensions:
             # SIZE or SIZE 0: no fixed limit (RFC 1870 section 4); 20 digits is the most that the grammar allows
             max_size_bytes=(int(limit) or None) if limit.isascii() and limit.isdigit() and len(limit) <= 20 else None,
             auth=frozenset(auth),
-            smtputf8="SMTPUTF8" in offered,
+            utf8="SMTPUTF8" in offered and "8BITMIME" in offered,
             requiretls="REQUIRETLS" in offered,
         )
 

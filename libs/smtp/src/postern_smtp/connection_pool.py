@@ -18,6 +18,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import structlog
 
 from postern_core.policy import NextHop, Route, RouteTls
@@ -79,7 +80,7 @@ class ConnectionPool:
         known: Outcomes = ()
         for part in self._split(transaction):
             try:
-                next_hop, outcomes = await self._send_one(part)
+                next_hop, outcomes = await (self._send_secured(part) if part.requiretls else self._send_over(part))
             except ConnectionFailed as failed:
                 if not known:
                     raise
@@ -113,11 +114,10 @@ class ConnectionPool:
         if len(recipients) <= limit:
             return [transaction]
         starts = range(0, len(recipients), limit)
-        return [dataclasses.replace(transaction, recipients=recipients[start : start + limit]) for start in starts]
+        return [msgspec.structs.replace(transaction, recipients=recipients[start : start + limit]) for start in starts]
 
-    async def _send_one(self, transaction: Transaction) -> tuple[NextHop, Outcomes]:
-        if not transaction.requiretls:
-            return await self._send_over(transaction)
+    async def _send_secured(self, transaction: Transaction) -> tuple[NextHop, Outcomes]:
+        """As REQUIRETLS asks for it."""
         try:
             next_hop, outcomes = await self._send_over(transaction)
         except ConnectionFailed as failed:
@@ -127,18 +127,19 @@ class ConnectionPool:
         if transaction.reverse_path or not is_short_of_tls(outcomes):
             return next_hop, outcomes
         # RFC 8689 section 5: what has a null reverse-path is not lost for want of REQUIRETLS
-        return await self._send_over(dataclasses.replace(transaction, requiretls=False))
+        return await self._send_over(msgspec.structs.replace(transaction, requiretls=False))
 
     async def _send_over(self, transaction: Transaction) -> tuple[NextHop, Outcomes]:
         await self._take_place()
         client: SmtpClient | None = None
-        search = Search(self._health)
+        search: Search | None = None
         try:
             while True:
                 client = self._take_idle(transaction)
                 if client is not None:
                     outcomes = await self._try(client, transaction, None)
                 else:
+                    search = search or Search(self._health)
                     client = await self._connect(search, transaction)
                     if client.lack(transaction) is not None:
                         if not search.is_last:
