@@ -63,34 +63,33 @@ class Attempts:
     async def _over(
         self, route: str, group: Sequence[Recipient], job: Job, body: bytes | memoryview, *, settled: Settled, deadline: float
     ) -> list[RecipientResult]:
-        waiting, done = list(group), []
+        waiting, done = tuple(group), []
         while waiting:
             limit = self._pools.max_recipients(route)
             part, waiting = waiting[:limit], waiting[limit:]
             results, route_is_up = await self._transaction(route, part, job, body, deadline)
-            self._tell(job, route, results)
-            delivered = tuple(result for result in results if result.fate is Fate.DELIVERED)
+            delivered = tuple([result for result in results if result.fate is Fate.DELIVERED])
+            self._tell(job, route, results, delivered=len(delivered))
             if delivered:
                 await settled(delivered)
-            for result in results:
-                if result.fate is Fate.TOO_MANY and delivered:
-                    waiting.append(result.recipient)
-                else:
-                    done.append(result)
+                waiting += tuple([result.recipient for result in results if result.fate is Fate.TOO_MANY])
+                done += [result for result in results if result.fate is not Fate.TOO_MANY]
+            else:
+                done += results
             if not route_is_up and waiting:
                 last = results[-1]
                 done += retry_all(waiting, last.at, text=last.text, code=last.code, status=last.status, next_hop=last.next_hop)
-                waiting = []
+                waiting = ()
         return done
 
     async def _transaction(
-        self, route: str, part: Sequence[Recipient], job: Job, body: bytes | memoryview, deadline: float
+        self, route: str, part: tuple[Recipient, ...], job: Job, body: bytes | memoryview, deadline: float
     ) -> tuple[Results, bool]:
         """The results of one transaction, and whether the route is worth another one now."""
         envelope = job.envelope
         transaction = Transaction(
             reverse_path=envelope.reverse_path,
-            recipients=tuple(part),
+            recipients=part,
             body=body,
             body_type=envelope.body_type,
             ret=envelope.ret,
@@ -99,7 +98,7 @@ class Attempts:
             requiretls=envelope.requiretls,
         )
         try:
-            async with asyncio.timeout(None) as limit:
+            async with asyncio.timeout_at(None) as limit:
                 self._deadlines.watch(limit, deadline)
                 try:
                     next_hop, outcomes = await self._pools.send(route, transaction)
@@ -118,16 +117,14 @@ class Attempts:
             raise
         return of_outcomes(outcomes, next_hop, datetime.now(UTC)), True
 
-    def _tell(self, job: Job, route: str, results: Results) -> None:
-        fates = [result.fate for result in results]
-        delivered = fates.count(Fate.DELIVERED)
-        bounced = fates.count(Fate.BOUNCE)
+    def _tell(self, job: Job, route: str, results: Results, *, delivered: int) -> None:
         if delivered:
             self.counters.add(CounterName.SENT_MESSAGES, route)
             self.counters.add(CounterName.SENT_BYTES, route, job.envelope.size_bytes)
-        doubted = 0
+        bounced = doubted = 0
         telling = results[0]
         if delivered < len(results):
+            bounced = sum(result.fate is Fate.BOUNCE for result in results)
             doubted = sum(result.in_doubt for result in results)
             telling = next(result for result in results if result.fate is not Fate.DELIVERED)
         self._events.tell(

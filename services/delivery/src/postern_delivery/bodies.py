@@ -29,7 +29,8 @@ class JobBodies:
 
     async def load(self, job: Job, inline: memoryview) -> bytes | memoryview:
         """The job's message. Raises BodyMissing, and TransientError when the bus is away."""
-        return await self._store.load(job.envelope, inline)
+        ref = job.envelope.body
+        return inline if ref is None else await self._store.get(ref)
 
     async def let_go(self, job: Job) -> None:
         """Delete the body of a job that is settled, unless something still refers to it. A failure leaves it to the janitor."""

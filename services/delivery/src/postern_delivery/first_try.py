@@ -11,6 +11,7 @@ administrator lets it go on, returns or deletes it.
 from __future__ import annotations
 
 import asyncio
+import functools
 from datetime import UTC, datetime
 from typing import Final
 
@@ -87,11 +88,11 @@ class FirstTry:
 
     async def _one(self, delivered: Delivered, job: Job, inline: memoryview) -> float:
         """Returns 0 when the job may be let go, else the seconds until it should be offered again."""
-        tries = delivered.tries
-        if job.id in self._in_hand:
+        tries, job_id = delivered.tries, job.id
+        if job_id in self._in_hand:
             # the broker gave it out once more while it was away; the one that has it will write down how it ends
             return _BUSY_S
-        self._in_hand.add(job.id)
+        self._in_hand.add(job_id)
         try:
             await self._handle(job, inline, repeated=job.maybe_duplicate or delivered.repeated)
         except TransientError as error:
@@ -104,10 +105,10 @@ class FirstTry:
             log.exception("job.failed", id=job.queue_id, route=job.route, tries=tries)
             return await self._failed(tries, job, inline, error)
         else:
-            self._faults.forget(job.id)
+            self._faults.forget(job_id)
             return 0.0
         finally:
-            self._in_hand.discard(job.id)
+            self._in_hand.discard(job_id)
 
     async def _failed(self, tries: int, job: Job, inline: memoryview, error: Exception) -> float:
         """Nobody foresaw `error`. Deliveries count, and faults that this process saw: tries for another reason convict nobody."""
@@ -167,10 +168,7 @@ class FirstTry:
         repeated: bool,
     ) -> Results:
         """Attempt, and settle what can be settled; returns the results, with everybody open who must be deferred."""
-
-        async def settled(results: Results) -> None:
-            await self._settlement.delivered(job, results, body)
-
+        settled = functools.partial(self._settlement.delivered, job, body)
         results = await self._attempts.run(job, recipients, body, settled)
         bounced = tuple(result for result in results if result.fate is Fate.BOUNCE)
         if not bounced:

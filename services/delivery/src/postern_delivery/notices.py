@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 import structlog
@@ -27,6 +28,8 @@ from postern_delivery.routing import RoutingTable
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
+_UNLESS_ASKED: Final = frozenset({"FAILURE", "DELAY"})
+
 
 def may_be_answered(job: Job) -> bool:
     """Whether anybody may be told about this job: not about a notice, nor about mail with a null reverse-path."""
@@ -35,8 +38,10 @@ def may_be_answered(job: Job) -> bool:
 
 def wants(recipient: Recipient, condition: str) -> bool:
     """Whether the sender wants to hear of `condition` for this recipient: "FAILURE" and "DELAY" also without NOTIFY, "SUCCESS" not."""
+    if not recipient.notify:  # hardly anybody says it
+        return condition in _UNLESS_ASKED
     asked = {word.strip().upper() for word in recipient.notify.split(",")} - {""}
-    return condition in (asked or {"FAILURE", "DELAY"})
+    return condition in (asked or _UNLESS_ASKED)
 
 
 class Notices:

@@ -71,6 +71,7 @@ def fate_of(reply: ServerReply, stage: str) -> Fate:
 
 def of_outcomes(outcomes: Iterable[RecipientOutcome], next_hop: NextHop | None, at: datetime) -> Results:
     """The results of a transaction that came to its end."""
+    hop = next_hop_text(next_hop)
     return tuple(
         RecipientResult(
             recipient=outcome.recipient,
@@ -79,7 +80,7 @@ def of_outcomes(outcomes: Iterable[RecipientOutcome], next_hop: NextHop | None, 
             code=outcome.reply.code,
             status=outcome.reply.status,
             text=outcome.reply.text,
-            next_hop=next_hop_text(next_hop),
+            next_hop=hop,
             peer_reports=outcome.peer_reports,
         )
         for outcome in outcomes

@@ -9,6 +9,7 @@ have it deleted or returned, and they get their disposition.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -100,10 +101,7 @@ class RetryAttempt:
 
         # a row does not know the batch in which its job came, and is all that is left where the database is older than the stream
         of_its_own = msgspec.structs.replace(job, batch=job.batch if job.batch == job.queue_id else "")
-
-        async def settled(results: Results) -> None:
-            await self._settlement.delivered(of_its_own, results, body)
-
+        settled = functools.partial(self._settlement.delivered, of_its_own, body)
         results = await self._attempts.run(job, [result.recipient for result in left], body, settled)
         results = await self._bounce(job, inline, body, results)
         waiting = tuple(result for result in results if result.is_open)

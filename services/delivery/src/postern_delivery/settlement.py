@@ -39,14 +39,14 @@ class Settlement:
         self._badmail = badmail
         self.counters = Counters()
 
-    async def delivered(self, job: Job, results: Results, body: bytes | memoryview) -> None:
+    async def delivered(self, job: Job, body: bytes | memoryview, results: Results) -> None:
         """Write down that a next hop took the mail for `results`; then tell who asked for it and hears of it from nobody else."""
         await self._record(job, results, DispositionKind.DELIVERED)
-        told = tuple(result for result in results if not result.peer_reports and wants(result.recipient, "SUCCESS"))
+        told = [result for result in results if not result.peer_reports and wants(result.recipient, "SUCCESS")]
         if not told or not may_be_answered(job):
             return
         try:
-            await self._notices.relayed(job, told, body)
+            await self._notices.relayed(job, tuple(told), body)
         except TransientError as error:
             # the mail is delivered: a notice of that is not worth a second copy
             log.warning("relay_notice.dropped", id=job.queue_id, recipients=len(told), reason=error.reason)
@@ -89,15 +89,15 @@ class Settlement:
     async def _record(
         self, job: Job, results: Results, kind: DispositionKind, *, detail: str = "", successor_id: str = ""
     ) -> None:
-        now = datetime.now(UTC)
+        envelope, now = job.envelope, datetime.now(UTC)
         dispositions = [
             Disposition(
-                id=job.queue_id,
+                id=envelope.id,
                 n=result.recipient.n,
-                recipients_total=len(job.envelope.recipients),
+                recipients_total=len(envelope.recipients),
                 kind=kind,
-                gate=job.envelope.gate,
-                accepted_at=job.envelope.accepted_at,
+                gate=envelope.gate,
+                accepted_at=envelope.accepted_at,
                 at=now,
                 recipient=result.recipient.address,
                 generation=job.generation,
@@ -122,7 +122,7 @@ class Settlement:
                 raise
             await asyncio.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
             tries += 1
-        self.counters.add(CounterName.SETTLED, f"{kind.value}{BY_ROUTE}{job.route}", len(dispositions))
+        self.counters.add(CounterName.SETTLED, f"{kind}{BY_ROUTE}{job.route}", len(dispositions))
         for disposition in dispositions:
             log.info(
                 _EVENTS[kind],
