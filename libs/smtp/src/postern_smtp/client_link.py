@@ -169,7 +169,8 @@ class Link(asyncio.Protocol):
     async def close(self, timeout_s: float) -> None:
         """Close in order (TLS close_notify included), by force after `timeout_s`."""
         try:
-            if self._transport is not None:
+            # closed twice, a TLS transport of Python 3.11.2 (Debian 12) cannot be aborted any more
+            if self._transport is not None and not self._transport.is_closing():
                 self._transport.close()
             deadline = self._loop.time() + timeout_s
             while not self._ended and await self._wait(deadline):
