@@ -6,14 +6,16 @@ import asyncio
 import os
 import time
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
-from fixtures.broker import Broker
+from fixtures.broker import TEST_LIMITS, Broker
 from postern_core.broker.names import PROVISIONER
 from postern_core.broker.permissions import MAX_PAYLOAD_BYTES
 from postern_core.bus import BodyMissing, BodyStore, Bus
 from postern_core.bus.bodies import CHUNK_BYTES
+from postern_core.bus.provision import provision
 from postern_core.bus.topology import BODIES, INTAKE, intake_subject
 from postern_core.envelope import Client, Envelope, Gate, Recipient, frame, unframe
 from postern_core.errors import TransientError
@@ -196,3 +198,20 @@ async def test_when_a_chunk_cannot_be_stored_nobody_goes_on_with_the_others(
         await BodyStore(screener, "screener", 1024).put("x", bytes(30 * CHUNK_BYTES))
     assert under_way == 0
     await screener.close()
+
+
+async def test_while_there_is_no_room_what_makes_some_goes_inline_as_far_as_it_fits(broker: Broker) -> None:
+    """Was: BODIES full of mail that rules change stayed full, since each changed copy needed a place beside its original: nothing ever moved again."""
+    provisioner = await broker.connect(PROVISIONER)
+    await provision(provisioner, replace(TEST_LIMITS, bodies_bytes=2 * CHUNK_BYTES))
+    gate, screener = await broker.connect("ingress-anon"), await broker.connect("screener")
+    await BodyStore(gate, "ingress-anon", 1024).put("full", os.urandom(CHUNK_BYTES))
+    store, envelope = BodyStore(screener, "screener", 1024), an_envelope()
+    head, body = b"head", os.urandom(2 * CHUNK_BYTES - 4)
+    stowed, inline = await store.stow(envelope, envelope.id, memoryview(body), head=head, inline_when_full=True)
+    assert (stowed.body, bytes(inline)) == (None, head + body)
+    for refused, inline_when_full in ((os.urandom(6 * CHUNK_BYTES + 1), True), (body, False)):
+        with pytest.raises(TransientError, match=r"452 4\.3\.1"):
+            await store.stow(envelope, envelope.id, refused, inline_when_full=inline_when_full)
+    for bus in (provisioner, gate, screener):
+        await bus.close()

@@ -18,6 +18,7 @@ from postern_core.bus import Bus, Consumer, Delivered
 from postern_core.bus import consumer as consumer_module
 from postern_core.bus.consumer import Handler
 from postern_core.bus.provision import ensure_route
+from postern_core.bus.publishing import NoRoomError
 from postern_core.bus.topology import INTAKE, OUTBOUND
 from postern_core.errors import TransientError
 
@@ -90,6 +91,29 @@ async def test_a_message_whose_handler_fails_comes_again(
         await screening(parties.screener, handle).run(stop, 1)
     assert tries == [1, 2, 3]
     assert await parties.left() == (0, 0)
+
+
+async def test_where_there_is_no_room_the_pauses_grow(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Was: five seconds each time, so that a backlog in front of a full stream kept a screener at inspecting what it could not hand on."""
+    monkeypatch.setattr(consumer_module, "_FULL_PAUSES_S", (0.01, 0.02, 0.03))
+    pauses: list[float] = []
+    stop, retry = asyncio.Event(), Delivered.retry
+
+    async def watched(delivered: Delivered, delay_s: float) -> None:
+        pauses.append(delay_s)
+        await retry(delivered, delay_s)
+
+    async def handle(delivered: Delivered) -> None:
+        if delivered.tries < 5:
+            raise NoRoomError(452, "4.3.1", "full")
+        await delivered.ack()
+        stop.set()
+
+    monkeypatch.setattr(Delivered, "retry", watched)
+    await parties.put("a")
+    async with asyncio.timeout(PATIENCE_S):
+        await screening(parties.screener, handle).run(stop, 1)
+    assert pauses == [0.01, 0.02, 0.03, 0.03]
 
 
 async def test_no_more_are_in_hand_than_asked_for(parties: Parties) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
+from fixtures.broker import TEST_LIMITS
 from postern_core.batch import batch_token, frame_batch
 from postern_core.bus import BodyStore
+from postern_core.bus.provision import provision
 from postern_core.bus.topology import INTAKE, intake_subject
 from postern_core.changes import AddDisclaimer, AddHeader, Change, CopyTo, Notify, StripAttachments, TagSubject
 from postern_core.disposition import DispositionKind
@@ -119,6 +123,29 @@ async def test_members_of_a_batch_are_changed_each_for_itself_and_a_batch_again_
     await mailbag.gate.publish(INTAKE, intake_subject(Gate.ANON, token), frame_batch(framed), "again")
     await mailbag.screened()
     assert len(await mailbag.batches()) == 1
+
+
+async def test_mail_that_fills_the_store_of_bodies_makes_room_by_itself(mailbag: Any, screener: Any) -> None:
+    """Was: a changed copy, or one for a second route, needs a place in BODIES beside the original: with nothing but such mail in it, nothing moved."""
+    await provision(mailbag.reader, replace(TEST_LIMITS, screening_ack_wait=timedelta(seconds=2), bodies_bytes=3 * 1024 * 1024))
+    changed, divided = PLAIN + LARGE * 1300, PLAIN.replace(b"lottery", b"another") + LARGE * 1300
+    first = await mailbag.send(changed, "a@relay.example")
+    second = await mailbag.send(divided, "a@relay.example", "b@x.branch.example")
+    assert first.body is not None
+    assert second.body is not None
+    with pytest.raises(TransientError, match=r"452 4\.3\.1"):
+        await mailbag.send(changed, "a@relay.example")
+    await mailbag.put_policy(a_rule(TagSubject(text="[tagged]"), CopyTo(address="audit@relay.example")))
+    await mailbag.screened()
+    jobs = [(job.recipients[0].address, job.envelope.body, body) for job, body in await mailbag.jobs()]
+    tagged = changed.replace(b"Subject: lottery", b"Subject: [tagged] lottery")
+    assert ("a@relay.example", None, tagged) in jobs
+    assert [
+        body.endswith(changed) for address, reference, body in jobs if address == "audit@relay.example" and not reference
+    ] == [True]
+    # of the divided one each job has a body of its own, and one of them the stored one
+    parts = {address: reference for address, reference, body in jobs if body == divided}
+    assert parts in ({"a@relay.example": a, "b@x.branch.example": b} for a, b in ((second.body, None), (None, second.body)))
 
 
 @pytest.mark.parametrize("action", [Action.CONTINUE, Action.ALLOW, Action.DELETE, Action.HOLD, Action.FORWARD])

@@ -52,11 +52,12 @@ class BadmailStore:
             return
         if present is not None:
             msg_id += ":" + ",".join(str(recipient.n) for recipient in kept + added)
+        job, beside = await self._bodies.stow(job, inline)
         entry = Badmail(job=job, recipients=kept + added, reason=reason, last_reply=results[0].reply)
-        stored = await self._bus.publish(BADMAIL, subject, frame(entry, inline), msg_id)
+        stored = await self._bus.publish(BADMAIL, subject, frame(entry, beside), msg_id)
         if stored.duplicate and await self._bus.last(BADMAIL, subject) is None:
             # deleted by an administrator inside the duplicate window, and bad once more
-            await self._bus.publish(BADMAIL, subject, frame(entry, inline), f"{msg_id}:{results[0].at.timestamp()}")
+            await self._bus.publish(BADMAIL, subject, frame(entry, beside), f"{msg_id}:{results[0].at.timestamp()}")
 
     async def page(self, query: QueueQuery) -> BadmailPage:
         """Up to `query.limit` entries behind `query.after`, in the order of job ids."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import structlog
 
 from postern_core.bus import BodyStore, Bus
@@ -31,6 +32,14 @@ class JobBodies:
         """The job's message. Raises BodyMissing, and TransientError when the bus is away."""
         ref = job.envelope.body
         return inline if ref is None else await self._store.get(ref)
+
+    async def stow(self, job: Job, inline: bytes | memoryview) -> tuple[Job, bytes | bytearray | memoryview]:
+        """The job and the bytes behind it, as they may lie in a stream that is read by request: what came inline only for want of room in BODIES is
+        stored there first, since readers ask for as many at once as fit at the inline limit. TransientError while there still is none."""
+        if job.envelope.body is not None:
+            return job, inline
+        envelope, beside = await self._store.stow(job.envelope, job.id, inline)
+        return msgspec.structs.replace(job, envelope=envelope), beside
 
     async def let_go(self, job: Job) -> None:
         """Delete the body of a job that is settled, unless something still refers to it. A failure leaves it to the janitor."""

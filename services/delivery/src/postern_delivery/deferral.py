@@ -73,8 +73,9 @@ class Deferral:
         `frozen`: it waits for an administrator instead of another attempt.
         """
         open_results = tuple(result for result in results if result.is_open)
+        job, beside = await self._bodies.stow(job, inline)
         kept = msgspec.structs.replace(job, recipients=tuple(result.recipient for result in open_results))
-        payload, subject = frame(kept, inline), deferred_subject(job.id)
+        payload, subject = frame(kept, beside), deferred_subject(job.id)
         stored = await self._bus.publish(DEFERRED, subject, payload, f"{job.id}:deferred")
         if stored.duplicate and await self._bus.last(DEFERRED, subject) is None:
             # deferred, settled and let go within the duplicate window, and here once more: not a copy of anything

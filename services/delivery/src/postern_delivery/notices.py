@@ -132,7 +132,7 @@ class Notices:
         )
         # a repeat differs in its date, and a stored body cannot be overwritten: the digest keeps their bodies apart
         name = f"{queue_id}-{hashlib.sha256(content).hexdigest()[:8]}"
-        envelope, inline = await self._bodies.stow(envelope, name, content)
+        envelope, inline = await self._bodies.stow(envelope, name, content, inline_when_full=True)
         notice = Job(
             route=table.route_name(domain.lower()),
             envelope=envelope,

@@ -108,7 +108,8 @@ class Actions:
         screened = share.screened
         # what is changed is stored as it is then
         if screened.verdict.decision is Decision.HOLD or (screened.verdict.decision is Decision.PASS and not edits_of(screened)):
-            envelope, _ = await self._bodies.stow(share.envelope, share.envelope.id, share.body)
+            goes_on = screened.verdict.decision is Decision.PASS
+            envelope, _ = await self._bodies.stow(share.envelope, share.envelope.id, share.body, inline_when_full=goes_on)
             share = replace(share, envelope=envelope)
         await self._carry_out([share], ruleset, redelivered=redelivered, batch="")
 
@@ -131,7 +132,7 @@ class Actions:
         # is_dsn: when it cannot be delivered it is kept in BADMAIL, and nobody is told
         job = Job(route=route, envelope=own, recipients=own.recipients, maybe_duplicate=redelivered, is_dsn=True)
         name = _body_name(job, companion.head)
-        stowed, inline = await self._bodies.stow(own, name, companion.body, head=companion.head)
+        stowed, inline = await self._bodies.stow(own, name, companion.body, head=companion.head, inline_when_full=True)
         job = msgspec.structs.replace(job, envelope=stowed)
         await self._publish_job(job, bytes(inline))
 
@@ -158,8 +159,8 @@ class Actions:
 
     async def _pass_stored(self, judged: Judged, jobs: Sequence[Job]) -> None:
         for job in jobs[1:]:
-            own = msgspec.structs.replace(judged.envelope, body=await self._bodies.put(job.id, judged.body))
-            await self._publish_job(msgspec.structs.replace(job, envelope=own), b"")
+            own, inline = await self._bodies.stow(judged.envelope, job.id, judged.body, inline_when_full=True)
+            await self._publish_job(msgspec.structs.replace(job, envelope=own), bytes(inline))
         # last: from here on the body is this job's, and may be gone before we get to our ack
         await self._publish_job(jobs[0], b"")
 
@@ -169,7 +170,7 @@ class Actions:
         envelope = msgspec.structs.replace(judged.envelope, size_bytes=len(body), body=None)
         changed: list[tuple[Job, Body]] = []
         for job in jobs:
-            own, inline = await self._bodies.stow(envelope, _body_name(job, body), body)
+            own, inline = await self._bodies.stow(envelope, _body_name(job, body), body, inline_when_full=True)
             changed.append((msgspec.structs.replace(job, envelope=own), bytes(inline)))
         return changed
 
@@ -214,7 +215,8 @@ class Actions:
         route = ruleset.route_of(forwarded.recipients[0].domain)
         # is_dsn: when it cannot be delivered it is kept in BADMAIL, and the sender is not told where his mail went
         job = Job(route=route, envelope=forwarded, recipients=forwarded.recipients, maybe_duplicate=redelivered, is_dsn=True)
-        stowed, inline = await self._bodies.stow(forwarded, _body_name(job, copy) if judged.screened.edits else job.id, copy)
+        name = _body_name(job, copy) if judged.screened.edits else job.id
+        stowed, inline = await self._bodies.stow(forwarded, name, copy, inline_when_full=True)
         await self._publish_job(msgspec.structs.replace(job, envelope=stowed), bytes(inline))
         await self._write(envelope, DispositionKind.FORWARDED, verdict, forwarded)
         await self._bodies.delete(envelope)

@@ -13,17 +13,21 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 import msgspec
+import structlog
 
 from postern_core.bus.connection import Bus
-from postern_core.bus.publishing import SubjectTakenError
+from postern_core.bus.publishing import NoRoomError, SubjectTakenError
 from postern_core.bus.topology import BODIES, body_subject
 from postern_core.envelope import BodyRef, Envelope
 
 T = TypeVar("T")
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
 CHUNK_BYTES: Final = 1024 * 1024
 _HASHED_AT_ONCE_BYTES: Final = 1536 * 1024  # under a millisecond, and a thread to do it in costs a fifth of one
 _CHUNKS_AT_ONCE: Final = 16  # written; how many are read the connection decides
+_INLINE_WHEN_FULL_BYTES: Final = 6 * 1024 * 1024  # of the 8 MiB that a payload may have; the rest is for its head
 
 
 class BodyMissing(Exception):  # noqa: N818  (a state of the mail, not of the program)
@@ -41,14 +45,31 @@ class BodyStore:
         self._writing = asyncio.Semaphore(_CHUNKS_AT_ONCE)
 
     async def stow(
-        self, envelope: Envelope, name: str, body: bytes | bytearray | memoryview, *, head: bytes = b""
+        self,
+        envelope: Envelope,
+        name: str,
+        body: bytes | bytearray | memoryview,
+        *,
+        head: bytes = b"",
+        inline_when_full: bool = False,
     ) -> tuple[Envelope, bytes | bytearray | memoryview]:
         """The envelope to publish and the bytes to put behind it: `head` and `body` themselves when they are small, else none and a
-        reference to the stored copy under `name` (the queue id, or the job id for a further copy). TransientError when it cannot be stored."""
-        if len(head) + len(body) <= self.inline_limit_bytes:
-            envelope = envelope if envelope.body is None else msgspec.structs.replace(envelope, body=None)
-            return envelope, head + body if head else body
-        return msgspec.structs.replace(envelope, body=await self.put(name, body, head=head)), b""
+        reference to the stored copy under `name` (the queue id, or the job id for a further copy). TransientError when it cannot be stored.
+
+        `inline_when_full`: while BODIES has no room, larger ones go inline, too, up to what a payload takes. For jobs on their way to OUTBOUND,
+        since they make room: BODIES can be full of nothing but mail that waits to be changed, and a changed copy needs a place beside it.
+        """
+        size_bytes = len(head) + len(body)
+        if size_bytes > self.inline_limit_bytes:
+            try:
+                return msgspec.structs.replace(envelope, body=await self.put(name, body, head=head)), b""
+            except NoRoomError as error:
+                if not inline_when_full or size_bytes > _INLINE_WHEN_FULL_BYTES:
+                    raise
+                # chunks that were stored before stay for the janitor: an earlier run may have handed on a job that refers to them
+                log.warning("body.sent_inline", id=envelope.id, size_bytes=size_bytes, reason=error.reason)
+        envelope = envelope if envelope.body is None else msgspec.structs.replace(envelope, body=None)
+        return envelope, head + body if head else body
 
     async def put(self, name: str, body: bytes | bytearray | memoryview, *, head: bytes = b"") -> BodyRef:
         """Store `head` and `body` as one, durably; all chunks are acknowledged when this returns.

@@ -24,6 +24,7 @@ from nats.aio.subscription import Subscription
 from postern_core.batch import MOST_MEMBERS
 from postern_core.bus.connection import Bus, header
 from postern_core.bus.delivered import HAND_BACK_S, Delivered
+from postern_core.bus.publishing import NoRoomError
 from postern_core.errors import TransientError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -32,6 +33,8 @@ _EXPIRES_S: Final = 5.0
 _HEARTBEAT_S: Final = 1.0
 _SILENCE_S: Final = 3 * _HEARTBEAT_S
 _FAULT_PAUSE_S: Final = 5.0
+# where there was no room: that lasts, and a backlog must not keep a handler busy with work that comes to nothing. The last one repeats
+_FULL_PAUSES_S: Final = (5.0, 15.0, 60.0)
 _STOP_S: Final = 2.0  # for the broker to confirm that it sends nothing more
 
 # entries that a broker can have given out and forgotten: what all replicas have in hand is less. It spares most of a long backlog the look-ups
@@ -266,7 +269,8 @@ class Consumer:
             raise
         except TransientError as error:
             log.warning("bus.handler_postponed", subject=delivered.subject, tries=delivered.tries, reason=error.reason)
-            await delivered.retry(_FAULT_PAUSE_S)
+            full = isinstance(error, NoRoomError)
+            await delivered.retry(_FULL_PAUSES_S[min(delivered.tries, len(_FULL_PAUSES_S)) - 1] if full else _FAULT_PAUSE_S)
         except Exception:  # the one handler of a task: the message goes back, the fault is logged, nothing is lost
             log.exception("bus.handler_failed", subject=delivered.subject, tries=delivered.tries)
             await delivered.retry(_FAULT_PAUSE_S)

@@ -19,6 +19,10 @@ class SubjectTakenError(TransientError):
     """The stream keeps one message for each subject, and it has one for this subject already."""
 
 
+class NoRoomError(TransientError):
+    """The stream, or the broker's whole store, is full."""
+
+
 class PubAck(msgspec.Struct, frozen=True):
     """The broker's word that a message is stored, at `seq` (1 and up); `duplicate` when it already was."""
 
@@ -56,5 +60,5 @@ def refusal(stream: str, error: PubError | None) -> TransientError:
     if "per subject exceeded" in text:
         return SubjectTakenError(451, "4.3.0", _AWAY, reason=f"{stream}: {error.description}")
     if error.err_code in _FULL or any(sign in text for sign in _FULL_SIGNS):
-        return TransientError(452, "4.3.1", "mail system full, try again later", reason=f"{stream}: {error.description}")
+        return NoRoomError(452, "4.3.1", "mail system full, try again later", reason=f"{stream}: {error.description}")
     return unavailable(f"{stream} refused the message: {error.err_code} {error.description}")

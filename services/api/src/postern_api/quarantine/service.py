@@ -185,7 +185,7 @@ class QuarantineService:
         return found
 
     async def _publish(self, job: Job, body: bytes | memoryview) -> None:
-        envelope, inline = await self._bodies.stow(job.envelope, job.id, body)
+        envelope, inline = await self._bodies.stow(job.envelope, job.id, body, inline_when_full=True)
         payload = frame(handover.with_body(job, envelope), inline)
         await self._bus.publish(OUTBOUND, outbound_subject(job.route, job.queue_id), payload, f"{job.id}:outbound")
 
