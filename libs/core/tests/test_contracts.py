@@ -11,7 +11,8 @@ import pytest
 from contract_samples import FRAMED, PLAIN
 
 from postern_core.batch import unframe_all
-from postern_core.contract import CONTRACT_VERSION, decode
+from postern_core.contract import CONTRACT_VERSION, NotYetReadableError, decode
+from postern_core.disposition import DispositionBatch
 from postern_core.envelope import Envelope, frame, unframe
 from postern_core.policy import SectionStruct, decode_section, encode_section
 
@@ -101,6 +102,18 @@ def test_a_later_envelope_inside_a_head_of_today_is_refused(name: str) -> None:
     later = frame(expected, body).replace(b'"envelope":{"version":1', b'"envelope":{"version":2')
     with pytest.raises(ValueError, match=r"envelope\.version"):
         unframe(later, type(expected))
+
+
+@pytest.mark.parametrize("changed", [(b'"version":1', b'"version":2'), (b'"kind":"', b'"kind":"tele')])
+def test_what_a_newer_program_wrote_further_inside_is_told_from_rubbish(changed: tuple[bytes, bytes]) -> None:
+    whole = msgspec.json.encode(DispositionBatch(dispositions=(PLAIN["disposition-1.json"],)))  # type: ignore[arg-type]
+    head, inside = whole.split(b"[", 1)
+    with pytest.raises(NotYetReadableError):
+        decode(head + b"[" + inside.replace(*changed), DispositionBatch)
+    for rubbish in (b"rubbish", whole[:-5], b"\xff"):
+        with pytest.raises(ValueError, match="does not decode") as refused:
+            decode(rubbish, DispositionBatch)
+        assert not isinstance(refused.value, NotYetReadableError)
 
 
 @pytest.mark.parametrize("name", VERSIONED)

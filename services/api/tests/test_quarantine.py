@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from fixtures.api import MESSAGE, RunningApi, a_held_message, an_end, an_envelope, eventually, hold
-from postern_api.quarantine import handover
+from postern_api.quarantine import handover, indexing
 from postern_core.bus import BodyStore, Consumer, Delivered, DispositionLog
 from postern_core.bus.topology import DISPOSITIONS, OUTBOUND
 from postern_core.disposition import Disposition, DispositionKind
@@ -311,6 +311,20 @@ async def test_an_entry_that_nobody_can_read_is_shown_and_kept(api: RunningApi) 
         assert (refused.status_code, refused.json()["error"]) == (409, "unreadable")
     assert len(await quarantined(api)) == 1
     await screener.close()
+
+
+async def test_an_entry_that_an_older_api_could_not_read_is_shown_as_it_is_by_one_that_can(api: RunningApi) -> None:
+    """Was: after an upgrade it stayed in the list as unreadable, without sender, recipients and rule."""
+    envelope = await held(api)
+    quarantine = api.api.context.quarantine
+    assert (await api.get("/quarantine"))["total"] == 1
+    stored = await api.bus.last("QUARANTINE", f"quarantine.{envelope.id}")
+    assert stored is not None
+    await quarantine.index.put([indexing._unreadable(stored, "it has contract version 1, this program knows 0")])
+    assert (await api.get("/quarantine"))["rows"][0]["reason"] == "unreadable"
+    await indexing.QuarantineIndexer(api.bus, quarantine.index).refresh()  # as a new process begins
+    (row,) = (await api.get("/quarantine"))["rows"]
+    assert (row["reason"], row["recipients"]) == ("rule", [recipient.address for recipient in envelope.recipients])
 
 
 async def test_an_entry_under_a_wrong_name_holds_up_nothing_and_is_sent_nowhere(api: RunningApi) -> None:

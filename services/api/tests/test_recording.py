@@ -129,12 +129,19 @@ async def test_what_cannot_be_read_holds_up_nothing(api: RunningApi) -> None:
     await delivery.close()
 
 
-async def test_the_record_of_a_newer_program_waits_for_an_api_that_can_read_it(api: RunningApi) -> None:
-    """Was: it was let go, and the ledger never heard of that end."""
+@pytest.mark.parametrize("newer_by", [(b'"version":1', b'"version":2'), (b'"delivered"', b'"teleported"')])
+@pytest.mark.parametrize("together", [False, True])
+async def test_the_record_of_a_newer_program_waits_for_an_api_that_can_read_it(
+    api: RunningApi, newer_by: tuple[bytes, bytes], together: bool
+) -> None:
+    """Was: it was let go, and the ledger never heard of that end; and again, when only what was in a batch was newer, or a value of a closed list."""
     delivery = await api.broker.connect("delivery")
     envelope, newer = an_envelope(), an_envelope()
-    record = msgspec.json.encode(an_end(newer, DispositionKind.DELIVERED)).replace(b'"version":1', b'"version":2')
-    await delivery.publish(DISPOSITIONS, f"disposition.{newer.id}.0", record, "newer")
+    record = msgspec.json.encode(an_end(newer, DispositionKind.DELIVERED)).replace(*newer_by)
+    last = "0"
+    if together:
+        record, last = b'{"version":1,"dispositions":[%b]}' % record, "1-0123456789abcdef"
+    await delivery.publish(DISPOSITIONS, f"disposition.{newer.id}.{last}", record, "newer")
     await DispositionLog(delivery).write([an_end(envelope, DispositionKind.DELIVERED)])
 
     async def only_the_newer_waits() -> bool:

@@ -16,8 +16,9 @@ Version = Literal[1]  # what this program can read
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-class UnknownVersionError(ValueError):
-    """It was written by a newer program, which can read it; the text names both versions."""
+class NotYetReadableError(ValueError):
+    """It is JSON that this program does not take: of another version, here or further inside, or with a value of a closed list that it does not
+    know. A newer program can read it."""
 
 
 def written() -> Version:
@@ -26,14 +27,16 @@ def written() -> Version:
 
 
 def decode(data: bytes | memoryview, kind: type[T]) -> T:
-    """The `kind` in `data` (JSON). UnknownVersionError for another version of it, ValueError for anything else."""
+    """The `kind` in `data` (JSON). NotYetReadableError for what a newer program may have written, with both versions in its text where they
+    differ; ValueError for anything else."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         version = _version_of(data)
         if version is not None and version != CONTRACT_VERSION:
-            raise UnknownVersionError(f"it has contract version {version}, this program knows {CONTRACT_VERSION}") from error
-        raise ValueError(f"{kind.__name__} does not decode: {error}") from error
+            raise NotYetReadableError(f"it has contract version {version}, this program knows {CONTRACT_VERSION}") from error
+        found = NotYetReadableError if isinstance(error, msgspec.ValidationError) else ValueError
+        raise found(f"{kind.__name__} does not decode: {error}") from error
 
 
 class _Versioned(msgspec.Struct):

@@ -28,7 +28,7 @@ from postern_api.store.database import is_away, refuses_value
 from postern_core.broker.names import RECORDER_CONSUMER
 from postern_core.bus import Bus, Collector, Delivered
 from postern_core.bus.topology import DISPOSITIONS, EVENTS
-from postern_core.contract import UnknownVersionError, decode
+from postern_core.contract import NotYetReadableError, decode
 from postern_core.disposition import Disposition, DispositionKind, read_dispositions
 from postern_core.events import EventBatch, TraceEvent
 from postern_core.notices import Notice, NoticeBatch
@@ -46,7 +46,7 @@ _DISPOSITIONS_AT_ONCE: Final = 3000  # in hand: those that are being written and
 _BATCHES_AT_ONCE: Final = 50  # of up to 500 events
 _PRUNE_EVERY_S: Final = 3600.0
 _AGAIN_S: Final = 5.0  # until what could not be recorded is offered again
-_NEWER_S: Final = 600.0  # until a record of a version that we do not know is offered again
+_NEWER_S: Final = 600.0  # until a record that we cannot read yet is offered again
 _PRUNE_BATCH: Final = 1000
 _ALERT: Final = "alert"
 _NOTICE: Final = "notice"  # last token of the subject
@@ -252,7 +252,7 @@ def _notices(delivered: Delivered) -> ToldNotices:
 
 async def _unreadable(delivered: Delivered, error: ValueError) -> None:
     """A newer program's record waits for the api that can read it; what nobody can read is let go."""
-    if isinstance(error, UnknownVersionError):
+    if isinstance(error, NotYetReadableError):
         log.warning("trace.unreadable", subject=delivered.subject, tries=delivered.tries, reason=str(error))
         await delivered.retry(_NEWER_S)
     else:

@@ -28,6 +28,7 @@ _EVERY_S: Final = 30.0
 _COMPARE_EVERY_S: Final = 600.0
 _BATCH: Final = 50
 _PREFIX: Final = "quarantine."
+_UNREADABLE: Final = "unreadable"  # in place of a reason to hold
 _MOST_GENERATIONS: Final = 2**31
 _MOST_BYTES: Final = 2**50
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
@@ -104,7 +105,9 @@ class QuarantineIndexer:
             there |= {subject.removeprefix(_PREFIX) for subject in page}
         known = await self._index.ids()
         await self._index.remove(known - there)
-        for queue_id in sorted(there - known):
+        # what an older api, or another replica, could not read, this one perhaps can
+        unread = await self._index.ids(reason=_UNREADABLE)
+        for queue_id in sorted(there - (known - unread)):
             stored = await self._bus.last(QUARANTINE, f"{_PREFIX}{queue_id}")
             if stored is not None:
                 await self._index.put([_row(stored)])
@@ -137,7 +140,7 @@ def _unreadable(stored: Stored, reason: str) -> HeldRow:
         reverse_path="",
         recipients=[],
         subject="",
-        reason="unreadable",
+        reason=_UNREADABLE,
         rule_id="",
         rule_name="",
         detail=reason[:500],

@@ -54,9 +54,13 @@ class QuarantineIndex:
             for start in range(0, len(ids), 500):
                 await connection.execute(delete(quarantine).where(quarantine.c.queue_id.in_(ids[start : start + 500])))
 
-    async def ids(self) -> set[str]:
+    async def ids(self, *, reason: str = "") -> set[str]:
+        """Of all rows, or of those that are held for `reason`."""
+        query = select(quarantine.c.queue_id)
+        if reason:
+            query = query.where(quarantine.c.reason == reason)
         async with self._database.read() as connection:
-            return {row.queue_id for row in await connection.execute(select(quarantine.c.queue_id))}
+            return {row.queue_id for row in await connection.execute(query)}
 
     async def extent(self) -> tuple[int, int]:
         """How many rows there are, and the last sequence among them."""
