@@ -29,6 +29,7 @@ SEEN = StreamSeen(
     consumers=1,
     replicas=1,
     peers=(),
+    oldest_s=0.0,
 )
 PEER = Peer(name="n2", offline=False, current=True, silent_s=0.1, lag=0)
 
@@ -43,6 +44,27 @@ def found(*looks: Look) -> set[tuple[str, str, str]]:
     for look in looks[:-1]:
         past.remember(look)
     return {(kind, about, each.severity) for (kind, about), each in conditions(looks[-1], past, None, {}).items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity"),
+    [
+        ({"oldest_s": 899.0}, None),
+        ({"oldest_s": 900.0}, "warning"),
+        ({"oldest_s": 3600.0}, "critical"),
+        ({"oldest_s": 1e6, "is_work_queue": False}, None),  # DEFERRED and QUARANTINE keep what they have
+    ],
+)
+def test_mail_that_stands_in_a_work_queue_for_long_is_an_alarm(changes: dict[str, Any], severity: str | None) -> None:
+    expected = {("mail_standing", "INTAKE", severity)} if severity else set()
+    assert found(a_look(**changes)) == expected
+
+
+def test_a_broker_that_answers_and_stores_nothing_is_an_alarm_beside_what_else_is_seen() -> None:
+    look = a_look(oldest_s=900.0)
+    look.not_storing = "bucket STATUS: TimeoutError: nats: timeout"
+    assert found(look) == {("broker_not_storing", "", "critical"), ("mail_standing", "INTAKE", "warning")}
+    assert covers(a_look(), None, (Kind.BROKER_NOT_STORING, ""))  # the next look may clear it
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, eventually
 from fixtures.broker import TEST_LIMITS, Broker
+from postern_api.alarms import conditions
+from postern_api.alarms.conditions import Severity
 from postern_core.broker.names import PROVISIONER
 from postern_core.bus import Bus, Consumer, Delivered
 from postern_core.bus.provision import ensure_route, provision
@@ -98,6 +100,19 @@ async def test_a_stream_that_fills_up_warns_then_alarms_and_is_quiet_when_it_has
     assert "452 4.3.1" in alarm["summary"]
     assert (await watched.get("/status"))["alarms"] == {"critical": 1, "warning": 0}
     await take(screener, "INTAKE", "screener", 90)
+    await cleared(watched)
+    await gate.close()
+    await screener.close()
+
+
+async def test_mail_that_nobody_takes_on_is_told_of_by_its_age(watched: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Was: what a screener could not read, or store the outcome of, lay in INTAKE for as long as it liked, and only that screener's log said so."""
+    monkeypatch.setattr(conditions, "_STANDS_S", ((Severity.WARNING, 0.1),))
+    gate, screener = await watched.broker.connect("ingress-anon"), await watched.broker.connect("screener")
+    await gate.publish("INTAKE", "intake.anon.0", KB, "0")
+    alarm = await raised(watched, "mail_standing", "INTAKE", "warning")
+    assert alarm["figures"]["messages"] == 1
+    await take(screener, "INTAKE", "screener", 1)
     await cleared(watched)
     await gate.close()
     await screener.close()

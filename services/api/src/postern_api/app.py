@@ -107,7 +107,7 @@ class Api:
         queue, ledger = QueueService(bus), LedgerRepository(self.database)
         verifier = Verifier(bus, ledger, queue)
         watch = Watch(
-            Observer(bus, settings),
+            Observer(bus, settings, not_storing=self._not_storing),
             verifier,
             publisher,
             self.board,
@@ -155,11 +155,14 @@ class Api:
             status=StatusService(bus, self.board, editor, publisher, watch.board),
             sessions=SessionService(bus, self.board),
             session_log=SessionLogRepository(self.database),
-            health=Health(bus, self.database),
+            health=Health(bus, self.database, not_storing=self._not_storing),
         )
         self.web: FastAPI = web.build(self.context, max_body_bytes=settings.max_body_bytes)
         self.reporter = StatusReporter(bus, "api", settings.instance, self._probe, ready_file=settings.ready_file)
         publisher.on_published = self.reporter.poke
+
+    def _not_storing(self) -> str:
+        return self.reporter.problem
 
     async def start(self, stop: asyncio.Event) -> bool:
         """Migrations, first revision, first token; again and again while database or broker are away. False when `stop` came first."""

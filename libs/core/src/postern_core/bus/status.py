@@ -38,6 +38,7 @@ class StatusReporter:
         self._started_at = datetime.now(UTC)
         self._poked = asyncio.Event()
         self._failing = False
+        self.problem = ""  # why the broker did not store the last report, although it is there
 
     def poke(self) -> None:
         self._poked.set()
@@ -72,8 +73,10 @@ class StatusReporter:
             # once: while the broker is away this goes on every few seconds
             (log.debug if self._failing else log.warning)("status.report_failed", reason=error.reason)
             self._failing = True
+            self.problem = error.reason if self._bus.connected else ""
         else:
             self._failing = False
+            self.problem = ""
 
 
 def instance_token(instance: str) -> str:

@@ -19,11 +19,13 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 # what one look may see while all is well: a leader is elected, a consumer just made; two counts of a busy stream are not of one moment
 LOOKS: Final[Mapping[Kind, int]] = {
     Kind.BROKER_SILENT: 2,
+    Kind.BROKER_NOT_STORING: 2,
     Kind.STREAM_UNREADABLE: 2,
     Kind.STREAM_FILLING: 1,
     Kind.STORE_FILLING: 1,
     Kind.STREAM_DAMAGED: 1,
     Kind.STRANDED_MESSAGES: 4,
+    Kind.MAIL_STANDING: 2,
     Kind.CONSUMER_MISSING: 2,
     Kind.CONSUMER_UNEXPECTED: 2,
     Kind.REPLICA_BEHIND: 2,

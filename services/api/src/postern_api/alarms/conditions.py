@@ -23,11 +23,13 @@ class Kind(enum.StrEnum):
     """The closed list of alarms."""
 
     BROKER_SILENT = "broker_silent"  # nothing can be looked at
+    BROKER_NOT_STORING = "broker_not_storing"  # it answers, and no more
     STREAM_UNREADABLE = "stream_unreadable"  # one stream does not answer, or is gone
     STREAM_FILLING = "stream_filling"
     STORE_FILLING = "store_filling"  # of one server, all streams together
     STREAM_DAMAGED = "stream_damaged"  # the broker could not read all of it from its disk
     STRANDED_MESSAGES = "stranded_messages"  # in a work queue, and before no consumer
+    MAIL_STANDING = "mail_standing"  # the oldest of a work queue
     CONSUMER_MISSING = "consumer_missing"
     CONSUMER_UNEXPECTED = "consumer_unexpected"
     REPLICA_BEHIND = "replica_behind"  # a server that is away, or does not keep up
@@ -63,13 +65,17 @@ _SLACK: Final = 0.03  # an alarm that is up goes down only this far below, so th
 _SILENT_S: Final = 10.0  # a peer is heard of every second
 _FAR_BEHIND: Final = 1000  # operations; fewer are on their way in any busy stream
 _MANY_UNCLAIMED: Final = 1000
+_STANDS_S: Final = (
+    (Severity.CRITICAL, 3600.0),
+    (Severity.WARNING, 900.0),
+)  # in INTAKE, OUTBOUND: both pass on at once what they can
 _WHEN_FULL: Final = {
     INTAKE: "the gates refuse mail with 452 4.3.1",
     OUTBOUND: "the screener stops, INTAKE fills up, and then the gates refuse mail with 452 4.3.1",
     DEFERRED: "mail that has to wait stays in OUTBOUND, and new mail does not get past it",
     QUARANTINE: "mail that is to be held stays in INTAKE",
     BADMAIL: "what cannot be returned stays where it is, and is tried again",
-    BODIES: "the gates refuse messages above the inline limit with 452 4.3.1",
+    BODIES: "the gates refuse messages above the inline limit with 452 4.3.1, and what rules change in messages over 6 MiB waits in INTAKE",
     DISPOSITIONS: "no message can come to its end",
 }
 _WHY_FILLING: Final = {
@@ -110,6 +116,13 @@ def conditions(look: Look, past: Past, verified: Verified | None, up: Mapping[Ke
             "see whether it runs and whether its disk is full (its log says so); gates answer 451 meanwhile, and clients keep their mail",
         )
         return found
+    if look.not_storing:
+        found[Kind.BROKER_NOT_STORING, ""] = Condition(
+            Severity.CRITICAL,
+            f"the broker answers, and stores nothing ({look.not_storing}): no mail comes in or moves on",
+            "see its log. After a full disk make room first, then restart the broker: what it once failed to write to, it does not write to again. "
+            "Nothing is lost that was accepted, gates answer 451 or 452 meanwhile",
+        )
     for stream, why in look.unreadable.items():
         found[Kind.STREAM_UNREADABLE, stream] = Condition(
             Severity.CRITICAL,
@@ -152,7 +165,7 @@ def covers(look: Look, before: Look | None, key: Key) -> bool:
             return differing(look, before, about) is not None
         case Kind.STRANDED_MESSAGES | Kind.CONSUMER_MISSING | Kind.CONSUMER_UNEXPECTED:
             return stream in look.consumers
-        case Kind.STREAM_UNREADABLE | Kind.POLICY_STALE | Kind.ENGINE_DOWN:
+        case Kind.BROKER_NOT_STORING | Kind.STREAM_UNREADABLE | Kind.POLICY_STALE | Kind.ENGINE_DOWN:
             return True
         case _:
             return stream in look.streams
@@ -184,6 +197,17 @@ def _of_stream(
                 f"the broker could not read {what} of {stream} from its disk when it started: mail is lost",
                 "postern ledger verify names it; keep a copy of the broker's files, and replace the disk",
                 {"lost_bytes": seen.lost_bytes, "lost_sequences": max(gone, 0)},
+            ),
+        )
+    if standing := next((severity for severity, limit_s in _STANDS_S if seen.is_work_queue and seen.oldest_s >= limit_s), None):
+        yield (
+            (Kind.MAIL_STANDING, stream),
+            Condition(
+                standing,
+                f"the oldest mail in {stream} has been there for {seen.oldest_s / 60:.0f} minutes: it cannot go on, or not so fast as it comes",
+                f"the log of {'the screener' if stream == INTAKE else 'delivery'} names it with the reason: message.unreadable and job.unreadable "
+                "(a newer version wrote it: upgrade), bus.handler_postponed, message.waits_for_engine, job.postponed, job.failed",
+                {"oldest_s": round(seen.oldest_s), "messages": seen.messages},
             ),
         )
     yield from _of_consumers(stream, look, past.before)

@@ -6,10 +6,12 @@ What could not be read is named (`unreadable`, `unseen`), and no alarm is raised
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
+from postern_api.ledger.verification import moment
 from postern_core.bus import Bus
 from postern_core.bus.publishing import unavailable
 from postern_core.bus.stores import Store, read_stores
@@ -55,6 +57,7 @@ class StreamSeen:
     consumers: int
     replicas: int
     peers: tuple[Peer, ...]
+    oldest_s: float  # for how long the oldest message has been there; 0 without one
 
     @property
     def position(self) -> tuple[int, int, int]:
@@ -115,6 +118,7 @@ class Look:
     """Everything that was seen. `silent` says why nothing could be."""
 
     silent: str = ""
+    not_storing: str = ""  # why the broker, which answers, stores nothing
     streams: dict[str, StreamSeen] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)  # stream → why
     consumers: dict[str, Consumers] = field(default_factory=dict)  # by stream; absent: not known
@@ -127,9 +131,10 @@ class Look:
 class Observer:
     """Looks."""
 
-    def __init__(self, bus: Bus, settings: BusSettings) -> None:
+    def __init__(self, bus: Bus, settings: BusSettings, *, not_storing: Callable[[], str]) -> None:
         self._bus = bus
         self._settings = settings
+        self._not_storing = not_storing
 
     async def look(self, routes: Iterable[str]) -> Look:
         """`routes` are those of the policy that is on the bus: each must have its consumer. Takes a minute at most."""
@@ -142,7 +147,7 @@ class Observer:
             return Look(silent=f"no whole look in {_WHOLE_S:g} s")
 
     async def _look(self, route_consumers: list[str]) -> Look:
-        look = Look()
+        look = Look(not_storing=self._not_storing())
         (stores, unseen), _ = await asyncio.gather(
             read_stores(self._settings), asyncio.gather(*(self._stream_into(look, stream) for stream in STREAMS))
         )
@@ -182,6 +187,7 @@ class Observer:
             consumers=int(state.get("consumer_count", 0)),
             replicas=int(config.get("num_replicas", 1)),
             peers=tuple(map(_peer, (info.get("cluster") or {}).get("replicas") or ())),
+            oldest_s=(datetime.now(UTC) - moment(str(state["first_ts"]))).total_seconds() if int(state["messages"]) else 0.0,
         )
 
     # -- consumers

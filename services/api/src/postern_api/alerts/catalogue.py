@@ -31,11 +31,13 @@ class AlertKind(enum.StrEnum):
     CERTIFICATE_EXPIRING = "certificate-expiring"
     OVERLOADED = "overloaded"
     BROKER_SILENT = "broker-silent"
+    BROKER_NOT_STORING = "broker-not-storing"
     STREAM_UNREADABLE = "stream-unreadable"
     STREAM_FILLING = "stream-filling"
     STORE_FILLING = "store-filling"
     STREAM_DAMAGED = "stream-damaged"
     STRANDED_MESSAGES = "stranded-messages"
+    MAIL_STANDING = "mail-standing"
     CONSUMER_MISSING = "consumer-missing"
     CONSUMER_UNEXPECTED = "consumer-unexpected"
     REPLICA_BEHIND = "replica-behind"
@@ -93,11 +95,13 @@ CATALOGUE: Final[Mapping[AlertKind, Entry]] = {
         Source.NOTICE, "Connections or mail were turned away for want of room", Thresholds(minutes_before_reraise=15)
     ),
     AlertKind.BROKER_SILENT: _alarm("The broker does not answer"),
+    AlertKind.BROKER_NOT_STORING: _alarm("The broker answers, and stores nothing"),
     AlertKind.STREAM_UNREADABLE: _alarm("A stream does not answer, or is gone"),
     AlertKind.STREAM_FILLING: _alarm("A backlog is high: a stream fills up"),
     AlertKind.STORE_FILLING: _alarm("The broker's disk space runs out"),
     AlertKind.STREAM_DAMAGED: _alarm("The broker could not read all of a stream: mail is lost"),
     AlertKind.STRANDED_MESSAGES: _alarm("Mail lies where nobody will take it"),
+    AlertKind.MAIL_STANDING: _alarm("Mail has not moved on for too long"),
     AlertKind.CONSUMER_MISSING: _alarm("A consumer is missing"),
     AlertKind.CONSUMER_UNEXPECTED: _alarm("There is a consumer that is not Postern's"),
     AlertKind.REPLICA_BEHIND: _alarm("A server of the broker's cluster is away or behind"),

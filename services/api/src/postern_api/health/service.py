@@ -1,9 +1,10 @@
-"""Can the api do its work: are database and broker there?"""
+"""Can the api do its work: are database and broker there, and does the broker store what it is told?"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Final
 
 import nats.errors
@@ -17,11 +18,13 @@ _EVERY_S: Final = 5.0
 
 
 class Health:
-    """`reasons` is empty when the api is ready; it is looked at every few seconds, and whenever somebody asks."""
+    """`reasons` is empty when the api is ready; it is looked at every few seconds, and whenever somebody asks. `not_storing` says why the broker
+    stores nothing, "" when it does."""
 
-    def __init__(self, bus: Bus, database: Database) -> None:
+    def __init__(self, bus: Bus, database: Database, *, not_storing: Callable[[], str]) -> None:
         self._bus = bus
         self._database = database
+        self._not_storing = not_storing
         self.reasons: tuple[str, ...] = ("starting",)
 
     async def check(self) -> tuple[str, ...]:
@@ -43,7 +46,8 @@ class Health:
             await self._bus.client.flush(timeout=_TIMEOUT_S)
         except (nats.errors.Error, OSError, TimeoutError):
             return "the broker does not answer"
-        return ""
+        problem = self._not_storing()
+        return f"the broker stores nothing: {problem}" if problem else ""
 
     async def _store(self) -> str:
         try:

@@ -213,7 +213,7 @@ class Verifier:
         if not int(state["messages"]):
             return False
         newest = await self._ledger.newest_event_at()
-        return newest is None or _moment(str(state["last_ts"])) - newest > _BEHIND
+        return newest is None or moment(str(state["last_ts"])) - newest > _BEHIND
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,8 @@ def _numbers(look: Look) -> dict[str, int]:
     }
 
 
-def _moment(text: str) -> datetime:
+def moment(text: str) -> datetime:
+    """A time as the broker writes it."""
     # RFC 3339 with up to nine digits of a second, of which datetime takes six
     whole, _, fraction = text.removesuffix("Z").partition(".")
     return datetime.fromisoformat(f"{whole}.{fraction[:6].ljust(6, '0')}+00:00")
