@@ -67,21 +67,18 @@ class Ruleset:
         self.yara = Yara(policy.engines.yara) if policy.engines.yara.enabled else None
         facts = {n: look_of(c) for c, n in numbers.items()}
         self.facts = {n: look for n, look in facts.items() if look is not None}
+        # whether any rule asks for what a text holds, files that are packed into it among that
+        self.looks_into_texts = (
+            self.keywords.wants(Region.BODY | Region.ATTACHMENT)
+            or self.attachments.has_any
+            or bool(self.facts or self.contents.surface or self.contents.deep)
+        )
+        # whether some rule may have attachments opened, which can take seconds
+        self.looks_inside = bool(self.contents.deep) or self.keywords.wants(Region.ATTACHMENT)
         self.stripping = frozenset(n for each in self.rules if _strips(each.rule) for n in each.condition.criteria())
         self._routes = DomainTable((domain.pattern, domain.route or policy.default_route) for domain in policy.relay_domains)
         # what it takes a process that can take over nothing from the revision before, and then some
         self.compiled_in_s = time.perf_counter() - started + self.keywords.compiled_in_s + self.headers.compiled_in_s
-
-    @property
-    def looks_into_texts(self) -> bool:
-        """Whether any rule asks for what a text holds, files that are packed into it among that."""
-        wants_texts = self.keywords.wants(Region.BODY | Region.ATTACHMENT) or bool(self.facts)
-        return wants_texts or self.attachments.has_any or bool(self.contents.surface or self.contents.deep)
-
-    @property
-    def looks_inside(self) -> bool:
-        """Whether some rule may have attachments opened, which can take seconds."""
-        return bool(self.contents.deep) or self.keywords.wants(Region.ATTACHMENT)
 
     def candidates(self, found: Iterable[int]) -> list[CompiledRule]:
         """The rules that may match a message in which these criteria were found, in order: of a thousand rules mostly none."""
