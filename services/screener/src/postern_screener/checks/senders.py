@@ -42,6 +42,7 @@ class SenderCheck:
         for criterion, condition in criteria:
             for pattern in itertools.chain(condition.patterns, listed.values(condition.lists, ListKind.SENDERS)):
                 self._add(criterion, pattern.strip())
+        self._has_any = bool(self._addresses or self._domains or self._below)
 
     def _add(self, criterion: int, pattern: str) -> None:
         local_part, at, domain = pattern.rpartition("@")
@@ -57,32 +58,32 @@ class SenderCheck:
 
     def check(self, reverse_path: str, from_fields: Sequence[str]) -> Iterator[Hit]:
         """Hits on the envelope first, then on From:."""
-        if not (self._addresses or self._domains or self._below):
+        if not self._has_any:
             return
-        if reverse_path:
-            local_part, _, domain = reverse_path.rpartition("@")
-            for criterion in self._matching(local_part, domain):
-                yield Hit(criterion, "envelope", at_start(reverse_path))
+        sender, _, domain = reverse_path.rpartition("@")
+        of_envelope = self._matching(sender, domain) if reverse_path else []
+        for criterion in of_envelope:
+            yield Hit(criterion, "envelope", at_start(reverse_path))
         for value in from_fields:
-            for local_part, domain in _addresses(value):
-                for criterion in self._matching(local_part, domain):
-                    yield Hit(criterion, "header", at_start(f"{local_part}@{domain}"))
+            for address in _addresses(value):
+                # most mail shows the address that it is sent from
+                for criterion in of_envelope if address == (sender, domain) else self._matching(*address):
+                    yield Hit(criterion, "header", at_start("@".join(address)))
 
-    def _matching(self, local_part: str, written: str) -> Iterator[int]:
+    def _matching(self, local_part: str, written: str) -> list[int]:
         # longer than any domain: what it ends in still tells whose it is
         written = written[-_MAX_DOMAIN:].rstrip(".-_")
         try:
             domain = normalise_domain(written)
         except ValueError:
             domain = written.casefold()
-        yield from self._addresses.get(_normalise(local_part, domain))
-        yield from self._domains.get(domain)
-        rest = domain
-        while self._below:
-            _, dot, rest = rest.partition(".")
-            if not dot:
-                return
-            yield from self._below.get(rest)
+        found = [*self._addresses.get(_normalise(local_part, domain)), *self._domains.get(domain)]
+        if self._below:
+            _, dot, rest = domain.partition(".")
+            while dot:
+                found += self._below.get(rest)
+                _, dot, rest = rest.partition(".")
+        return found
 
 
 def _addresses(field_value: str) -> Iterator[tuple[str, str]]:
