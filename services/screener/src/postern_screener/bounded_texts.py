@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 from postern_screener.charsets import is_plain_ascii
 from postern_screener.checks.hit import Place
@@ -25,8 +24,7 @@ OVERLAP: Final = 64 * 1024  # no phrase is as long, with the white space in it
 _SMALL_TEXT: Final = 64 * 1024  # octets; parts of this size are not counted
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """Every reading of a text. `limits`: over which it is (CUT, GUESSED), so that there may be more to read than was read."""
 
     texts: Iterable[Searchable]

@@ -44,10 +44,12 @@ class Fields:
 
     __slots__ = ("by_name",)
 
-    def __init__(self, headers: Mapping[str, Sequence[str]]) -> None:
-        self.by_name: dict[str, list[str]] = {}
-        for name, values in headers.items():
-            self.by_name.setdefault(name.strip().lower(), []).extend(values)
+    def __init__(self, headers: Mapping[str, list[str]]) -> None:
+        self.by_name = by_name = dict[str, list[str]]()
+        for written, values in headers.items():
+            name = written.strip().lower()
+            # the parser's own list, which is not to be changed, as long as the name is there in one spelling
+            by_name[name] = [*by_name[name], *values] if name in by_name else values
 
     def all(self, name: str) -> Sequence[str]:
         return self.by_name.get(name, ())
@@ -76,8 +78,10 @@ def without_comments(value: str) -> str:
 
 def header_defects(header: bytes, fields: Fields) -> Iterator[str]:
     """What is wrong with the header of a message, up to the blank line. A line without a colon ends it for the parser; others skip the line and read on."""
-    if any(value.count("@") > MAX_ADDRESSES for value in fields.all("from")):
-        yield f"more than {MAX_ADDRESSES} addresses in From"
+    for value in fields.all("from"):
+        if value.count("@") > MAX_ADDRESSES:
+            yield f"more than {MAX_ADDRESSES} addresses in From"
+            break
     if not header:
         return
     lines = header.count(b"\n") + 1 - header.count(b"\n ") - header.count(b"\n\t")
@@ -108,10 +112,10 @@ def outside_defect(place: str, text: bytes) -> str:
 
 def node_defects(names: Collection[str], fields: Fields, media_type: str) -> Iterator[str]:
     """What is wrong with one node of the tree. `names`: those of its fields, as written; `media_type`: what it was read as."""
-    has_nul = False
+    has_nul, by_name = False, fields.by_name
     for name in _SINGLE_FIELDS:
-        values = fields.by_name.get(name)
-        if values is not None:
+        if name in by_name:
+            values = by_name[name]
             if len(values) > 1:
                 yield f"{len(values)} {name} fields"
             has_nul = has_nul or "\x00" in "".join(values)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import fast_mail_parser
 
@@ -24,8 +23,7 @@ _FOLDED: Final = re.compile(r"\r?\n[ \t]")  # RFC 5545 section 3.1, RFC 6350 sec
 _FOLDED_TYPES: Final = frozenset(("text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory"))
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderBlock:
+class HeaderBlock(NamedTuple):
     """Header fields of the message or of one inside it, decoded (RFC 2047), one a line."""
 
     part: str  # "header", or "2.header" for the message that part 2 is
@@ -141,8 +139,7 @@ class Part:
         return content
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message as far as it could be read."""
 
     fields: Mapping[str, Sequence[str]]  # top-level header: name in lower case → decoded values
@@ -154,12 +151,14 @@ class Message:
 
     def field(self, name: str) -> str:
         """The first value of a top-level field, "" when there is none."""
-        return next(iter(self.fields.get(name, ())), "")
+        values = self.fields.get(name)
+        return values[0] if values else ""
 
 
 def _names(fields: Fields, parsers_choice: str) -> tuple[str, ...]:
     values = fields.by_name.get("content-disposition", []) + fields.by_name.get("content-type", [])
-    names = candidate_names(values) if any("name" in value.lower() or "file" in value.lower() for value in values) else []
+    said = "\n".join(values).lower()
+    names = candidate_names(values) if "name" in said or "file" in said else []
     if parsers_choice and parsers_choice not in names:
         names.append(parsers_choice)
     return tuple(names)

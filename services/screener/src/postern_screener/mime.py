@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import fast_mail_parser
 
@@ -42,7 +42,6 @@ _MAX_REPARSED_LARGE: Final = 64 * 1024 * 1024  # octets beyond the message itsel
 _MEDIA_TYPE_INSIDE: Final = re.compile(r"(?<![a-z0-9!#$&^_.+-])" + MEDIA_TYPE.pattern)
 _ENCODING_FIELD: Final = re.compile(rb"^content-transfer-encoding(?=[ \t]*:)", re.IGNORECASE | re.MULTILINE)
 _MOST_HEADER: Final = 256 * 1024  # octets of one that no blank line ends
-_NO_HEADER: Final[Mapping[str, Sequence[str]]] = {}
 
 
 class MalformedError(ValueError):
@@ -74,8 +73,7 @@ class _Raw:
         return self.message if part is None else part.content()
 
 
-@dataclass(frozen=True, slots=True)
-class _Ahead:
+class _Ahead(NamedTuple):
     """A node that the walk has not come to yet."""
 
     node: fast_mail_parser.PyLazyMimePart
