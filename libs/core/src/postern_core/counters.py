@@ -13,6 +13,7 @@ from typing import Final
 # upper bounds of a histogram's buckets, in seconds
 BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0)
 BEYOND: Final = "+Inf"
+_LABELS: Final = (*map(str, BUCKETS_S), BEYOND)
 SUM: Final = "sum"
 BY_ROUTE: Final = "|"  # between a label and the route behind it
 
@@ -68,8 +69,7 @@ class Counters:
 
     def observe(self, name: CounterName, seconds: float) -> None:
         """Count one into a histogram."""
-        place = bisect_left(BUCKETS_S, seconds)
-        self.add(name, str(BUCKETS_S[place]) if place < len(BUCKETS_S) else BEYOND)
+        self.add(name, _LABELS[bisect_left(BUCKETS_S, seconds)])
         self.add(name, SUM, seconds)
 
     def told(self) -> dict[str, Labelled]:

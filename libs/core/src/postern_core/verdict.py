@@ -152,7 +152,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def deciding(self) -> Finding | None:
         """The first finding of the rule that decided; None when no rule did."""
-        return next((finding for finding in self.findings[:1] if not (finding.monitored or finding.continued)), None)
+        first = self.findings[0] if self.findings else None
+        return None if first is None or first.monitored or first.continued else first
 
 
 class HeldMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -73,6 +73,9 @@ class Actions:
         work = [self._carry_out_one(each, ruleset, redelivered=redelivered) for each in judged if each not in passed]
         if passed:
             work.append(self._pass(passed, ruleset, redelivered=redelivered, batch=batch))
+        if len(work) == 1:  # as nearly always: no task for it
+            await work[0]
+            return
         # each to its end: what one of them cannot store holds up no other, and nothing goes on behind the caller's back
         outcomes = await asyncio.gather(*work, return_exceptions=True)
         for outcome in outcomes:

@@ -35,14 +35,15 @@ def companions(envelope: Envelope, body: bytes | memoryview, screened: Screened,
     # where rules differ between recipients, it is beside the whole message that they go, and not beside each share of them
     verdicts = [outcome.verdict for outcome in screened.outcomes] or [screened.verdict]
     found: set[QueueId] = set()
-    for verdict, made in ((each, made) for each in verdicts for made in each.changes):
-        if made.skipped or made.monitored or not made.address or (own := companion_id(envelope, made)) in found:
-            continue
-        found.add(own)
-        if made.kind == ChangeKind.COPY_TO:
-            yield _copy(envelope, body, made)
-        elif made.kind == ChangeKind.NOTIFY:
-            yield _notice(envelope, made, verdict, screened.subject, ruleset)
+    for verdict in verdicts:
+        for made in verdict.changes:
+            if made.skipped or made.monitored or not made.address or (own := companion_id(envelope, made)) in found:
+                continue
+            found.add(own)
+            if made.kind == ChangeKind.COPY_TO:
+                yield _copy(envelope, body, made)
+            elif made.kind == ChangeKind.NOTIFY:
+                yield _notice(envelope, made, verdict, screened.subject, ruleset)
 
 
 def companion_id(envelope: Envelope, made: ChangeMade) -> QueueId:

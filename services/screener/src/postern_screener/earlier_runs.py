@@ -34,6 +34,8 @@ def was_handed_on(envelope: Envelope, known: Mapping[int, Disposition]) -> bool:
 
 def beside(found: Judged, known: Mapping[int, Disposition], *, has_ended: bool) -> Judged | None:
     """What is to be done with a message in the light of what an earlier run did with it, as its dispositions tell; None for nothing."""
+    if not known and not has_ended:
+        return found
     earlier = frozenset(end.kind for end in known.values())
     if has_ended:
         return None if earlier & _HELD or not earlier & HANDED_ON else _going_along(found)

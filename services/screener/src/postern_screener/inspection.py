@@ -54,7 +54,6 @@ class Inspection:
         self.tree = read_message(body)  # MIME alone: what is cut out of the message is found by it
         self.message = unpack(self.tree, len(body), in_texts=ruleset.looks_into_texts)
         self.defects = self.message.defects
-        self._texts = BoundedTexts()
         self._surface: list[Hit] | None = None
         self._obstacles: tuple[Obstacle, ...] | None = None  # None: nothing was opened
         self._first: dict[int, Hit] = {}
@@ -141,14 +140,12 @@ class Inspection:
         return self._yara
 
     @property
-    def answers(self) -> Iterator[tuple[Engine, Answer]]:
+    def answers(self) -> list[tuple[Engine, Answer]]:
         """Those of the engines that were asked."""
         if self._yara is None and self._answers is NOBODY_ASKED:
-            return  # as for most mail, where there are no engines
-        for engine in Engine:
-            answer = self._yara if engine is Engine.YARA else self._answers.of(engine)
-            if answer is not None:
-                yield engine, answer
+            return []  # as for most mail, where there are no engines
+        answers = [(engine, self._yara if engine is Engine.YARA else self._answers.of(engine)) for engine in Engine]
+        return [(engine, answer) for engine, answer in answers if answer is not None]
 
     @property
     def language(self) -> TextLanguage | None:

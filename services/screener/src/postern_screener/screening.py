@@ -72,22 +72,23 @@ def judged(inspection: Inspection) -> Screened:
     ruleset, candidates = inspection.ruleset, inspection.candidates
     walks = [(share, decide(share, candidates)) for share in inspection.shares()]
     subject = one_line(inspection.message.field("subject"), SUBJECT_CHARACTERS)
-    if asks := tuple(dict.fromkeys(engine for _, walk in walks for engine in walk.asks)):
+    if asks := tuple(dict.fromkeys([engine for _, walk in walks for engine in walk.asks])):
         verdict = _unjudged(ruleset, Blocked(f"{', '.join(asks)} not asked yet"), ())
         return Screened(verdict=verdict, subject=subject, asks=asks)
     outcomes = _outcomes(inspection, walks)
+    deferrals = [walk.blocked.reason for _, walk in walks if walk.blocked is not None and walk.blocked.may_wait]
     return Screened(
         verdict=outcomes[0].verdict,
         subject=subject,
         edits=outcomes[0].edits if len(outcomes) == 1 else (),
         outcomes=outcomes if len(outcomes) > 1 else (),
-        deferral=next((walk.blocked.reason for _, walk in walks if walk.blocked is not None and walk.blocked.may_wait), ""),
+        deferral=deferrals[0] if deferrals else "",
     )
 
 
 def _outcomes(inspection: Inspection, walks: Sequence[tuple[Share, Walk]]) -> tuple[Outcome, ...]:
     """Those recipients together for whom the same is to be done."""
-    answers = tuple(told(engine, answer) for engine, answer in inspection.answers)
+    answers = tuple([told(engine, answer) for engine, answer in inspection.answers])
     changer = Changer()
     outcomes: list[Outcome] = []
     for share, walk in walks:
@@ -95,7 +96,7 @@ def _outcomes(inspection: Inspection, walks: Sequence[tuple[Share, Walk]]) -> tu
         if answers:
             unscanned = walk.unscanned if verdict.decision is Decision.PASS else ()
             verdict = msgspec.structs.replace(verdict, answers=answers, unscanned=unscanned)
-        outcomes.append(Outcome(recipients=tuple(recipient.n for recipient in share.recipients), verdict=verdict, edits=edits))
+        outcomes.append(Outcome(recipients=tuple([recipient.n for recipient in share.recipients]), verdict=verdict, edits=edits))
     return tuple(outcomes) if len(outcomes) == 1 else _together(outcomes)
 
 
@@ -140,6 +141,8 @@ def _verdict(share: Share, walk: Walk) -> Verdict:
 
 def _findings(share: Share, matched: Sequence[CompiledRule], deciding: CompiledRule | None) -> tuple[Finding, ...]:
     """Of the rule that decided first, then of the others, in their order."""
+    if not matched:
+        return ()
     found: list[Finding] = []
     others = [rule for rule in matched if rule is not deciding]
     for rule in others if deciding is None else [deciding, *others]:

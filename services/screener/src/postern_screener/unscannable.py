@@ -64,7 +64,7 @@ def poisoned(revision: int, reason: str, policy: UnscannablePolicy) -> Verdict:
 
 def header_fields(verdict: Verdict) -> bytes:
     """What is put in front of a message that passes with obstacles, a field for each kind; nothing where a rule let it pass, or without obstacles."""
-    if verdict.decision is not Decision.PASS or verdict.deciding is not None or not verdict.obstacles:
+    if not verdict.obstacles or verdict.decision is not Decision.PASS or verdict.deciding is not None:
         return b""
     first: dict[Unscannable, Obstacle] = {}
     for obstacle in verdict.obstacles:

@@ -191,6 +191,8 @@ class Worker:
 
     async def _ask_engines(self, delivered: Delivered, ruleset: Ruleset, batch: str, found: _Found) -> None:
         """All that need engines at once: in turn, one connection to each engine would be all that a batch ever used."""
+        if not found.asking:
+            return
         judging = [self._judge_by_engines(delivered, each, ruleset, batch) for each in found.asking]
         for asked, outcome in zip(found.asking, await asyncio.gather(*judging, return_exceptions=True), strict=True):
             match outcome:
@@ -212,8 +214,10 @@ class Worker:
 
     def _is_to_wait(self, judged: Judged, ruleset: Ruleset) -> bool:
         """Whether it stays in INTAKE for an engine that failed: not for ever, lest it be forgotten there."""
+        if not judged.screened.deferral:
+            return False
         waited_s = (datetime.now(UTC) - judged.envelope.accepted_at).total_seconds()
-        return bool(judged.screened.deferral) and waited_s < ruleset.policy.engines.hold_after_s
+        return waited_s < ruleset.policy.engines.hold_after_s
 
     async def _judge(
         self,
@@ -302,11 +306,11 @@ class Worker:
         )
 
     def _tell(self, envelope: Envelope, verdict: Verdict) -> None:
-        self.counters.add(CounterName.SCREENED, verdict.decision.value)
+        self.counters.add(CounterName.SCREENED, verdict.decision)
         self.counters.add(CounterName.SCREENED_BYTES, by=envelope.size_bytes)
         self.counters.observe(CounterName.SCREENING_S, verdict.screening_ms / 1000)
         fields: dict[str, str | int | float | bool] = {
-            "decision": verdict.decision.value,
+            "decision": verdict.decision,
             "revision": verdict.revision,
             "ms": round(verdict.screening_ms, 3),
         }
@@ -324,7 +328,7 @@ class Worker:
             fields[f"{answer.engine.value}_ms"] = answer.ms
         if verdict.unscanned:
             fields["unscanned"] = ", ".join(verdict.unscanned)
-        log.info("message.screened", id=envelope.id, gate=envelope.gate.value, size_bytes=envelope.size_bytes, **fields)
+        log.info("message.screened", id=envelope.id, gate=envelope.gate, size_bytes=envelope.size_bytes, **fields)
         if verdict.obstacles:
             fields["unscannable"] = ",".join(dict.fromkeys(obstacle.kind.value for obstacle in verdict.obstacles))
         if verdict.decision is not Decision.PASS or verdict.obstacles:
@@ -351,5 +355,5 @@ def _timed(screened: Screened, milliseconds: float) -> Screened:
     def timed(verdict: Verdict) -> Verdict:
         return msgspec.structs.replace(verdict, screening_ms=milliseconds)
 
-    outcomes = tuple(msgspec.structs.replace(each, verdict=timed(each.verdict)) for each in screened.outcomes)
+    outcomes = tuple([msgspec.structs.replace(each, verdict=timed(each.verdict)) for each in screened.outcomes])
     return msgspec.structs.replace(screened, verdict=timed(screened.verdict), outcomes=outcomes)
