@@ -178,28 +178,20 @@ class _Walk:
         if len(raw.message) > MAX_FIELD_CHARACTERS and fields.shorten():
             self._defects.append(Defect(path or "1", f"a MIME header field of more than {MAX_FIELD_CHARACTERS} characters"))
         if ahead.is_root:
-            where = f"{path}.header" if path else "header"
-            header = header_of(raw.message)
-            self._defects += [Defect(where, reason) for reason in header_defects(header, fields)]
-            if path and (block := header or raw.message[:_MOST_HEADER]).count(b"\r") != block.count(b"\r\n"):
-                self._defects.append(Defect(where, "a bare CR in the header of an attached message"))
-            otherwise = _otherwise(header or raw.message, fields, is_nested=bool(path))
-            self._headers.append(HeaderBlock(where, _header_text(headers), is_nested=bool(path), otherwise=otherwise))
-            if not path and len(raw.message) > ENDLESS_LINE and has_endless_line(raw.message):
-                reason = f"a line of more than {ENDLESS_LINE} octets"
-                self._defects.append(Defect("1", reason, is_ambiguous=False))
+            self._read_header(path, raw.message, headers, fields)
         elif has_stray_line(headers):
             self._defects.append(Defect(path, "a line in the header of a part is no header field"))
         media_type = _media_type(node.content_type, fields, in_digest=ahead.in_digest)
-        self._defects += [Defect(path or "1", reason) for reason in node_defects(headers, fields, media_type)]
+        for reason in node_defects(headers, fields, media_type):
+            self._defects.append(Defect(path or "1", reason))
         children = node.children
         if media_type in ELSEWHERE:
             reason = f"{media_type}: its content is elsewhere and cannot be screened"
             self._defects.append(Defect(path or "1", reason, Unscannable.INCOMPLETE))
         if media_type.startswith("multipart/"):
             boundaries = boundaries_in(fields.first("content-type"))
-            found = [*multipart_defects(boundaries, has_parts=bool(children))]
-            self._defects += [Defect(path or "1", reason) for reason in found]
+            for reason in multipart_defects(boundaries, has_parts=bool(children)):
+                self._defects.append(Defect(path or "1", reason))
             prefix = f"{path}." if path else ""
             digest = media_type == "multipart/digest"
             if children:
@@ -220,6 +212,19 @@ class _Walk:
             self._ahead += [_Ahead(child, path, inner, is_root=True) for child in children]
         elif media_type in ("message/rfc822", "message/global", "message/news"):
             self._open(part)
+
+    def _read_header(self, path: str, message: bytes, headers: Mapping[str, Sequence[str]], fields: Fields) -> None:
+        """That of a message, or of one inside it."""
+        where = f"{path}.header" if path else "header"
+        header = header_of(message)
+        for reason in header_defects(header, fields):
+            self._defects.append(Defect(where, reason))
+        if path and (block := header or message[:_MOST_HEADER]).count(b"\r") != block.count(b"\r\n"):
+            self._defects.append(Defect(where, "a bare CR in the header of an attached message"))
+        otherwise = _otherwise(header or message, fields, is_nested=bool(path))
+        self._headers.append(HeaderBlock(where, _header_text(headers), is_nested=bool(path), otherwise=otherwise))
+        if not path and len(message) > ENDLESS_LINE and has_endless_line(message):
+            self._defects.append(Defect("1", f"a line of more than {ENDLESS_LINE} octets", is_ambiguous=False))
 
     def _open(self, part: Part) -> None:
         """An embedded message that the parser left closed: message/global (RFC 6532), members of a digest (RFC 2046 section 5.1.5)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 import hyperscan
@@ -48,10 +48,10 @@ class Patterns:
         """Who wants this expression."""
         return self._owners[number]
 
-    def find(self, folded: bytes) -> Iterator[int]:
+    def find(self, folded: bytes) -> list[int]:
         """The numbers of the expressions that match somewhere in a folded text, in their order."""
         if self._database is None or not folded:
-            return
+            return []
         found: set[int] = set()
 
         def on_match(expression: int, _start: int, _end: int, _flags: int, _context: object) -> None:
@@ -61,7 +61,7 @@ class Patterns:
         if scratch is None:
             scratch = self._local.scratch = hyperscan.Scratch(self._database)
         self._database.scan(_lines(folded), match_event_handler=on_match, scratch=scratch)
-        yield from sorted(found)
+        return sorted(found)
 
     def span(self, number: int, folded: bytes) -> tuple[int, int]:
         """Where the first match of an expression that was found stands, as far as it goes on."""
