@@ -9,6 +9,7 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 from sqlalchemy import Connection, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
@@ -23,7 +24,7 @@ from postern_api.policy.objects import GeneralSettings, Snapshot, UserObject
 from postern_api.policy.repository import PolicyRepository
 from postern_api.quarantine.indexing import index_row
 from postern_api.quarantine.repository import QuarantineIndex
-from postern_api.store.database import Database
+from postern_api.store.database import Database, is_away
 from postern_api.store.migrating import HEAD, migrate, upgrade
 from postern_api.store.models import metadata
 from postern_api.tokens.repository import TokenRepository
@@ -128,6 +129,20 @@ async def test_postgresql_syncs_at_each_commit_whatever_its_default_and_one_that
     with capture_logs() as told:
         await migrate(database)
     assert ("database.does_not_sync" in {line["event"] for line in told}) is (fsync != "on")
+    await database.close()
+
+
+@pytest.mark.parametrize("error", [asyncpg.InternalClientError, asyncpg.InterfaceError, asyncpg.PostgresError])
+async def test_what_the_driver_raises_past_sqlalchemy_is_a_database_that_is_away(
+    postgres_url: str, error: type[Exception]
+) -> None:
+    """Was: `cannot switch to state 11; another operation (2) is in progress`, of a server that went away, was nobody's."""
+    database = Database(make_url(postgres_url))
+    for opened in (database.read, database.write):
+        with pytest.raises(ConnectionError, match="cannot switch") as raised:
+            async with opened():
+                raise error("cannot switch to state 11")
+        assert is_away(raised.value)
     await database.close()
 
 

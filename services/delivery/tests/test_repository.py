@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -237,6 +238,19 @@ async def test_pages(repository: QueueRepository) -> None:
 async def test_a_database_that_is_away_says_so(url: str) -> None:
     with pytest.raises(DatabaseAway):
         await migrate(Database(make_url(url)))
+
+
+@pytest.mark.parametrize("error", [asyncpg.InternalClientError, asyncpg.InterfaceError, asyncpg.PostgresError])
+async def test_what_the_driver_raises_past_sqlalchemy_is_a_database_that_is_away(
+    postgres_url: str, error: type[Exception]
+) -> None:
+    """Was: `cannot switch to state 11; another operation (2) is in progress`, of a server that went away, ended the service."""
+    database = Database(make_url(postgres_url))
+    for opened in (database.read, database.write):
+        with pytest.raises(DatabaseAway, match="cannot switch"):
+            async with opened():
+                raise error("cannot switch to state 11")
+    await database.close()
 
 
 async def test_the_first_version_s_rows_are_brought_along(tmp_path: Path) -> None:

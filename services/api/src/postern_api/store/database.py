@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -75,23 +75,34 @@ class Database:
     def __init__(self, url: URL) -> None:
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.engine: AsyncEngine = _sqlite(url) if self.is_sqlite else _postgresql(url)
+        self._drivers_own = () if self.is_sqlite else _errors_of_postgresqls_driver()
         self._writing = asyncio.Lock()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        async with self.engine.connect() as connection:
-            yield connection
+        with self._told_of_driver():
+            async with self.engine.connect() as connection:
+                yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         if not self.is_sqlite:
-            async with self.engine.begin() as connection:
-                yield connection
+            with self._told_of_driver():
+                async with self.engine.begin() as connection:
+                    yield connection
             return
         async with self._writing, self.engine.connect() as connection:
             await connection.execution_options(postern_write=True)
             async with connection.begin():
                 yield connection
+
+    @contextmanager
+    def _told_of_driver(self) -> Iterator[None]:
+        """Where a transaction begins or ends, a server that goes away makes the driver raise errors of its own, past SQLAlchemy: ConnectionError then."""
+        try:
+            yield
+        except self._drivers_own as error:
+            raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
     def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         """An INSERT that knows ON CONFLICT (both dialects spell it alike)."""
@@ -123,6 +134,12 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def _errors_of_postgresqls_driver() -> tuple[type[Exception], ...]:
+    import asyncpg
+
+    return asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
 
 
 def _postgresql(url: URL) -> AsyncEngine:

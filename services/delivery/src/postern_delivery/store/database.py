@@ -97,7 +97,7 @@ def _faults_of_postgresql() -> tuple[type[Exception], ...]:
     """What its driver raises of its own, past SQLAlchemy."""
     import asyncpg
 
-    return asyncpg.PostgresError, asyncpg.InterfaceError
+    return asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
 
 
 def _postgresql(url: URL) -> AsyncEngine:
