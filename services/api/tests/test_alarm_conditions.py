@@ -10,7 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from postern_api.alarms.board import LOOKS, AlarmBoard
-from postern_api.alarms.conditions import Kind, Past, Severity, conditions, covers
+from postern_api.alarms.conditions import Past, conditions, covers
+from postern_api.alarms.kinds import Kind, Severity
 from postern_api.alarms.look import Consumers, Look, Peer, StreamSeen
 from postern_core.bus.stores import Copy, Store
 

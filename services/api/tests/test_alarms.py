@@ -15,7 +15,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from fixtures.api import BOOTSTRAP, ApiStarter, RunningApi, eventually
 from fixtures.broker import TEST_LIMITS, Broker
 from postern_api.alarms import conditions
-from postern_api.alarms.conditions import Severity
+from postern_api.alarms.kinds import Severity
 from postern_core.broker.names import PROVISIONER
 from postern_core.bus import Bus, Consumer, Delivered
 from postern_core.bus.provision import ensure_route, provision

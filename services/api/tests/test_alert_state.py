@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from postern_api.alarms.board import Alarm, AlarmBoard
-from postern_api.alarms.conditions import Condition, Key, Kind, Severity
+from postern_api.alarms.kinds import Condition, Key, Kind, Severity
 from postern_api.alerts.catalogue import AlertKind
 from postern_api.alerts.objects import AlertChannels, AlertPolicy, Thresholds
 from postern_api.alerts.repository import AlertRepository, DeliveryState

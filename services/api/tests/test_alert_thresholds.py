@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postern_api.alarms.conditions import Kind as AlarmKind
+from postern_api.alarms.kinds import Kind as AlarmKind
 from postern_api.alerts.catalogue import ALARMS, CATALOGUE, AlertKind, Source, of_alarm, of_notice
 from postern_api.alerts.objects import UNTIL_RESET, Thresholds
 from postern_api.alerts.thresholds import AlertState, Event, Raise, acknowledged, count

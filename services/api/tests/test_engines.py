@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from fixtures.api import RunningApi, eventually
-from postern_api.alarms.conditions import Kind, Past, Severity, conditions
+from postern_api.alarms.conditions import Past, conditions
+from postern_api.alarms.kinds import Kind, Severity
 from postern_api.alarms.look import Look, engines_down
 from postern_core.control import EngineState, EngineStatus, ServiceStatus
 from postern_core.policy import OnFailure, OnVirus, ScreeningPolicy, decode_section

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from postern_api.alarms.conditions import Condition, Key, Kind, Severity
+from postern_api.alarms.kinds import Condition, Key, Kind, Severity
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

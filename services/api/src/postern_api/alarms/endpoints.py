@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from postern_api.access import Reader, guarded_router
-from postern_api.alarms.conditions import Severity
+from postern_api.alarms.kinds import Severity
 from postern_api.alarms.schemas import AlarmsView, AlarmView
 from postern_api.context import InContext
 from postern_api.errors import declared

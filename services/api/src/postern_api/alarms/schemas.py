@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from postern_api.alarms.conditions import Kind, Severity
+from postern_api.alarms.kinds import Kind, Severity
 from postern_api.fields import Body, examples
 
 

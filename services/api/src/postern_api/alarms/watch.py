@@ -16,7 +16,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from postern_api.alarms.board import AlarmBoard
-from postern_api.alarms.conditions import Key, Kind, Past, conditions, covers
+from postern_api.alarms.conditions import Past, conditions, covers
+from postern_api.alarms.kinds import Key, Kind
 from postern_api.alarms.look import Observer, engines_down, stale_replicas
 from postern_api.errors import ApiError
 from postern_api.ledger.verification import PROOF_GRACE_S, Verifier

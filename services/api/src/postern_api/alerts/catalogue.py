@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from postern_api.alarms.conditions import Kind as AlarmKind
+from postern_api.alarms.kinds import Kind as AlarmKind
 from postern_api.alerts.objects import Thresholds
 from postern_core.notices import NoticeKind
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from postern_api.alarms.board import Alarm, AlarmBoard
-from postern_api.alarms.conditions import Key, Severity
+from postern_api.alarms.kinds import Key, Severity
 from postern_api.alerts.catalogue import ALARMS, CATALOGUE, AlertKind, of_alarm, of_notice
 from postern_api.alerts.objects import AlertAction, AlertPolicy, Thresholds
 from postern_api.alerts.repository import AlertRepository

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from postern_api.alarms.board import AlarmBoard
-from postern_api.alarms.conditions import Severity
+from postern_api.alarms.kinds import Severity
 from postern_api.alarms.schemas import AlarmCounts
 from postern_api.engines.schemas import engine_views
 from postern_api.metrics.exposition import Backlog, StreamSize
