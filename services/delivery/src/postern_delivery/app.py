@@ -166,10 +166,9 @@ class Delivery:
                 await migrate(self._database)
                 self._has_database = True
                 self._status.poke()
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._retry.run(stop, drain_s), name="retry")
-                    tasks.create_task(self._janitor.run(stop), name="janitor")
-                    tasks.create_task(self._queue_sizes.run(stop), name="queue-sizes")
+                # in a task of its own: in Python 3.11.2 (Debian 12) a task in which a group has failed counts as cancelled for ever, and its next
+                # time-out ends it
+                await asyncio.create_task(self._use_queue(stop, drain_s), name="queue-in-use")
             except DatabaseAway as error:
                 log.warning("queue.unavailable", reason=str(error))
             except (
@@ -182,6 +181,19 @@ class Delivery:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DATABASE_PAUSE_S):
                     await stop.wait()
+
+    async def _use_queue(self, stop: asyncio.Event, drain_s: float) -> None:
+        """Until `stop`, or until something of it fails: DatabaseAway when that is all."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._retry.run(stop, drain_s), name="retry")
+                tasks.create_task(self._janitor.run(stop), name="janitor")
+                tasks.create_task(self._queue_sizes.run(stop), name="queue-sizes")
+        except ExceptionGroup as failed:
+            away, others = failed.split(DatabaseAway)
+            if away is None or others is not None:
+                raise
+            raise away.exceptions[0] from None
 
     def _table(self) -> RoutingTable:
         table = self._watch.current

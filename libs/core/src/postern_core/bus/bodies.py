@@ -125,6 +125,11 @@ class BodyStore:
 
 async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """What each returns; the first failure, which ends the others: nobody waits for them, and they would hold the body and the bus."""
+    # in a task of its own: in Python 3.11.2 (Debian 12) a task in which a group has failed counts as cancelled for ever, and its next time-out ends it
+    return await asyncio.create_task(_together(work), name="bodies")
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     try:
         async with asyncio.TaskGroup() as tasks:
             started = [tasks.create_task(each) for each in work]
