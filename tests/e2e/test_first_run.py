@@ -53,8 +53,11 @@ def test_endpoints_name_everything_and_every_process_runs(stack: Stack) -> None:
 
 
 def test_the_three_printed_commands_work_when_pasted(stack: Stack, tmp_path: Path) -> None:
-    commands = [line.strip() for line in stack.output.splitlines() if line.startswith(f"  {shlex.quote(str(POSTERN))} ")]
-    assert len(commands) == 3
+    def printed() -> list[str]:
+        return [line.strip() for line in stack.output.splitlines() if line.startswith(f"  {shlex.quote(str(POSTERN))} ")]
+
+    # the text comes right behind `endpoints.json`, which is what the start of a stack waits for
+    commands = eventually(lambda: printed() if len(printed()) == 3 else None, "the three commands to be printed")
     outputs = []
     for command in commands:
         # in another folder, by a shell, as they are
@@ -121,9 +124,9 @@ def test_the_administrators_commands(stack: Stack) -> None:
         "all three to come to their second end",
     )
     assert "a@demo.example was delivered" in stack.postern("trace", released)
-    status = stack.postern("status")
+    # each replica tells of itself every few seconds
+    status = eventually(lambda: told if "not ready" not in (told := stack.postern("status")) else None, "all to be told as ready")
     assert all(service in status for service in SERVICES)
-    assert "not ready" not in status
     assert "accepted" in stack.postern("ledger")
     assert "in all" in stack.postern("queue", "list")
     assert "0 changed" in stack.postern("queue", "retry", "--all")
