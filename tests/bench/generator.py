@@ -82,7 +82,7 @@ class Work:
         self.hung_up += 1
         self._given_back.append(message)
 
-    def bytes_of(self, message: Message) -> bytes:
+    def pieces_of(self, message: Message) -> tuple[bytes, memoryview]:
         return self.templates[message.number % len(self.templates)].numbered(self.first + message.number)
 
     def taken(self, message: Message, size: int) -> None:
@@ -110,12 +110,12 @@ async def _session(port: int, work: Work, message: Message | None, per_connectio
             if message is None:
                 break
             await _when_due(message)
-            data = work.bytes_of(message)
-            while not await _transaction(reader, writer, work.opening, data, pipelining=pipelining):
+            pieces = work.pieces_of(message)
+            while not await _transaction(reader, writer, work.opening, pieces, pipelining=pipelining):
                 work.refused += 1
                 work.again(message)
                 await asyncio.sleep(_AGAIN_S)
-            work.taken(message, len(data))
+            work.taken(message, sum(map(len, pieces)))
             message = work.take() if sent + 1 < per_connection else None
         writer.write(b"QUIT\r\n")
         await _reply(reader)
@@ -136,7 +136,12 @@ async def _when_due(message: Message) -> None:
 
 
 async def _transaction(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opening: bytes, message: bytes, *, pipelining: bool
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    opening: bytes,
+    message: tuple[bytes, memoryview],
+    *,
+    pipelining: bool,
 ) -> bool:
     """Whether the server took the message; RefusedError when it never will. Templates hold no line that starts with a dot."""
     if pipelining:
@@ -152,8 +157,7 @@ async def _transaction(
         writer.write(b"RSET\r\n")
         await _reply(reader)
         return False
-    writer.write(message)
-    writer.write(b".\r\n")
+    writer.writelines((*message, b".\r\n"))
     await writer.drain()
     reply = await _reply(reader)
     _must_be_transient(reply)

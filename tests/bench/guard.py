@@ -32,6 +32,7 @@ import structlog
 from bench.alone import Taken, duel, gate_duels, sender
 from bench.inspection import inspect
 from bench.measure import Load, Running, measure, running_sink
+from bench.network import enter_network
 from bench.postern import running_postern
 from bench.processes import busy_s, cpu_s, keep_to_two_cores
 from bench.report import table
@@ -226,6 +227,7 @@ def main() -> int:
     # what the provisioner of the bench's broker says does not belong into the table
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     keep_to_two_cores()
+    print(f"guard: {enter_network()}")
     effort, runs = (Effort(1, 0.1, math.inf), 1) if arguments.quick else (Effort(), _RENEWING_RUNS)
     begun = time.monotonic()
     code = decide(sections(effort, arguments.directory), arguments.reference, renew=arguments.renew, runs=runs)

@@ -208,7 +208,7 @@ def main() -> int:
     print(text)
     if options.write_docs:
         with tempfile.TemporaryDirectory() as directory:
-            write_between_markers(PAGE, f"{machine(Path(directory)).sentence}\n\n{text}", MARKERS)
+            write_between_markers(PAGE, f"{machine(Path(directory), 'no network').sentence}\n\n{text}", MARKERS)
     return 0
 
 

@@ -27,6 +27,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     filesystem: str  # of the directory in which queues and streams lie
     sync_ms: float  # the median fsync of 4 KB there: what every "durable before 250" waits for
+    network: str  # what loopback is: the machine's, or a namespace's of our own (`network`)
     busy_cores_before: float  # spent by others just before the run: on a quiet machine about 0
     commit: str
     started: str
@@ -35,13 +36,13 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     def sentence(self) -> str:
         return (
             f"{self.cores} cores of {self.cpu}, {self.memory_gib:g} GiB, {self.system}, kernel {self.kernel}, Python {self.python}; "
-            f"queues and streams on {self.filesystem}, fsync {self.sync_ms:g} ms; {self.busy_cores_before:g} cores busy before the run; "
+            f"queues and streams on {self.filesystem}, fsync {self.sync_ms:g} ms; {self.network}; {self.busy_cores_before:g} cores busy before the run; "
             f"commit {self.commit}, {self.started}"
         )
 
 
-def machine(directory: Path) -> Machine:
-    """This machine; takes two seconds to see what else it does."""
+def machine(directory: Path, network: str) -> Machine:
+    """This machine, with what `enter_network` said; takes two seconds to see what else it does."""
     before = busy_s()
     time.sleep(_CPU_S)
     busy_cores = (busy_s() - before) / _CPU_S
@@ -55,6 +56,7 @@ def machine(directory: Path) -> Machine:
         python=platform.python_version(),
         filesystem=filesystem(directory),
         sync_ms=_sync_ms(directory / "sync"),
+        network=network,
         busy_cores_before=round(busy_cores, 2),
         commit=_commit(),
         started=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -20,7 +20,7 @@ import msgspec
 
 from bench import generator, sink
 from bench.mix import caught_flags
-from bench.processes import busy_s, cpu_s, memory_bytes
+from bench.processes import busy_s, children_of_all, cpu_s, memory_bytes
 
 TESTS = Path(__file__).resolve().parent.parent
 _STALLED_S = 30.0  # nothing has arrived for so long: what is missing is lost
@@ -165,8 +165,9 @@ class _Meter:
         if time.monotonic() - self._sampled_at < _SAMPLE_S:
             return
         self._sampled_at = time.monotonic()
+        children = children_of_all()
         for name in self._peak:
-            self._peak[name] = max(self._peak[name], memory_bytes(self._services[name]))
+            self._peak[name] = max(self._peak[name], memory_bytes(self._services[name], children))
 
     def wait_quiet(self) -> None:
         """Return when the services have done what they do behind the last message (traces, deletions): that CPU time is theirs too."""

@@ -26,6 +26,7 @@ from bench.connections import Connections, measure_connections
 from bench.idle import Idle, measure_idle
 from bench.inspection import Inspection, inspect
 from bench.machine import Machine, machine
+from bench.network import enter_network
 from bench.processes import keep_to_two_cores
 from bench.report import table, write_between_markers
 from bench.run import PAGE, private_directory
@@ -184,11 +185,13 @@ def _workers_row(number: str, under: str, runs: list[Screened]) -> tuple[str, ..
     )
 
 
-def measure_parts(below: Path, *, rounds: int, seconds: float, idle_s: float, connections: int, options: str) -> Parts:
-    """All of it, one part after another."""
+def measure_parts(
+    below: Path, *, rounds: int, seconds: float, idle_s: float, connections: int, network: str, options: str
+) -> Parts:
+    """All of it, one part after another, in the network that `enter_network` gave."""
     begun = time.monotonic()
     with private_directory(below) as directory:
-        what = machine(directory)
+        what = machine(directory, network)
         print(what.sentence, flush=True)
         idle = measure_idle(directory, idle_s)
         many = measure_connections(directory, connections, max(connections // 10, 1))
@@ -239,6 +242,7 @@ def main() -> int:
         seconds=arguments.seconds,
         idle_s=arguments.idle_seconds,
         connections=arguments.connections,
+        network=enter_network(),
         options=shlex.join(["bench.parts", *sys.argv[1:]]),
     )
     text = markdown(parts)

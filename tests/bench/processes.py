@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,20 +17,25 @@ _STOP_S = 20
 _START_S = 60
 
 
-def descendants(roots: list[int]) -> list[int]:
-    """`roots` and everything below them that lives now."""
+def children_of_all() -> dict[int, list[int]]:
+    """Every process that lives now, below its parent. To look at several services at once, since this goes through all of the machine's."""
     children: dict[int, list[int]] = defaultdict(list)
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            fields = _stat(int(entry.name))
-            if fields:
-                children[int(fields[1])].append(int(entry.name))
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            children[int(fields[1])].append(int(entry.name))
+    return children
+
+
+def descendants(roots: list[int], children: Mapping[int, list[int]] | None = None) -> list[int]:
+    """`roots` and everything below them that lives now, or lived when `children` were looked at."""
+    if children is None:
+        children = children_of_all()
     found: list[int] = []
     waiting = list(roots)
     while waiting:
         pid = waiting.pop()
         found.append(pid)
-        waiting += children[pid]
+        waiting += children.get(pid, [])
     return found
 
 
@@ -44,10 +49,10 @@ def cpu_s(roots: list[int]) -> float:
     return total * _TICK_S
 
 
-def memory_bytes(roots: list[int]) -> int:
-    """Memory now, a page that several processes share counted once between them (PSS); where that may not be read, resident memory."""
+def memory_bytes(roots: list[int], children: Mapping[int, list[int]] | None = None) -> int:
+    """Memory now (`children` as for `descendants`), a page that several processes share counted once between them (PSS); where that may not be read, resident memory."""
     total = 0
-    for pid in descendants(roots):
+    for pid in descendants(roots, children):
         try:
             total += _pss(pid)
         except PermissionError:

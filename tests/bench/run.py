@@ -25,6 +25,7 @@ import httpx
 from bench.machine import filesystem, machine
 from bench.measure import Load, Measured, Running, measure, running_sink
 from bench.mix import MIXES
+from bench.network import enter_network
 from bench.plan import Entry, Plan, carry_out
 from bench.plot import draw
 from bench.report import Report, SystemResult, encoded, markdown, write_between_markers
@@ -97,12 +98,9 @@ def _line(entry: Entry) -> str:
     )
 
 
-def run(names: list[str], plan: Plan, *, install: bool, below: Path, options: str) -> Report:
+def run(names: list[str], plan: Plan, *, install: bool, own_network: bool, below: Path, options: str) -> Report:
     """All of it. Systems that cannot run here are left out, and the report says why."""
     begun = time.monotonic()
-    with private_directory(below) as directory:
-        what = machine(directory)
-    print(what.sentence, flush=True)
     systems, left_out = [], {}
     # installed before anything is measured: an unpacking package manager is no quiet machine
     for name in names:
@@ -111,6 +109,10 @@ def run(names: list[str], plan: Plan, *, install: bool, below: Path, options: st
         except MissingError as missing:
             left_out[name] = str(missing)
             print(f"{name}: left out, {missing}", flush=True)
+    network = enter_network(own=own_network)
+    with private_directory(below) as directory:
+        what = machine(directory, network)
+    print(what.sentence, flush=True)
     harness = measure_harness(plan, below)
     for name in names:
         if name not in left_out:
@@ -143,6 +145,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--no-install", action="store_true", help="leave out peers that are not there")
     parser.add_argument(
+        "--machine-network", action="store_true", help="the machine's own loopback, as its firewall and sysctls have it"
+    )
+    parser.add_argument(
         "--directory", type=Path, default=Path("/var/tmp"), help="on a real disk, for queues and streams (default /var/tmp)"
     )
     parser.add_argument("--json", type=Path, default=None, help="write the figures")
@@ -165,7 +170,14 @@ def main() -> int:
         )
     plan = _QUICK if arguments.quick else Plan(tuple(arguments.mixes), arguments.seconds, arguments.messages)
     options = shlex.join(["bench.run", *sys.argv[1:]])
-    report = run(arguments.systems, plan, install=not arguments.no_install, below=arguments.directory, options=options)
+    report = run(
+        arguments.systems,
+        plan,
+        install=not arguments.no_install,
+        own_network=not arguments.machine_network,
+        below=arguments.directory,
+        options=options,
+    )
     text = markdown(report)
     print(text)
     if arguments.json:

@@ -27,6 +27,7 @@ from bench.curve_rules import PATTERNS, rules_curves
 from bench.curve_stack import BACKLOG, RECIPIENTS, WORKERS, Stored, backlog_curve, recipients_curve, workers_curve
 from bench.growth import Curve
 from bench.machine import Machine, machine
+from bench.network import enter_network
 from bench.report import table, write_between_markers
 from bench.run import private_directory, several
 from postern_delivery.store.database import DatabaseAway
@@ -77,11 +78,11 @@ def decoded(data: bytes) -> ScalingReport:
     return msgspec.json.decode(data, type=ScalingReport)
 
 
-def run(chosen: list[str], sizes: Sizes, *, below: Path, options: str) -> ScalingReport:
+def run(chosen: list[str], sizes: Sizes, *, network: str, below: Path, options: str) -> ScalingReport:
     """Measure the chosen curves, one after another. One that cannot be measured is in `failed`, the others go on."""
     begun = time.monotonic()
     with private_directory(below) as directory:
-        what = machine(directory)
+        what = machine(directory, network)
     print(what.sentence, flush=True)
     curves: list[Curve] = []
     failed: dict[str, str] = {}
@@ -182,7 +183,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     sizes = QUICK if arguments.quick else Sizes()
-    report = run(arguments.curves, sizes, below=arguments.directory, options=shlex.join(["bench.scaling", *sys.argv[1:]]))
+    report = run(
+        arguments.curves,
+        sizes,
+        network=enter_network(),
+        below=arguments.directory,
+        options=shlex.join(["bench.scaling", *sys.argv[1:]]),
+    )
     text = markdown(report)
     print(text)
     if arguments.json:

@@ -22,6 +22,9 @@ from bench.mix import MARK, MARK_DIGITS
 RECORD = struct.Struct("<qq")
 _EHLO = b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250 8BITMIME\r\n"
 _END = b"\r\n.\r\n"
+_TAIL = (
+    len(_END) + 64
+)  # octets of a block in which a message ends if it ends in it: a client sends no more than `QUIT` behind it before the reply
 
 
 class SinkProtocol(asyncio.Protocol):
@@ -38,6 +41,9 @@ class SinkProtocol(asyncio.Protocol):
         self._transport.write(b"220 sink.example ESMTP\r\n")
 
     def data_received(self, data: bytes) -> None:
+        if self._in_data and self._number >= 0 and len(data) > _TAIL:
+            self._buffer.clear()
+            data = data[-_TAIL:]
         self._buffer += data
         answers: list[bytes] = []
         while self._data(answers) if self._in_data else self._command(answers):
@@ -52,8 +58,6 @@ class SinkProtocol(asyncio.Protocol):
                 self._number = int(self._buffer[mark + len(MARK) : mark + len(MARK) + MARK_DIGITS])
         end = self._buffer.find(_END)
         if end < 0:
-            if self._number >= 0:
-                del self._buffer[:-4]
             return False
         del self._buffer[: end + len(_END)]
         self._log.write(RECORD.pack(self._number, time.monotonic_ns()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import os
 import subprocess
@@ -10,8 +11,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench import generator, sink
 from bench.machine import filesystem
@@ -241,6 +245,62 @@ def test_absent_peer_is_left_out_with_a_reason() -> None:
 def test_every_system_of_the_issue_is_there_and_only_plain_postfix_does_not_screen() -> None:
     assert list(SYSTEMS) == ["postern", "postfix", "postfix-checks", "postfix-rspamd", "postfix-amavis", "haraka"]
     assert [name for name, system in SYSTEMS.items() if not system.screened] == ["postfix"]
+
+
+_IN_ITS_NETWORK = """
+import os, socket, sys
+from pathlib import Path
+from bench.network import enter_network
+before = os.readlink("/proc/self/ns/net")
+if sys.argv[1] == "nobody":
+    os.setresuid(65534, 65534, 0)
+told = enter_network(own=sys.argv[1] != "as it is")
+os.seteuid(os.getresuid()[2])
+with socket.create_server(("127.0.0.1", 0)) as server:
+    socket.create_connection(server.getsockname(), timeout=5).close()
+routes = len(Path("/proc/self/net/route").read_text().splitlines()) - 1
+print(told, before != os.readlink("/proc/self/ns/net"), Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(), routes, sep="|")
+"""
+
+
+@pytest.mark.parametrize("how", ["as root", "nobody", "as it is"])
+def test_a_benchmark_has_a_loopback_of_its_own_where_it_may(how: str) -> None:
+    if how != "as it is" and os.geteuid() != 0:
+        how = "as whoever it is"  # an unprivileged user may not, and is told so
+    done = subprocess.run(
+        [sys.executable, "-c", _IN_ITS_NETWORK, how],
+        cwd=_TESTS,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    told, is_own, control, routes = done.stdout.strip().split("|")
+    if how == "as root":
+        assert (told, is_own, control, routes) == ("a network namespace of its own, reno", "True", "reno", "0")
+    else:
+        assert is_own == "False"
+        assert told.startswith("the machine's network")
+        assert ("not permitted" in told) == (how != "as it is")
+        assert told.endswith(control)
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda data: data.replace(b".", b"")), min_size=1, max_size=4), st.data())
+def test_the_sink_sees_the_end_of_a_message_wherever_the_blocks_end(bodies: list[bytes], data: st.DataObject) -> None:
+    """And a QUIT that comes in one with it, as Postfix sends it."""
+    messages = [sink.MARK + b"%010d\r\n\r\n" % n + body * 30 + b"\r\n.\r\n" for n, body in enumerate(bodies)]
+    log, transport = io.BytesIO(), MagicMock()
+    protocol = sink.SinkProtocol(log)
+    protocol.connection_made(transport)
+    for n, message in enumerate(messages):
+        protocol.data_received(b"DATA\r\n")
+        whole = message + (b"QUIT\r\n" if n == len(messages) - 1 else b"")
+        cuts = sorted(data.draw(st.sets(st.integers(0, len(whole)), max_size=5)))
+        for begin, end in itertools.pairwise((0, *cuts, len(whole))):
+            protocol.data_received(whole[begin:end])
+    assert [number for number, _ in sink.RECORD.iter_unpack(log.getvalue())] == list(range(len(messages)))
+    assert transport.close.called
 
 
 def test_file_system_is_that_of_the_innermost_mount() -> None:

@@ -167,6 +167,7 @@ def _report(measured: Measured) -> Report:
         system="",
         python="",
         filesystem="",
+        network="",
         sync_ms=0.2,
         busy_cores_before=0,
         commit="",

@@ -18,7 +18,7 @@ from postern_core.verdict import HeldMessage
 texts = st.text(st.characters(exclude_categories=["Cs"]))  # no lone surrogates: JSON is UTF-8
 times = st.datetimes(timezones=st.just(UTC))
 recipients = st.builds(Recipient, n=st.integers(0, 10**6), address=texts, notify=texts, orcpt=texts)
-bodies = st.none() | st.builds(BodyRef, name=texts, chunks=st.integers(0, 999), size_bytes=st.integers(0, 2**40), sha256=texts)
+bodies = st.none() | st.builds(BodyRef, name=texts, chunks=st.integers(0, 999), size_bytes=st.integers(0, 2**40), xxh3=texts)
 envelopes = st.builds(
     Envelope,
     id=st.builds(new_queue_id, st.integers(0, 2**45)),

@@ -77,7 +77,7 @@ async def test_who_comes_at_the_same_moment_goes_together(gate: Bus, reader: Bus
 
 async def test_large_mail_and_mail_whose_body_lies_elsewhere_goes_alone(gate: Bus, reader: Bus) -> None:
     commit = GroupCommit(gate, INTAKE, "intake.anon")
-    stowed = an_envelope(body=BodyRef(name="ingress-anon.x", chunks=1, size_bytes=1, sha256=""))
+    stowed = an_envelope(body=BodyRef(name="ingress-anon.x", chunks=1, size_bytes=1))
     large, fits, small = (an_envelope() for _ in range(3))
     half = b"x" * (MOST_OCTETS // 2 - HEAD_OCTETS)
     async with asyncio.timeout(10):

@@ -74,13 +74,16 @@ class Client(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     host_check: HostCheck | None = None  # None: not looked up
 
 
-class BodyRef(msgspec.Struct, frozen=True, kw_only=True):
+class BodyRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a body over the inline limit lies: BODIES subjects `body.<name>.<k>`, k = 0 … chunks-1."""
 
     name: str  # `<writer>.<queue-id or job-id>`
     chunks: int
     size_bytes: int
-    sha256: str  # hex, over the whole body
+    xxh3: str = (
+        ""  # XXH3 of 128 bits over the whole body, hex: against damage and mistakes, for nobody else can write what is stored
+    )
+    sha256: str = ""  # the same of references that were made before there was `xxh3`; one of the two is there
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -185,6 +185,9 @@ ENVELOPE = Envelope(
 STOWED = msgspec.structs.replace(
     ENVELOPE, size_bytes=3_000_000, body=BodyRef(name=f"ingress-auth.{ID}", chunks=3, size_bytes=3_000_000, sha256="ab" * 32)
 )
+STOWED_XXH3 = msgspec.structs.replace(
+    ENVELOPE, size_bytes=700_000, body=BodyRef(name=f"ingress-anon.{ID}", chunks=1, size_bytes=700_000, xxh3="cd" * 16)
+)
 INTERNATIONAL = msgspec.structs.replace(
     ENVELOPE,
     reverse_path="jösé@xn--bcher-kva.example",
@@ -243,6 +246,7 @@ END = Disposition(
 FRAMED: dict[str, tuple[msgspec.Struct, bytes]] = {
     "envelope-1.mail": (ENVELOPE, MAIL),
     "envelope-1-stowed.mail": (STOWED, b""),
+    "envelope-1-stowed-xxh3.mail": (STOWED_XXH3, b""),
     "envelope-1-international.mail": (INTERNATIONAL, MAIL),
     "envelope-1-least.mail": (LEAST, b"\r\n"),
     "envelope-1-held.mail": (

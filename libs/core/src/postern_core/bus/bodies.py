@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine, Iterable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import structlog
+import xxhash
 
 from postern_core.bus.connection import Bus
 from postern_core.bus.publishing import NoRoomError, SubjectTakenError
@@ -25,7 +26,7 @@ T = TypeVar("T")
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 CHUNK_BYTES: Final = 1024 * 1024
-_HASHED_AT_ONCE_BYTES: Final = 1536 * 1024  # under a millisecond, and a thread to do it in costs a fifth of one
+_HASHED_AT_ONCE_BYTES: Final = 16 * 1024 * 1024  # a millisecond or two, and a thread to do it in costs a fifth of one
 _CHUNKS_AT_ONCE: Final = 16  # written; how many are read the connection decides
 _INLINE_WHEN_FULL_BYTES: Final = 6 * 1024 * 1024  # of the 8 MiB that a payload may have; the rest is for its head
 
@@ -77,11 +78,11 @@ class BodyStore:
         No second copy of a large body: a chunk is a view of it, but for what has a part of `head` in it.
         """
         view = memoryview(body)
-        digest = await _sha256(head, view)
+        digest = await _hashed(xxhash.xxh3_128, head, view)
         full_name, size = f"{self._writer}.{name}", len(head) + len(view)
         starts = range(0, size, CHUNK_BYTES)
         await _all(self._put_chunk(full_name, k, head, view, start, digest) for k, start in enumerate(starts))
-        return BodyRef(name=full_name, chunks=len(starts), size_bytes=size, sha256=digest)
+        return BodyRef(name=full_name, chunks=len(starts), size_bytes=size, xxh3=digest)
 
     async def _put_chunk(self, name: str, k: int, head: bytes, body: memoryview, start: int, digest: str) -> None:
         async with self._writing:
@@ -112,7 +113,8 @@ class BodyStore:
         """The stored body, verified."""
         stored = await _all(self._bus.last(BODIES, body_subject(ref.name, k)) for k in range(ref.chunks))
         body = b"".join(chunk.data for chunk in stored if chunk is not None)
-        if len(body) != ref.size_bytes or await _sha256(body) != ref.sha256:
+        algorithm, expected = (xxhash.xxh3_128, ref.xxh3) if ref.xxh3 else (hashlib.sha256, ref.sha256)
+        if len(body) != ref.size_bytes or await _hashed(algorithm, body) != expected:
             missing = [k for k, chunk in enumerate(stored) if chunk is None]
             raise BodyMissing(f"body {ref.name}: chunks {missing} missing" if missing else f"body {ref.name}: digest differs")
         return body
@@ -138,15 +140,19 @@ async def _together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     return [task.result() for task in started]
 
 
-async def _sha256(*pieces: bytes | memoryview) -> str:
+class _Hash(Protocol):
+    def update(self, data: bytes | memoryview, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+async def _hashed(algorithm: Callable[[], _Hash], *pieces: bytes | memoryview) -> str:
     """Of all pieces as one. Off the loop where it takes as long as many small messages do."""
     if sum(map(len, pieces)) > _HASHED_AT_ONCE_BYTES:
-        return await asyncio.to_thread(_digest, pieces)
-    return _digest(pieces)
+        return await asyncio.to_thread(_digest, algorithm(), pieces)
+    return _digest(algorithm(), pieces)
 
 
-def _digest(pieces: Iterable[bytes | memoryview]) -> str:
-    digest = hashlib.sha256()
+def _digest(digest: _Hash, pieces: Iterable[bytes | memoryview]) -> str:
     for piece in pieces:
         digest.update(piece)
     return digest.hexdigest()
