@@ -27,10 +27,10 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     filesystem: str  # of the directory in which queues and streams lie
     sync_ms: float  # the median fsync of 4 KB there: what every "durable before 250" waits for
-    network: str  # what loopback is: the machine's, or a namespace's of our own (`network`)
     busy_cores_before: float  # spent by others just before the run: on a quiet machine about 0
     commit: str
     started: str
+    network: str = "the machine's network"  # which loopback it was (`enter_network`); before there was a choice, the machine's
 
     @property
     def sentence(self) -> str:

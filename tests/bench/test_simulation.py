@@ -167,7 +167,6 @@ def _report(measured: Measured) -> Report:
         system="",
         python="",
         filesystem="",
-        network="",
         sync_ms=0.2,
         busy_cores_before=0,
         commit="",
