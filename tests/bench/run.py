@@ -1,4 +1,4 @@
-"""`make bench`: Postern and its peers, one after another on this machine, from generator to sink.
+"""`make bench`: Postern and its peers, in turn on this machine, from generator to sink.
 
     python -m bench.run --systems postern,postfix --mixes small,mixed --json ../var/bench.json --plot ../var/bench.png
 
@@ -16,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -49,8 +49,24 @@ def private_directory(below: Path) -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def measure_system(name: str, system: System, plan: Plan, below: Path) -> SystemResult:
-    """Start it, carry out the plan, stop it. What it fails with is in the result."""
+def measure_in_turn(names: list[str], plan: Plan, below: Path) -> list[SystemResult]:
+    """All of these systems, which take turns: each measurement of one comes right behind the same one of the others, since a machine that is shared with
+    others changes its speed within minutes. Whoever waits for his turn does nothing."""
+    results: dict[str, SystemResult] = {}
+    with ExitStack() as started:
+        turns = {name: started.enter_context(closing(_turns(name, SYSTEMS[name], plan, below))) for name in names}
+        while turns:
+            for name, turn in tuple(turns.items()):
+                try:
+                    next(turn)
+                except StopIteration as ended:
+                    results[name] = ended.value
+                    del turns[name]
+    return [results[name] for name in names]
+
+
+def _turns(name: str, system: System, plan: Plan, below: Path) -> Generator[None, None, SystemResult]:
+    """Start it, carry out the plan, one measurement a turn, stop it. What it fails with is in the result."""
     entries: list[Entry] = []
     version = failed = ""
     with private_directory(below) as directory:
@@ -68,7 +84,8 @@ def measure_system(name: str, system: System, plan: Plan, below: Path) -> System
 
                 for entry in carry_out(plan, send):
                     entries.append(entry)
-                    print(f"  {_line(entry)}", flush=True)
+                    print(f"  {name:14} {_line(entry)}", flush=True)
+                    yield
         except (RuntimeError, OSError, subprocess.SubprocessError, httpx.HTTPError) as trouble:
             failed = str(trouble) or repr(trouble)
             print(f"{name}: {failed}", file=sys.stderr, flush=True)
@@ -101,7 +118,7 @@ def _line(entry: Entry) -> str:
 def run(names: list[str], plan: Plan, *, install: bool, own_network: bool, below: Path, options: str) -> Report:
     """All of it. Systems that cannot run here are left out, and the report says why."""
     begun = time.monotonic()
-    systems, left_out = [], {}
+    left_out = {}
     # installed before anything is measured: an unpacking package manager is no quiet machine
     for name in names:
         try:
@@ -114,9 +131,7 @@ def run(names: list[str], plan: Plan, *, install: bool, own_network: bool, below
         what = machine(directory, network)
     print(what.sentence, flush=True)
     harness = measure_harness(plan, below)
-    for name in names:
-        if name not in left_out:
-            systems.append(measure_system(name, SYSTEMS[name], plan, below))
+    systems = measure_in_turn([name for name in names if name not in left_out], plan, below)
     took_s = round(time.monotonic() - begun, 1)
     return Report(machine=what, options=options, took_s=took_s, harness=harness, systems=systems, left_out=left_out)
 

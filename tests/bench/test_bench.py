@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -24,8 +25,9 @@ from bench.mix import CAUGHT_WORD, MIXES, caught_flags, templates
 from bench.plan import Plan, carry_out
 from bench.processes import cpu_s, memory_bytes, running
 from bench.report import BEGIN, END, Report, decoded, encoded, markdown, write_between_markers
-from bench.rules import rules
-from bench.systems import SYSTEMS, MissingError
+from bench.rules import Rules, rules
+from bench.run import measure_in_turn
+from bench.systems import SYSTEMS, MissingError, System
 from fixtures.ports import free_port
 from fixtures.stack import environment
 
@@ -301,6 +303,30 @@ def test_the_sink_sees_the_end_of_a_message_wherever_the_blocks_end(bodies: list
             protocol.data_received(whole[begin:end])
     assert [number for number, _ in sink.RECORD.iter_unpack(log.getvalue())] == list(range(len(messages)))
     assert transport.close.called
+
+
+def test_systems_take_turns_and_one_that_fails_stops_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def relay(_own: Path, sink_port: int, _rules: Rules) -> Iterator[Running]:
+        yield Running(sink_port, {})  # a relay that costs nothing: the sink itself
+
+    @contextmanager
+    def broken(_own: Path, _sink_port: int, _rules: Rules) -> Iterator[Running]:
+        raise RuntimeError("it does not start")
+        yield
+
+    systems = {name: System(name, start, screened=False) for name, start in (("a", relay), ("b", broken), ("c", relay))}
+    monkeypatch.setattr("bench.run.SYSTEMS", systems)
+    a, b, c = measure_in_turn(["a", "b", "c"], Plan(mixes=("small",), messages=50, shapes=False), tmp_path)
+    assert b.failed == "it does not start"
+    for system in (a, c):
+        assert (system.failed, [entry.load for entry in system.entries]) == ("", ["full", "half"])
+        assert all(entry.measured.arrived == 50 for entry in system.entries)
+    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines() if " load, " in line]
+    assert lines == [[name, "small", load] for load in ("full", "half") for name in ("a", "c")]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_file_system_is_that_of_the_innermost_mount() -> None:

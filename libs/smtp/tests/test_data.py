@@ -183,6 +183,23 @@ def test_the_search_by_dots_finds_what_a_plain_one_finds(pieces: list[bytes], st
     assert find_dotted(bytearray(text), what, start) == text.find(what, start)
 
 
+@pytest.mark.parametrize("size", [1, 4096])
+def test_the_limit_is_that_of_a_message_that_comes_in_one_block_too(size: int) -> None:
+    message = b"Subject: x\r\n\r\ntext\r\n"
+    assert read(message + b".\r\n", size, limit=len(message))[:2] == (message, b"")
+    assert read(message + b".\r\n", size, limit=len(message) - 1)[:2] == (replies.TOO_BIG, b"")
+
+
+@pytest.mark.parametrize(
+    ("last", "line"), [(b"..\r\n", b".\r\n"), (b".x\r\n", b"x\r\n"), (b".x\n", b"x\r\n"), (b".\r\r\n", b"\r\n\r\n")]
+)
+def test_a_block_that_ends_with_a_dotted_line_is_no_message_yet(last: bytes, line: bytes) -> None:
+    reader = DataReader(None, bare_newline=BareNewline.NORMALISE)
+    assert not reader.feed(b"text\r\n" + last)
+    assert reader.feed(b"more\r\n.\r\n")
+    assert reader.message() == b"text\r\n" + line + b"more\r\n"
+
+
 def test_a_message_over_the_limit_is_read_to_its_end_and_not_kept() -> None:
     wire = (b"y" * 70 + b"\r\n") * 50_000 + b".\r\nNOOP\r\n"
     outcome, rest, most = read(wire, 4096, limit=100_000)

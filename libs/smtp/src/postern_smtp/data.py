@@ -47,6 +47,7 @@ class DataReader:
         self._over_limit = over_limit
         # as if the CRLF that ended the DATA command belonged to the data: a line that starts the data is like any other
         self._buffer = bytearray(b"\r\n")
+        self._whole: bytes | None = None  # a message that came in one block, as most do: it goes by the buffer
         self._aside: list[bytes] = []  # of the message as it was before dot-stuffing; the buffer goes on behind it with a CRLF
         self._aside_octets = 0
         self._endless = 0  # behind the buffer's first line end there is none up to here
@@ -59,10 +60,12 @@ class DataReader:
     @property
     def buffered_bytes(self) -> int:
         """How much it holds now."""
-        return self._aside_octets + len(self._buffer)
+        return self._aside_octets + len(self._buffer) + len(self._whole or b"")
 
     def feed(self, block: bytes) -> bool:
         """Take the next block; True when the data has ended. `rest` is then what came behind it."""
+        if len(self._buffer) == 2 and not self._aside and self._refusal is None and self._is_whole(block):
+            return True
         self._buffer += block
         self._end = self._find_end()
         if self._end >= 0:
@@ -85,11 +88,22 @@ class DataReader:
         """The message as it was before dot-stuffing, every line ended by CRLF; or why it is refused."""
         if self._refusal is not None:
             return self._refusal
+        if self._whole is not None:
+            return sound(self._whole, self._limit, self._bare_newline, self._over_limit)
         last = self._unstuffed(len(self._buffer))
         body = b"".join((*self._aside, last)) if self._aside else last
         self._aside.clear()
         self._buffer.clear()
         return sound(body, self._limit, self._bare_newline, self._over_limit)
+
+    def _is_whole(self, block: bytes) -> bool:
+        """Whether this, the first block, is a message with nothing to undo, and nothing is behind it: then that is what is kept."""
+        if not block.endswith(_END) or block.startswith(b".") or find_dotted(block, _STUFFED) != len(block) - len(_END):
+            return False
+        if self._limit is not None and len(block) - 3 > self._limit:
+            return False
+        self._whole = block[:-3]
+        return True
 
     def _find_end(self) -> int:
         buffer = self._buffer
@@ -139,6 +153,7 @@ class DataReader:
         return bytes(memoryview(self._buffer)[start:end])
 
     def _drop(self) -> None:
+        self._whole = None
         self._stuffed = True
         self._aside.clear()
         self._aside_octets = 0

@@ -10,7 +10,7 @@ from postern_core.settings import WorkerSettings
 class Settings(WorkerSettings):
     """What an administrator may set for one screener."""
 
-    concurrency: int = Field(default=32, ge=1, le=1000, description="Messages in flight in each worker.")
+    concurrency: int = Field(default=64, ge=1, le=1000, description="Messages in flight in each worker.")
     memory_limit_mib: int = Field(
         default=3072,
         ge=0,
