@@ -50,7 +50,7 @@ def private_directory(below: Path) -> Iterator[Path]:
 
 
 def measure_in_turn(names: list[str], plan: Plan, below: Path) -> list[SystemResult]:
-    """All of these systems, which take turns: each measurement of one comes right behind the same one of the others, since a machine that is shared with
+    """All of these systems, which take turns: what is measured of one comes right behind the same of the others, since a machine that is shared with
     others changes its speed within minutes. Whoever waits for his turn does nothing."""
     results: dict[str, SystemResult] = {}
     with ExitStack() as started:
@@ -66,7 +66,7 @@ def measure_in_turn(names: list[str], plan: Plan, below: Path) -> list[SystemRes
 
 
 def _turns(name: str, system: System, plan: Plan, below: Path) -> Generator[None, None, SystemResult]:
-    """Start it, carry out the plan, one measurement a turn, stop it. What it fails with is in the result."""
+    """Start it, carry out the plan, one kind of load a turn, stop it. What it fails with is in the result."""
     entries: list[Entry] = []
     version = failed = ""
     with private_directory(below) as directory:
@@ -85,7 +85,10 @@ def _turns(name: str, system: System, plan: Plan, below: Path) -> Generator[None
                 for entry in carry_out(plan, send):
                     entries.append(entry)
                     print(f"  {name:14} {_line(entry)}", flush=True)
-                    yield
+                    if (
+                        entry.load == "half" or not entry.standard
+                    ):  # half load comes right behind full load: nobody begins it cold
+                        yield
         except (RuntimeError, OSError, subprocess.SubprocessError, httpx.HTTPError) as trouble:
             failed = str(trouble) or repr(trouble)
             print(f"{name}: {failed}", file=sys.stderr, flush=True)

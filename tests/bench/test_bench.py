@@ -319,13 +319,13 @@ def test_systems_take_turns_and_one_that_fails_stops_nobody_else(
 
     systems = {name: System(name, start, screened=False) for name, start in (("a", relay), ("b", broken), ("c", relay))}
     monkeypatch.setattr("bench.run.SYSTEMS", systems)
-    a, b, c = measure_in_turn(["a", "b", "c"], Plan(mixes=("small",), messages=50, shapes=False), tmp_path)
+    a, b, c = measure_in_turn(["a", "b", "c"], Plan(mixes=("small", "mixed"), messages=50, shapes=False), tmp_path)
     assert b.failed == "it does not start"
     for system in (a, c):
-        assert (system.failed, [entry.load for entry in system.entries]) == ("", ["full", "half"])
+        assert (system.failed, [entry.load for entry in system.entries]) == ("", ["full", "half"] * 2)
         assert all(entry.measured.arrived == 50 for entry in system.entries)
     lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines() if " load, " in line]
-    assert lines == [[name, "small", load] for load in ("full", "half") for name in ("a", "c")]
+    assert lines == [[name, mix, load] for mix in ("small", "mixed") for name in ("a", "c") for load in ("full", "half")]
     assert list(tmp_path.iterdir()) == []
 
 
