@@ -7,6 +7,7 @@ arrives at once. Who is not root, or runs where namespaces are not allowed, gets
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -27,11 +28,16 @@ def enter_network(*, own: bool = True) -> str:
     To be called before there is a thread or a socket, and after the last thing that needs the world.
     """
     if not own:
-        return f"the machine's network, {_CONTROL.read_text().strip()}"
+        return f"the machine's network, {_control()}"
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET):
-        return f"the machine's network ({os.strerror(ctypes.get_errno())} for one of its own), {_CONTROL.read_text().strip()}"
+        return f"the machine's network ({os.strerror(ctypes.get_errno())} for one of its own), {_control()}"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
-    _CONTROL.write_text(_PLAIN)
-    return f"a network namespace of its own, {_PLAIN}"
+    with contextlib.suppress(OSError):  # in a container /proc/sys may be read-only
+        _CONTROL.write_text(_PLAIN)
+    return f"a network namespace of its own, {_control()}"
+
+
+def _control() -> str:
+    return _CONTROL.read_text().strip()

@@ -85,9 +85,8 @@ def _turns(name: str, system: System, plan: Plan, below: Path) -> Generator[None
                 for entry in carry_out(plan, send):
                     entries.append(entry)
                     print(f"  {name:14} {_line(entry)}", flush=True)
-                    if (
-                        entry.load == "half" or not entry.standard
-                    ):  # half load comes right behind full load: nobody begins it cold
+                    # half load comes right behind full load: nobody begins it cold
+                    if entry.load == "half" or not entry.standard:
                         yield
         except (RuntimeError, OSError, subprocess.SubprocessError, httpx.HTTPError) as trouble:
             failed = str(trouble) or repr(trouble)

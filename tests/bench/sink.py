@@ -22,9 +22,8 @@ from bench.mix import MARK, MARK_DIGITS
 RECORD = struct.Struct("<qq")
 _EHLO = b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250 8BITMIME\r\n"
 _END = b"\r\n.\r\n"
-_TAIL = (
-    len(_END) + 64
-)  # octets of a block in which a message ends if it ends in it: a client sends no more than `QUIT` behind it before the reply
+# octets of a block that may hold the end of a message: a client sends no more than `QUIT` behind it before the reply
+_TAIL = len(_END) + 64
 
 
 class SinkProtocol(asyncio.Protocol):

@@ -80,10 +80,9 @@ class BodyRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str  # `<writer>.<queue-id or job-id>`
     chunks: int
     size_bytes: int
-    xxh3: str = (
-        ""  # XXH3 of 128 bits over the whole body, hex: against damage and mistakes, for nobody else can write what is stored
-    )
-    sha256: str = ""  # the same of references that were made before there was `xxh3`; one of the two is there
+    # of the whole body, hex. One of the two is there: `sha256` in references that were made before there was the other
+    xxh3: str = ""  # of 128 bits: against damage and mistakes, since nobody but its writer can change what is stored
+    sha256: str = ""
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
