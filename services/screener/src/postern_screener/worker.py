@@ -49,7 +49,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 # over this size even a hostile message that ends well takes over 0.1 s: off the loop with it
 THREAD_OVER_BYTES: Final = 128 * 1024
 _THREAD_OVER_LOOKS: Final = 5_000  # at recipients, of two microseconds each
-_LARGE_BYTES: Final = 2 * 1024 * 1024  # of those below, all that a worker has in hand are no more than one of the largest
+# of bodies below, all that a worker has in hand (64, as shipped) are no more than one of the largest
+_LARGE_BYTES: Final = 1536 * 1024
 _LARGE_AT_ONCE: Final = 2  # bodies of up to 100 MiB each
 MAX_INSPECTION_S: Final = 20.0  # whatever the policy says: the work must end before the broker's ack-wait of 30 s
 _UNREADABLE_RETRY_S: Final = 60.0
